@@ -1,0 +1,107 @@
+package kerneltest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// A Need is something a test cannot do without.
+type Need string
+
+// The needs that tests of this module declare.
+const (
+	Root     Need = "root"     // effective user 0 on Linux
+	Nft      Need = "nft"      // the nft tool
+	Iptables Need = "iptables" // the iptables-restore tool
+	Cgroup   Need = "cgroup"   // a mounted, writable cgroup hierarchy
+	Overlay  Need = "overlay"  // the overlay file system
+	Runc     Need = "runc"     // runc in PATH
+	Shim     Need = "shim"     // nodekit-shim in PATH
+	Chromium Need = "chromium" // headless Chromium in PATH
+)
+
+// TB is what Require needs of a testing.TB or a GinkgoT().
+type TB interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Skipf(format string, args ...any)
+	Cleanup(func())
+	Name() string
+}
+
+// Require skips tb when a need is absent, or fails it when NODEKIT_REQUIRE
+// lists that need.
+func Require(tb TB, needs ...Need) {
+	tb.Helper()
+	for _, need := range needs {
+		err := check(need)
+		if err == nil {
+			continue
+		}
+		if required(need) {
+			tb.Fatalf("need %s is required but absent: %v", need, err)
+		}
+		tb.Skipf("need %s is absent: %v", need, err)
+	}
+}
+
+func required(need Need) bool {
+	list := strings.Split(os.Getenv("NODEKIT_REQUIRE"), ",")
+	return slices.Contains(list, string(need)) || slices.Contains(list, "all")
+}
+
+func check(need Need) error {
+	if os.Getenv("NODEKIT_NEEDS") == "none" {
+		return fmt.Errorf("NODEKIT_NEEDS=none")
+	}
+	if runtime.GOOS != "linux" {
+		return fmt.Errorf("%s is not linux", runtime.GOOS)
+	}
+	switch need {
+	case Root:
+		if os.Geteuid() != 0 {
+			return fmt.Errorf("effective user is %d", os.Geteuid())
+		}
+		return nil
+	case Cgroup:
+		return cgroupWritable()
+	case Overlay:
+		data, err := os.ReadFile("/proc/filesystems")
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(string(data), "overlay") {
+			return fmt.Errorf("overlay is not in /proc/filesystems")
+		}
+		return nil
+	case Iptables:
+		return inPath("iptables-restore")
+	case Shim:
+		return inPath("nodekit-shim")
+	default:
+		return inPath(string(need))
+	}
+}
+
+func inPath(tool string) error {
+	_, err := exec.LookPath(tool)
+	return err
+}
+
+func cgroupWritable() error {
+	for _, dir := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
+		info, err := os.Stat(dir + "/cgroup.procs")
+		if err != nil {
+			continue
+		}
+		if info.Mode().Perm()&0o200 == 0 || os.Geteuid() != 0 {
+			return fmt.Errorf("%s is not writable", dir)
+		}
+		return nil
+	}
+	return fmt.Errorf("no cgroup hierarchy is mounted below /sys/fs/cgroup")
+}

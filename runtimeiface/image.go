@@ -1,0 +1,59 @@
+package runtimeiface
+
+import "context"
+
+// Images brings images to the node.
+type Images interface {
+	// PullImage brings the image that spec names, or finds that it is there
+	// whole, and gives it. Progress, which may be nil, is called from one
+	// goroutine at a time and not after the return. ErrInvalidImageName,
+	// ErrNotFound (the registry has no such image), ErrUnauthorized and
+	// ErrUnavailable are told apart. A failed or killed pull is never an image.
+	PullImage(ctx context.Context, spec ImageSpec, progress func(PullProgress)) (Image, error)
+	// ImageStatus finds an image by ID, tag or digest, or gives ErrNotFound.
+	ImageStatus(ctx context.Context, ref string) (Image, error)
+	// ListImages gives copies, ordered by ID.
+	ListImages(ctx context.Context) ([]Image, error)
+	// RemoveImage forgets an image by ID, or one name of it by tag or digest,
+	// and its content with its last name. ErrInUse: a container stands on it.
+	// Unknown: nil.
+	RemoveImage(ctx context.Context, ref string) error
+}
+
+// ImageSpec says what to pull.
+type ImageSpec struct {
+	// Ref is a reference such as registry.example/app:1.2 or app@sha256:...
+	Ref string
+	// Auth may be nil.
+	Auth *Auth
+}
+
+// Auth is a registry credential. It is never logged.
+type Auth struct {
+	Username, Password string
+	// RegistryToken is a bearer token; it excludes the other two.
+	RegistryToken string
+}
+
+// PullProgress is where a pull stands.
+type PullProgress struct {
+	Ref string
+	// Phase is "resolving", "downloading", "unpacking" or "done".
+	Phase string
+	// Done and Total bytes, compressed; Total is 0 until the manifest is read.
+	Done, Total int64
+	// LayersDone of Layers are ready to be mounted.
+	LayersDone, Layers int
+}
+
+// Image is an image on the node.
+type Image struct {
+	// ID is the digest of the image's configuration, "sha256:...".
+	ID string
+	// Tags and Digests are full references, sorted.
+	Tags, Digests []string
+	// Size of the content in bytes, shared layers counted.
+	Size int64
+	// User as the image's configuration says: "", "1000", "app", "1000:1000".
+	User string
+}
