@@ -1,0 +1,105 @@
+# The two commands of README are `make quickstart` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := $(CURDIR)/bin
+export PATH := $(BIN):$(PATH)
+export GOFLAGS := -buildvcs=false
+GO ?= go
+
+# Pinned; changed here and nowhere else.
+RUNC_VERSION := v1.5.2
+STATICCHECK_VERSION := v0.8.2
+
+# What the kernel tier may not do without in CI; see internal/kerneltest.
+NEEDS := root,nft,cgroup,overlay,runc,shim,chromium
+
+STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w'
+SOURCES := $(shell git ls-files '*.go' 2>/dev/null) go.mod go.sum
+
+##@ Use
+
+.PHONY: help
+help: ## show this
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: quickstart
+quickstart: tools-run ## one node at work: images, pods, rules, figures, a page; ARGS=--once checks and ends, ARGS=--help teaches
+	@$(BIN)/quickstart --manifests examples/quickstart/manifests $(ARGS)
+
+.PHONY: bench
+bench: tools-run ## start time of 1 and 50 pods, memory of agent and shims
+	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench $(ARGS)
+
+.PHONY: clean
+clean: ## remove what make built
+	rm -rf $(BIN) .cache
+
+##@ Check
+
+.PHONY: test
+test: test-unit test-kernel test-e2e ## every tier: unit, kernel (root) and end to end
+
+.PHONY: test-unit
+test-unit: ## no root, loopback only, race detector on
+	NODEKIT_NEEDS=none $(GO) test -race ./...
+
+.PHONY: test-kernel
+test-kernel: tools-test ## real containers, rules, cgroups and a browser, in namespaces of their own
+	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -p 1 -timeout 20m $$($(GO) list -f '{{range .XTestImports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}:{{.ImportPath}}' ./... | awk -F: '/internal\/kerneltest/ {print $$2}')
+
+.PHONY: test-e2e
+test-e2e: tools-run tools-test ## the quickstart's node under use, abuse and kill -9
+	cd test/e2e && NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -timeout 25m ./... $(ARGS)
+
+.PHONY: vet
+vet: $(BIN)/staticcheck ## gofmt, go vet, staticcheck
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt wants to change:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(BIN)/staticcheck ./...
+	cd test/e2e && $(GO) vet ./... && $(BIN)/staticcheck ./...
+	cd test/bench && $(GO) vet ./... && $(BIN)/staticcheck ./...
+
+.PHONY: cross
+cross: ## the packages build for darwin and windows
+	GOOS=darwin $(GO) build ./...
+	GOOS=windows $(GO) build ./...
+
+.PHONY: tidy
+tidy: ## go.mod files are what the code needs
+	$(GO) mod tidy -diff
+	cd test/e2e && $(GO) mod tidy -diff
+	cd test/bench && $(GO) mod tidy -diff
+
+.PHONY: verify
+verify: vet tidy cross test quickstart-once ## exactly what CI runs
+
+.PHONY: quickstart-once
+quickstart-once: tools-run
+	@$(BIN)/quickstart --manifests examples/quickstart/manifests --once
+
+##@ Tools
+
+.PHONY: tools-run
+tools-run: $(BIN)/runc $(BIN)/nodekit-shim $(BIN)/demo $(BIN)/quickstart ## build what the quickstart needs
+
+.PHONY: tools-test
+tools-test: $(BIN)/runc $(BIN)/nodekit-shim ## install and build what the tests need
+	@test/packages nft:nftables iptables-restore:iptables ip:iproute2 chromium:chromium
+
+$(BIN)/runc:
+	@test/packages pkg-config:pkg-config /usr/include/seccomp.h:libseccomp-dev
+	GOBIN=$(BIN) $(GO) install -tags seccomp github.com/opencontainers/runc@$(RUNC_VERSION)
+
+$(BIN)/staticcheck:
+	GOBIN=$(BIN) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+
+$(BIN)/nodekit-shim: $(SOURCES)
+	$(STATIC) -o $@ ./runtimeiface/oci/nodekit-shim
+
+$(BIN)/demo: $(SOURCES)
+	$(STATIC) -o $@ ./examples/quickstart/demo
+
+$(BIN)/quickstart: $(SOURCES)
+	CGO_ENABLED=0 $(GO) build -o $@ ./examples/quickstart
