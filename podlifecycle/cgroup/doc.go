@@ -1,0 +1,2 @@
+// Package cgroup is a part of podlifecycle.
+package cgroup

@@ -1,0 +1,2 @@
+// Package env is a part of podlifecycle.
+package env

@@ -1,0 +1,2 @@
+// Package hostfiles is a part of podlifecycle.
+package hostfiles

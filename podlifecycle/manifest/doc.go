@@ -1,0 +1,2 @@
+// Package manifest is a part of podlifecycle.
+package manifest

@@ -1,0 +1,2 @@
+// Package probe is a part of podlifecycle.
+package probe

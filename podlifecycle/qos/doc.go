@@ -1,0 +1,2 @@
+// Package qos is a part of podlifecycle.
+package qos

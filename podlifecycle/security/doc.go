@@ -1,0 +1,2 @@
+// Package security is a part of podlifecycle.
+package security

@@ -1,0 +1,2 @@
+// Package source is a part of podlifecycle.
+package source

@@ -1,0 +1,2 @@
+// Package volume is a part of podlifecycle.
+package volume
