@@ -19,6 +19,16 @@ type NetNS struct {
 // the end of the test.
 func NewNetNS(tb TB) *NetNS {
 	tb.Helper()
+	n, err := OpenNetNS()
+	if err != nil {
+		tb.Fatalf("new network namespace: %v", err)
+	}
+	tb.Cleanup(func() { _ = n.Close() })
+	return n
+}
+
+// OpenNetNS is NewNetNS for programs that are not tests.
+func OpenNetNS() (*NetNS, error) {
 	type made struct {
 		file *os.File
 		err  error
@@ -32,11 +42,13 @@ func NewNetNS(tb TB) *NetNS {
 	}()
 	m := <-result
 	if m.err != nil {
-		tb.Fatalf("new network namespace: %v", m.err)
+		return nil, m.err
 	}
-	tb.Cleanup(func() { _ = m.file.Close() })
-	return &NetNS{file: m.file}
+	return &NetNS{file: m.file}, nil
 }
+
+// Close lets go of the namespace.
+func (n *NetNS) Close() error { return n.file.Close() }
 
 func unshareNet() (*os.File, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
