@@ -72,6 +72,7 @@ func run(ctx context.Context, args []string) error {
 		if _, err := fmt.Sscan(args[0], &code); err != nil {
 			return fmt.Errorf("exit code %q: %w", args[0], err)
 		}
+		fmt.Println("exiting with", code)
 		os.Exit(code)
 	}
 	return fmt.Errorf("no command %q", command)

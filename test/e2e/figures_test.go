@@ -1,0 +1,113 @@
+package e2e_test
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+)
+
+var _ = Describe("figures", func() {
+	It("a crashing container is away for a moment the first time, then for the back-off", func() {
+		n := newNode()
+		n.start()
+		var away []time.Duration
+		for i := range 10 {
+			pod := fmt.Sprintf("crash-%d", i)
+			Expect(n.Write(pod+".json", single(pod, "exit", "3"))).To(Succeed())
+			Eventually(func(g Gomega) {
+				second, err := n.log(pod, "main", 1)
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(second).NotTo(BeEmpty())
+				first, err := n.log(pod, "main", 0)
+				g.Expect(err).NotTo(HaveOccurred())
+				away = append(away, second[0].Time.Sub(first[len(first)-1].Time))
+			}).WithTimeout(20 * time.Second).Should(Succeed())
+		}
+		slices.Sort(away)
+		AddReportEntry("from the last line of the first run to the first line of the second", fmt.Sprint(away), ReportEntryVisibilityAlways)
+
+		By("the second restart waits 10 s, and says so")
+		Eventually(func(g Gomega) {
+			status := n.pod("crash-9").Status.ContainerStatuses[0]
+			g.Expect(status.RestartCount).To(BeEquivalentTo(1))
+			g.Expect(status.State.Waiting).NotTo(BeNil())
+			g.Expect(status.State.Waiting.Reason).To(Equal("CrashLoopBackOff"))
+			g.Expect(status.LastTerminationState.Terminated.ExitCode).To(BeEquivalentTo(3))
+		}).WithTimeout(10 * time.Second).Should(Succeed())
+		var waited time.Duration
+		Eventually(func(g Gomega) {
+			third, err := n.log("crash-9", "main", 2)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(third).NotTo(BeEmpty())
+			second, err := n.log("crash-9", "main", 1)
+			g.Expect(err).NotTo(HaveOccurred())
+			waited = third[0].Time.Sub(second[len(second)-1].Time)
+		}).WithTimeout(20 * time.Second).Should(Succeed())
+		Expect(waited).To(BeNumerically(">=", 10*time.Second))
+		AddReportEntry("the second restart came after", waited, ReportEntryVisibilityAlways)
+	})
+
+	It("half a CPU-second burnt and 64 MiB touched are metered", func() {
+		n := newNode()
+		Expect(n.Write("work.json", single("work", "web"))).To(Succeed())
+		n.start()
+		direct := "http://" + n.awaitReady("work")["work"].Status.PodIP + ":8080"
+		main := func() (cpu, memory uint64) {
+			summary := n.summary()
+			pod := slices.IndexFunc(summary.Pods, func(p stats.PodStats) bool { return p.PodRef.Name == "work" })
+			Expect(pod).To(BeNumerically(">=", 0))
+			container := summary.Pods[pod].Containers[0]
+			return *container.CPU.UsageCoreNanoSeconds, *container.Memory.RSSBytes
+		}
+		settle := func() (cpu, memory uint64) { // two samples later the figures are of after the work
+			time.Sleep(2500 * time.Millisecond)
+			return main()
+		}
+		_, err := n.Do("POST", direct+"/burn?cpu=10ms") // warm, so that the next call costs itself only
+		Expect(err).NotTo(HaveOccurred())
+		cpu, _ := settle()
+		idle0, _ := settle()
+		burnt, err := n.Do("POST", direct+"/burn?cpu=500ms")
+		Expect(err).NotTo(HaveOccurred())
+		want, err := time.ParseDuration(strings.TrimSpace(burnt))
+		Expect(err).NotTo(HaveOccurred())
+		after, rss := settle()
+		idle := time.Duration(idle0 - cpu) // what the program spends on living through as long a while
+		got := time.Duration(after-idle0) - idle
+		AddReportEntry("burnt", fmt.Sprintf("%v, metered %v", want, got), ReportEntryVisibilityAlways)
+		Expect(got).To(BeNumerically("~", want, max(2*time.Millisecond, want/100)))
+
+		size, err := n.Do("POST", direct+"/touch?mib=64")
+		Expect(err).NotTo(HaveOccurred())
+		bytes, err := strconv.ParseInt(strings.TrimSpace(size), 10, 64)
+		Expect(err).NotTo(HaveOccurred())
+		_, grown := settle()
+		AddReportEntry("touched", fmt.Sprintf("%d bytes, metered %d", bytes, grown-rss), ReportEntryVisibilityAlways)
+		Expect(int64(grown-rss)).To(BeNumerically("~", bytes, 1<<20), "beside the server's own garbage; metrics' tests hold 64 KiB with a program that does nothing else")
+	})
+
+	It("the quickstart checks itself with --once, ends with 0 and leaves nothing", func() {
+		n := newNode()
+		n.examples()
+		n.launch("--once")
+		Expect(n.agent.Wait(2*time.Minute)).To(Succeed(), n.agent.Output.String())
+		AddReportEntry("it said", n.agent.Output.String(), ReportEntryVisibilityAlways)
+		n.agent = nil
+	})
+
+	It("says why --once failed, and ends with another code", func() {
+		n := newNode()
+		n.examples()
+		Expect(n.Delete("web-2.yaml")).To(Succeed())
+		n.launch("--once", "--timeout", "15s")
+		Expect(n.agent.Wait(time.Minute)).To(HaveOccurred())
+		Expect(n.agent.Output.String()).To(ContainSubstring("web-2"))
+		n.agent = nil
+	})
+})
