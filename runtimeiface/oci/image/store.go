@@ -1,0 +1,207 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// A Store is the images of one directory. Safe for concurrent use. Content is
+// added by Pull, and goes by Remove; see the package comment for what is kept
+// across a kill.
+type Store struct {
+	cfg       Config
+	lock      *os.File
+	transport http.RoundTripper
+	slots     *semaphore.Weighted // one per layer being worked on
+	flights   flights
+	busy      keyLock // one Mount, Unmount at a time per container
+
+	mu         sync.Mutex
+	closed     bool
+	images     map[string]*Image  // by ID
+	layers     map[string]layer   // whole layers on disk, by diff ID
+	pins       map[string]int     // diff IDs that running pulls need
+	containers map[string]*record // by container ID; every entry of containers/
+}
+
+// Open makes or opens the store of cfg.Root, for this process alone
+// (ErrLocked), and removes what killed pulls, mounts and removals left, save
+// containers, which are [Store.Reap]'s. Close it.
+func Open(cfg Config) (*Store, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		cfg:        cfg,
+		transport:  cfg.Transport,
+		slots:      semaphore.NewWeighted(int64(cfg.MaxParallel)),
+		images:     map[string]*Image{},
+		layers:     map[string]layer{},
+		pins:       map[string]int{},
+		containers: map[string]*record{},
+	}
+	if s.transport == nil {
+		own := http.DefaultTransport.(*http.Transport).Clone()
+		own.ResponseHeaderTimeout = cfg.StallTimeout
+		s.transport = own
+	}
+	if err := s.makeDirs(); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	if s.lock, err = lockFile(s.path("lock")); err != nil {
+		return nil, fmt.Errorf("open image store %s: %w", cfg.Root, err)
+	}
+	if err := s.load(); err != nil {
+		_ = s.lock.Close()
+		return nil, fmt.Errorf("open image store %s: %w", cfg.Root, err)
+	}
+	return s, nil
+}
+
+// Close lets another process open the store. Mounts stay. Pulls under way are
+// cancelled and waited for.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.flights.close()
+	if own, ok := s.transport.(*http.Transport); ok && s.cfg.Transport == nil {
+		own.CloseIdleConnections()
+	}
+	return s.lock.Close()
+}
+
+func (s *Store) path(parts ...string) string {
+	return filepath.Join(append([]string{s.cfg.Root}, parts...)...)
+}
+
+// makeDirs: layers are for root alone, or host users could run the setuid
+// programs in them; containers can be passed through, since the roots of
+// containers with user namespaces must be reachable.
+func (s *Store) makeDirs() error {
+	if err := os.MkdirAll(s.cfg.Root, 0o711); err != nil {
+		return err
+	}
+	for dir, mode := range map[string]os.FileMode{
+		"layers": 0o700, "ingest": 0o700, "tmp": 0o700, "containers": 0o711,
+	} {
+		if err := os.MkdirAll(s.path(dir), mode); err != nil {
+			return err
+		}
+		if err := os.Chmod(s.path(dir), mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// load reads what is on disk and clears what was left half-done.
+func (s *Store) load() error {
+	if err := s.emptyTmp(); err != nil {
+		return fmt.Errorf("clear leftovers: %w", err)
+	}
+	if err := s.loadContainers(); err != nil {
+		return err
+	}
+	if err := s.loadLayers(); err != nil {
+		return err
+	}
+	if err := s.loadImages(); err != nil {
+		return err
+	}
+	old := time.Now().Add(-leftoverLife)
+	if err := s.sweepIngest(old); err != nil {
+		return fmt.Errorf("clear downloads: %w", err)
+	}
+	return s.sweepLayers(old)
+}
+
+func (s *Store) emptyTmp() error {
+	entries, err := os.ReadDir(s.path("tmp"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		errs = append(errs, os.RemoveAll(s.path("tmp", e.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// sweepIngest removes downloads that nobody has added to since old.
+func (s *Store) sweepIngest(old time.Time) error {
+	entries, err := os.ReadDir(s.path("ingest"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && info.ModTime().Before(old) {
+			errs = append(errs, os.Remove(s.path("ingest", e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweepLayers removes layers that no image, container or pull needs and that
+// are older than old. They leave layers/ under the lock and go at leisure.
+func (s *Store) sweepLayers(old time.Time) error {
+	s.mu.Lock()
+	needed := map[string]bool{}
+	for _, img := range s.images {
+		for _, id := range img.Layers {
+			needed[id] = true
+		}
+	}
+	for _, r := range s.containers {
+		for _, id := range r.Layers {
+			needed[id] = true
+		}
+	}
+	var gone []string
+	var errs []error
+	for id, l := range s.layers {
+		if needed[id] || s.pins[id] > 0 || l.made.After(old) {
+			continue
+		}
+		tmp, err := s.discard(s.path("layers", dirName(id)))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(s.layers, id)
+		gone = append(gone, tmp)
+	}
+	s.mu.Unlock()
+	for _, tmp := range gone {
+		errs = append(errs, os.RemoveAll(tmp))
+	}
+	return errors.Join(errs...)
+}
+
+// discard moves a directory to tmp in one step, for removal at leisure. A kill
+// between the two leaves it to the next Open.
+func (s *Store) discard(path string) (string, error) {
+	dir, err := os.MkdirTemp(s.path("tmp"), "gone-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Rename(path, filepath.Join(dir, "it")); err != nil {
+		_ = os.Remove(dir)
+		return "", err
+	}
+	return dir, nil
+}

@@ -1,0 +1,31 @@
+//go:build !linux
+
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+)
+
+// Unpacking with owners and devices, overlay and its whiteouts are Linux's.
+
+func unsupported() error { return fmt.Errorf("%w on %s", ErrNotSupported, runtime.GOOS) }
+
+func lockFile(string) (*os.File, error) { return nil, unsupported() }
+
+func syncFS(string) error { return unsupported() }
+
+func freeBytes(string) (int64, error) { return 0, unsupported() }
+
+func diskUsage(context.Context, string) (Usage, error) { return Usage{}, unsupported() }
+
+func (s *Store) extract(context.Context, io.Reader, int64, string) (layer, error) {
+	return layer{}, unsupported()
+}
+
+func (s *Store) mount(string, *record) (string, error) { return "", unsupported() }
+
+func detach(string) error { return unsupported() }
