@@ -1,0 +1,280 @@
+package metrics
+
+import "slices"
+
+// source is a file of a cgroup and what to do with its text.
+type source struct {
+	name     string
+	group    group
+	root     string // of the hierarchy
+	hot      bool   // its descriptor is kept while the budget lasts
+	required bool   // the group means nothing without it
+	pages    bool   // the kernel gives it page by page: read until the end
+	parse    func(text []byte, into *Sample) error
+}
+
+// plan is what is read of each cgroup on a layout, hot first. Its parsers
+// learn, so it belongs to one reader.
+type plan struct {
+	sources []source
+	missing [numGroups]string // the controller that no hierarchy has
+	hot     int               // sources[:hot] are hot
+}
+
+// maxHot is the most descriptors that one cgroup keeps.
+const maxHot = 4
+
+func single(f Field) func([]byte, *Sample) error {
+	return func(text []byte, into *Sample) error {
+		n, err := parseSingle(text)
+		if err == nil {
+			into.set(f, n)
+		}
+		return err
+	}
+}
+
+func pressure(first Field) func([]byte, *Sample) error {
+	return func(text []byte, into *Sample) error {
+		return parsePressure(text, first, &into.figures)
+	}
+}
+
+func lines(k *keyed) func([]byte, *Sample) error {
+	return func(text []byte, into *Sample) error { return k.parse(text, &into.figures) }
+}
+
+// makePlan lists the sources for l.
+func makePlan(l layout) *plan {
+	p := &plan{}
+	for _, part := range []struct {
+		controller controller
+		group      group
+		name       string
+		v1, v2     []source
+	}{
+		{controllerCPUAcct, groupCPU, "cpuacct", cpuacctV1(), cpuV2()},
+		{controllerCPU, groupCPU, "cpu", cpuV1(), nil},
+		{controllerMemory, groupMemory, "memory", memoryV1(), memoryV2()},
+		{controllerPids, groupPids, "pids", pidsBoth(), pidsBoth()},
+		{controllerIO, groupIO, "io", ioV1(), ioV2()},
+		{controllerPressure, groupPressure, "pressure", nil, pressureV2()},
+		{controllerCPU, groupLimits, "cpu", limitsCPUV1(), limitsCPUV2()},
+		{controllerMemory, groupLimits, "memory", limitsMemoryV1(), limitsMemoryV2()},
+		{controllerPids, groupLimits, "pids", limitsPids(), limitsPids()},
+	} {
+		at := l[part.controller]
+		list := part.v1
+		switch at.version {
+		case 0:
+			p.missing[part.group] = part.name
+			continue
+		case 2:
+			list = part.v2
+		}
+		for _, s := range list {
+			s.group, s.root = part.group, at.root
+			p.sources = append(p.sources, s)
+		}
+	}
+	// Hot ones first, so that a cgroup's descriptors are a short array.
+	slices.SortStableFunc(p.sources, func(a, b source) int {
+		switch {
+		case a.hot == b.hot:
+			return 0
+		case a.hot:
+			return -1
+		default:
+			return 1
+		}
+	})
+	for p.hot < len(p.sources) && p.hot < maxHot && p.sources[p.hot].hot {
+		p.hot++
+	}
+	return p
+}
+
+func cpuacctV1() []source {
+	const tick = 1e9 / 100 // USER_HZ is 100 on all of Linux
+	return []source{
+		{name: "cpuacct.usage", hot: true, required: true, parse: single(CPUUsage)},
+		{name: "cpuacct.stat", parse: lines(newKeyed(
+			key{"user", CPUUser, tick, true}, key{"system", CPUSystem, tick, true}))},
+	}
+}
+
+func cpuV1() []source {
+	return []source{{name: "cpu.stat", parse: lines(newKeyed(
+		key{"nr_periods", CFSPeriods, 1, true},
+		key{"nr_throttled", CFSThrottledPeriods, 1, true},
+		key{"throttled_time", CFSThrottledTime, 1, true},
+		key{"nr_bursts", CFSBurstPeriods, 1, false},
+		key{"burst_time", CFSBurstTime, 1, false}))}}
+}
+
+func cpuV2() []source {
+	return []source{{name: "cpu.stat", hot: true, required: true, parse: lines(newKeyed(
+		key{"usage_usec", CPUUsage, 1000, true},
+		key{"user_usec", CPUUser, 1000, true},
+		key{"system_usec", CPUSystem, 1000, true},
+		key{"nr_periods", CFSPeriods, 1, false},
+		key{"nr_throttled", CFSThrottledPeriods, 1, false},
+		key{"throttled_usec", CFSThrottledTime, 1000, false},
+		key{"nr_bursts", CFSBurstPeriods, 1, false},
+		key{"burst_usec", CFSBurstTime, 1000, false}))}}
+}
+
+func memoryV1() []source {
+	return []source{
+		{name: "memory.usage_in_bytes", hot: true, required: true, parse: single(MemoryUsage)},
+		{name: "memory.stat", hot: true, required: true, parse: lines(newKeyed(
+			key{"total_cache", MemoryCache, 1, true},
+			key{"total_rss", MemoryRSS, 1, true},
+			key{"total_mapped_file", MemoryMappedFile, 1, true},
+			key{"total_dirty", MemoryDirty, 1, false},
+			key{"total_writeback", MemoryWriteback, 1, false},
+			key{"total_swap", MemorySwap, 1, false},
+			key{"total_active_file", MemoryActiveFile, 1, true},
+			key{"total_inactive_file", MemoryInactiveFile, 1, true},
+			key{"total_pgfault", PageFaults, 1, true},
+			key{"total_pgmajfault", MajorPageFaults, 1, true},
+			key{"pgfault", PageFaultsLocal, 1, true},
+			key{"pgmajfault", MajorPageFaultsLocal, 1, true},
+			key{"total_workingset_refault_file", RefaultFile, 1, false},
+			key{"total_workingset_refault_anon", RefaultAnon, 1, false}))},
+		{name: "memory.max_usage_in_bytes", parse: single(MemoryMaxUsage)},
+		{name: "memory.failcnt", parse: single(MemoryFailures)},
+		{name: "memory.kmem.usage_in_bytes", parse: single(MemoryKernel)},
+		{name: "memory.oom_control", parse: lines(newKeyed(key{"oom_kill", OOMKills, 1, true}))},
+	}
+}
+
+func memoryV2() []source {
+	return []source{
+		{name: "memory.current", hot: true, required: true, parse: single(MemoryUsage)},
+		{name: "memory.stat", hot: true, required: true, parse: lines(newKeyed(
+			key{"anon", MemoryRSS, 1, true},
+			key{"file", MemoryCache, 1, true},
+			key{"kernel", MemoryKernel, 1, false},
+			key{"file_mapped", MemoryMappedFile, 1, true},
+			key{"file_dirty", MemoryDirty, 1, true},
+			key{"file_writeback", MemoryWriteback, 1, true},
+			key{"active_file", MemoryActiveFile, 1, true},
+			key{"inactive_file", MemoryInactiveFile, 1, true},
+			key{"pgfault", PageFaults, 1, true},
+			key{"pgmajfault", MajorPageFaults, 1, true},
+			key{"pgscan", PagesScanned, 1, false},
+			key{"pgsteal", PagesStolen, 1, false},
+			key{"workingset_refault_file", RefaultFile, 1, false},
+			key{"workingset_refault_anon", RefaultAnon, 1, false}))},
+		{name: "memory.events", parse: lines(newKeyed(
+			key{"high", MemoryEventsHigh, 1, true},
+			key{"max", MemoryEventsMax, 1, true},
+			key{"oom_kill", OOMKills, 1, true}))},
+		{name: "memory.peak", parse: single(MemoryMaxUsage)},
+		{name: "memory.swap.current", parse: single(MemorySwap)},
+	}
+}
+
+func pidsBoth() []source {
+	return []source{
+		{name: "pids.current", required: true, parse: single(Threads)},
+		{name: "cgroup.procs", pages: true, parse: func(text []byte, into *Sample) error {
+			n, err := countLines(text)
+			if err == nil && into.Target.Container != "" {
+				into.set(Processes, n)
+			}
+			return err
+		}},
+	}
+}
+
+func ioV1() []source {
+	return []source{
+		{name: "blkio.throttle.io_service_bytes_recursive", required: true, parse: func(text []byte, into *Sample) (err error) {
+			into.Devices, err = parseBlkio(text, into.Devices, false)
+			if err == nil {
+				sumIO(into.Devices, false, &into.figures)
+			}
+			return err
+		}},
+		{name: "blkio.throttle.io_serviced_recursive", required: true, parse: func(text []byte, into *Sample) (err error) {
+			into.Devices, err = parseBlkio(text, into.Devices, true)
+			if err == nil {
+				sumIO(into.Devices, true, &into.figures)
+			}
+			return err
+		}},
+	}
+}
+
+func ioV2() []source {
+	return []source{{name: "io.stat", required: true, parse: func(text []byte, into *Sample) (err error) {
+		into.Devices, err = parseIOStat(text, into.Devices)
+		if err == nil {
+			sumIO(into.Devices, false, &into.figures)
+			sumIO(into.Devices, true, &into.figures)
+		}
+		return err
+	}}}
+}
+
+func pressureV2() []source {
+	return []source{
+		{name: "cpu.pressure", parse: pressure(CPUSomeTotal)},
+		{name: "memory.pressure", parse: pressure(MemorySomeTotal)},
+		{name: "io.pressure", parse: pressure(IOSomeTotal)},
+	}
+}
+
+func limitsCPUV1() []source {
+	return []source{
+		{name: "cpu.shares", parse: single(LimitCPUShares)},
+		{name: "cpu.cfs_period_us", parse: single(LimitCPUPeriod)},
+		{name: "cpu.cfs_quota_us", parse: single(LimitCPUQuota)},
+	}
+}
+
+func limitsCPUV2() []source {
+	return []source{
+		{name: "cpu.weight", parse: func(text []byte, into *Sample) error {
+			weight, err := parseSingle(text)
+			if err != nil {
+				return err
+			}
+			if weight < 1 || weight > 10000 {
+				return ErrGarbled
+			}
+			into.set(LimitCPUShares, 2+(weight-1)*262142/9999)
+			return nil
+		}},
+		{name: "cpu.max", parse: func(text []byte, into *Sample) error {
+			quota, period, err := parseMax(text)
+			if err == nil {
+				into.set(LimitCPUQuota, quota)
+				into.set(LimitCPUPeriod, period)
+			}
+			return err
+		}},
+	}
+}
+
+func limitsMemoryV1() []source {
+	return []source{
+		{name: "memory.limit_in_bytes", parse: single(LimitMemory)},
+		{name: "memory.memsw.limit_in_bytes", parse: single(LimitSwap)},
+		{name: "memory.soft_limit_in_bytes", parse: single(LimitMemoryReservation)},
+	}
+}
+
+func limitsMemoryV2() []source {
+	return []source{
+		{name: "memory.max", parse: single(LimitMemory)},
+		{name: "memory.swap.max", parse: single(LimitSwap)},
+		{name: "memory.min", parse: single(LimitMemoryReservation)},
+	}
+}
+
+func limitsPids() []source {
+	return []source{{name: "pids.max", parse: single(LimitThreads)}}
+}

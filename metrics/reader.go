@@ -1,0 +1,384 @@
+package metrics
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// reader reads cgroups and /proc. It is not safe for concurrent use: who holds
+// the meter's turn has it.
+type reader struct {
+	proc, sys     string
+	plan          *plan
+	node          nodeFiles
+	memoryVersion int
+	now           func() time.Time
+
+	keep   bool // descriptors may be kept
+	budget int
+	kept   int
+
+	buf      []byte
+	path     []byte
+	room     *status
+	names    names
+	deviceOf map[uint64]string // major<<32|minor to /dev/name
+	disks    map[string]bool   // whole disks, by name; true if it counts in sums
+	hostNet  uint64            // inode of the node's network namespace
+}
+
+// groupSet is a set of groups, one bit each.
+type groupSet uint8
+
+func (s groupSet) has(g group) bool { return s&(1<<g) != 0 }
+
+const (
+	hotGroups  = groupSet(1<<groupCPU | 1<<groupMemory)
+	coldGroups = groupSet(1<<groupPids | 1<<groupIO | 1<<groupNetwork | 1<<groupPressure)
+	slowGroups = groupSet(1 << groupLimits)
+	allGroups  = hotGroups | coldGroups | slowGroups
+)
+
+// handle is what the reader keeps of one cgroup.
+type handle struct {
+	fds    [maxHot]int32 // kept descriptors by source, -1 for none
+	absent uint64        // sources known to be absent, until the limits are read again
+	netPID int
+	netIno uint64
+}
+
+func newHandle() handle {
+	h := handle{}
+	for i := range h.fds {
+		h.fds[i] = -1
+	}
+	return h
+}
+
+// findLayout looks where the controllers are: below root if it is given, else
+// at the cgroup mounts of this process.
+func findLayout(proc, root string) (layout, error) {
+	var mounts []mount
+	if root != "" {
+		mounts = mountsBelow(root)
+	} else {
+		text, err := os.ReadFile(proc + "/self/mountinfo")
+		if err != nil {
+			return layout{}, fmt.Errorf("find cgroup hierarchies: %w", err)
+		}
+		if mounts, err = parseMountinfo(text); err != nil {
+			return layout{}, fmt.Errorf("find cgroup hierarchies: mountinfo: %w", err)
+		}
+	}
+	var onUnified []string
+	for _, m := range mounts {
+		if m.version == 2 {
+			text, err := os.ReadFile(m.path + "/cgroup.controllers")
+			if err != nil {
+				return layout{}, fmt.Errorf("find cgroup hierarchies: %w", err)
+			}
+			onUnified = strings.Fields(string(text))
+			break
+		}
+	}
+	if len(mounts) == 0 {
+		return layout{}, fmt.Errorf("find cgroup hierarchies: none is mounted: %w", ErrNoController)
+	}
+	return decide(mounts, onUnified), nil
+}
+
+// mountsBelow takes root as /sys/fs/cgroup would be: v2 itself, or a directory
+// of v1 hierarchies with perhaps a "unified" among them.
+func mountsBelow(root string) []mount {
+	is := func(dir, file string) bool {
+		_, err := os.Stat(filepath.Join(dir, file))
+		return err == nil
+	}
+	if is(root, "cgroup.controllers") {
+		return []mount{{path: root, version: 2, whole: true}}
+	}
+	var mounts []mount
+	for _, name := range controllerNames {
+		if dir := filepath.Join(root, name); name != "" && is(dir, "") {
+			mounts = append(mounts, mount{path: dir, version: 1, controllers: []string{name}, whole: true})
+		}
+	}
+	if dir := filepath.Join(root, "unified"); is(dir, "cgroup.controllers") {
+		mounts = append(mounts, mount{path: dir, version: 2, whole: true})
+	}
+	return mounts
+}
+
+func newReader(proc, sys string, l layout, budget int, now func() time.Time) *reader {
+	r := &reader{
+		proc: proc, sys: sys, plan: makePlan(l), now: now, budget: budget,
+		buf: make([]byte, 16<<10), path: make([]byte, 0, 512), room: new(status),
+		names: names{}, deviceOf: map[uint64]string{}, disks: map[string]bool{},
+	}
+	r.node = newNodeFiles()
+	r.memoryVersion = l[controllerMemory].version
+	if ino, err := sysInode(r.join(proc, "self/ns/net"), r.room); err == nil {
+		r.hostNet = ino
+	}
+	return r
+}
+
+// join makes a path that ends in a zero byte, in room that the next join uses
+// again. Empty parts are left out.
+func (r *reader) join(parts ...string) []byte {
+	b := r.path[:0]
+	for _, p := range parts {
+		if p == "" {
+			continue
+		}
+		if len(b) > 0 {
+			b = append(b, '/')
+		}
+		b = append(b, p...)
+	}
+	r.path = append(b, 0)
+	return r.path
+}
+
+// joinPID makes the path of a file of a process, as join does.
+func (r *reader) joinPID(pid int, file string) []byte {
+	b := append(r.path[:0], r.proc...)
+	b = append(b, '/')
+	b = strconv.AppendInt(b, int64(pid), 10)
+	b = append(b, '/')
+	b = append(b, file...)
+	r.path = append(b, 0)
+	return r.path
+}
+
+// read returns the text of a file, good until the next read. With fd it reads
+// the descriptor there, and keeps a new one there while the budget lasts.
+func (r *reader) read(path []byte, fd *int32, pages bool) ([]byte, error) {
+	open := int32(-1)
+	if fd != nil {
+		open = *fd
+	}
+	if open < 0 {
+		var err error
+		if open, err = sysOpen(path); err != nil {
+			return nil, err
+		}
+		if fd != nil && r.keep && r.kept < r.budget {
+			*fd = open
+			r.kept++
+		} else {
+			defer sysClose(open)
+		}
+	}
+	got := 0
+	for {
+		n, err := sysRead(open, r.buf[got:], int64(got))
+		if err != nil {
+			return nil, err
+		}
+		got += n
+		switch {
+		case got == len(r.buf):
+			// Perhaps more: with more room, from the start, so that the text
+			// is of one moment.
+			r.buf = make([]byte, 2*len(r.buf))
+			got = 0
+		case n == 0 || !pages:
+			return r.buf[:got], nil
+		}
+	}
+}
+
+// release closes what a cgroup keeps.
+func (r *reader) release(h *handle) {
+	for i, fd := range h.fds {
+		if fd >= 0 {
+			sysClose(fd)
+			r.kept--
+		}
+		h.fds[i] = -1
+	}
+	h.absent = 0
+}
+
+// sample reads the wanted groups of a cgroup into s; what s has of others
+// stays. It returns ErrGone if the cgroup is no more: then s is not to be used.
+func (r *reader) sample(rel string, h *handle, s *Sample, want groupSet) error {
+	r.begin(s, want)
+	if want.has(groupLimits) {
+		h.absent = 0
+	}
+	s.swapWithMemory = r.memoryVersion == 1
+	var dropped groupSet
+	for i := range r.plan.sources {
+		src := &r.plan.sources[i]
+		if !want.has(src.group) {
+			continue
+		}
+		err := error(ErrAbsent)
+		if h.absent&(1<<i) == 0 {
+			var fd *int32
+			if i < r.plan.hot {
+				fd = &h.fds[i]
+			}
+			err = r.source(src, rel, fd, s)
+		}
+		if err == nil {
+			continue
+		}
+		// Only the hot ones decide: a runtime may leave a cgroup out of a
+		// hierarchy, but not out of CPU and memory.
+		if src.hot && (err == ErrGone || (err == ErrAbsent && h.absent&(1<<i) == 0 && r.gone(src, rel))) {
+			return ErrGone
+		}
+		if err == ErrAbsent {
+			h.absent |= 1 << i
+		}
+		s.Gaps = append(s.Gaps, Gap{File: src.name, Err: err, group: src.group})
+		if src.required {
+			dropped |= 1 << src.group
+		}
+	}
+	if want.has(groupNetwork) {
+		r.network(h, s)
+	}
+	r.finish(s, dropped)
+	return nil
+}
+
+func (r *reader) source(src *source, rel string, fd *int32, s *Sample) error {
+	text, err := r.read(r.join(src.root, rel, src.name), fd, src.pages)
+	if err != nil {
+		return err
+	}
+	if s.at[src.group].IsZero() {
+		s.at[src.group] = r.now()
+	}
+	return src.parse(text, s)
+}
+
+// gone tells a cgroup that is no more from one that lacks a file.
+func (r *reader) gone(src *source, rel string) bool {
+	_, err := sysInode(r.join(src.root, rel), r.room)
+	return err == ErrAbsent
+}
+
+// begin empties the wanted groups of s.
+func (r *reader) begin(s *Sample, want groupSet) {
+	gaps := s.Gaps[:0]
+	for _, g := range s.Gaps {
+		if !want.has(g.group) {
+			gaps = append(gaps, g)
+		}
+	}
+	s.Gaps = gaps
+	for g := range numGroups {
+		if !want.has(g) {
+			continue
+		}
+		s.forget(g)
+		s.at[g] = time.Time{}
+		if name := r.plan.missing[g]; name != "" {
+			s.Gaps = append(s.Gaps, Gap{File: name, Err: ErrNoController, group: g})
+		}
+	}
+	if want.has(groupIO) {
+		s.Devices = s.Devices[:0]
+	}
+	if want.has(groupNetwork) {
+		s.Interfaces = s.Interfaces[:0]
+	}
+}
+
+// finish forgets the groups that mean nothing and derives what is derived.
+func (r *reader) finish(s *Sample, dropped groupSet) {
+	for g := range numGroups {
+		if dropped.has(g) {
+			s.forget(g)
+		}
+	}
+	if dropped.has(groupIO) {
+		s.Devices = s.Devices[:0]
+	}
+	for i := range s.Devices {
+		d := &s.Devices[i]
+		d.Name = r.deviceOf[uint64(d.Major)<<32|uint64(d.Minor)]
+	}
+	usage, ok1 := s.Get(MemoryUsage)
+	inactive, ok2 := s.Get(MemoryInactiveFile)
+	if ok1 && ok2 {
+		s.set(MemoryWorkingSet, usage-min(usage, inactive))
+	}
+}
+
+// network reads the traffic of the pod through one of its processes. The file
+// is opened anew each time: an open one keeps the namespace alive.
+func (r *reader) network(h *handle, s *Sample) {
+	t := &s.Target
+	if t.PID <= 0 || t.HostNetwork || t.Container != "" {
+		return
+	}
+	if err := r.readNetwork(h, s); err != nil {
+		s.Interfaces = s.Interfaces[:0]
+		s.forget(groupNetwork)
+		s.Gaps = append(s.Gaps, Gap{File: "net/dev", Err: err, group: groupNetwork})
+	}
+}
+
+func (r *reader) readNetwork(h *handle, s *Sample) error {
+	pid := s.Target.PID
+	text, err := r.read(r.joinPID(pid, "net/dev"), nil, true)
+	if err != nil {
+		return err
+	}
+	s.at[groupNetwork] = r.now()
+	if s.Interfaces, err = parseNetDev(text, s.Interfaces, r.names); err != nil {
+		return err
+	}
+	// Whose figures were these? The number may have passed to another process.
+	ino, err := sysInode(r.joinPID(pid, "ns/net"), r.room)
+	if err != nil {
+		return err
+	}
+	if h.netPID != s.Target.PID || h.netIno != ino {
+		h.netPID = 0
+		if ino == r.hostNet {
+			return ErrForeignProcess
+		}
+		text, err := r.read(r.joinPID(pid, "cgroup"), nil, true)
+		if err != nil {
+			return err
+		}
+		if !inCgroup(text, s.Target.Cgroup) {
+			return ErrForeignProcess
+		}
+		h.netPID, h.netIno = s.Target.PID, ino
+	}
+	sumNetwork(s.Interfaces, "", &s.figures)
+	return nil
+}
+
+// inCgroup says whether a line of /proc/PID/cgroup has cgroup or one below it:
+//
+//	4:memory:/kubepods/burstable/podb1/c1
+//
+// The path may have a prefix that the agent's own cgroup namespace hides.
+func inCgroup(text []byte, cgroup string) bool {
+	for len(text) > 0 {
+		line, rest, ok := cutLine(text)
+		if !ok {
+			return false
+		}
+		text = rest
+		parts := bytes.SplitN(line, []byte{':'}, 3)
+		if len(parts) == 3 && strings.Contains(string(parts[2])+"/", cgroup+"/") {
+			return true
+		}
+	}
+	return false
+}

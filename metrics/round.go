@@ -1,0 +1,344 @@
+package metrics
+
+import (
+	"cmp"
+	"context"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// state is what the meter has of one target. What the turn guards: rel,
+// handle, work, seen, rawOOM. What mu guards: last, ring, labels.
+type state struct {
+	rel    string // cgroup without the slash before it
+	handle handle
+	work   *Sample // what the round writes to, then changes places with last
+	seen   bool    // it was read at least once since it appeared
+	rawOOM uint64  // the kernel's count, as last seen
+
+	last   *Sample
+	ring   ring
+	labels labels
+}
+
+// oomCount adds up the kills of a pod over its containers' restarts.
+type oomCount struct {
+	refs       int
+	total      uint64
+	containers map[string]uint64
+}
+
+func newState(t Target, history int) *state {
+	st := &state{
+		rel: strings.TrimPrefix(t.Cgroup, "/"), handle: newHandle(),
+		work: &Sample{Target: t}, last: &Sample{Target: t, Gone: true},
+		ring: ring{points: make([]Point, history)},
+	}
+	st.label(t)
+	return st
+}
+
+// label takes what the target is called now. It needs mu, once st is known.
+func (st *state) label(t Target) {
+	st.last.Target = t
+	st.labels = renderLabels(&t)
+}
+
+// clone copies what the next round would overwrite.
+func (s *Sample) clone() Sample {
+	c := *s
+	c.Devices = slices.Clone(s.Devices)
+	c.Interfaces = slices.Clone(s.Interfaces)
+	c.Gaps = slices.Clone(s.Gaps)
+	return c
+}
+
+// copyFrom makes s equal to from, in the room that s has.
+func (s *Sample) copyFrom(from *Sample) {
+	devices, interfaces, gaps := s.Devices[:0], s.Interfaces[:0], s.Gaps[:0]
+	*s = *from
+	s.Devices = append(devices, from.Devices...)
+	s.Interfaces = append(interfaces, from.Interfaces...)
+	s.Gaps = append(gaps, from.Gaps...)
+}
+
+// round reads the node and all targets. Only a scheduled round adds to the
+// history, so that rates do not depend on who asks. It needs the turn. An
+// error means that ctx ended.
+func (m *Meter) round(ctx context.Context, scheduled bool) error {
+	begun := m.cfg.Clock.Now()
+	m.reconcile(ctx)
+	want := hotGroups
+	if m.cold.IsZero() || begun.Sub(m.cold) >= m.cfg.ColdInterval-m.cfg.Interval/10 {
+		want |= coldGroups
+		m.cold = begun
+	}
+	if m.limits.IsZero() || begun.Sub(m.limits) >= m.cfg.LimitsInterval {
+		want |= slowGroups
+		m.limits = begun
+	}
+	var errs uint64
+	gone := 0
+	errs += m.sampleNode(begun, want, scheduled)
+	// Containers stand behind their pod in order, and the pod's count of
+	// out-of-memory kills needs theirs.
+	for _, st := range slices.Backward(m.order) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		errs += m.sampleTarget(st, begun, want, scheduled)
+		if st.last.Gone {
+			gone++
+		}
+	}
+	took := m.cfg.Clock.Since(begun)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.begun = begun
+	s := &m.stats
+	s.Rounds++
+	s.Busy += took
+	s.LastRound = took
+	s.ReadErrors += errs
+	s.Targets, s.Gone = len(m.order), gone
+	s.Descriptors = m.reader.kept
+	return nil
+}
+
+func (m *Meter) sampleNode(begun time.Time, want groupSet, scheduled bool) uint64 {
+	st := m.node
+	if !st.seen {
+		want = allGroups
+	}
+	st.work.copyFrom(st.last)
+	st.work.Gone = false
+	m.reader.sampleNode(&st.handle, st.work, want)
+	m.commit(st, begun, scheduled)
+	return readErrors(st.last)
+}
+
+// sampleTarget reads one target and publishes what it found.
+func (m *Meter) sampleTarget(st *state, begun time.Time, want groupSet, scheduled bool) uint64 {
+	if !st.seen {
+		want = allGroups
+	}
+	st.work.copyFrom(st.last)
+	st.work.Gone = false
+	if err := m.reader.sample(st.rel, &st.handle, st.work, want); err != nil {
+		m.lost(st, err)
+		return 0
+	}
+	if m.fell(st) {
+		// Another cgroup under the same path: what was before is not its past.
+		m.reader.release(&st.handle)
+		m.mu.Lock()
+		st.ring.clear()
+		m.mu.Unlock()
+		st.rawOOM = 0
+		st.work.figures = figures{}
+		if err := m.reader.sample(st.rel, &st.handle, st.work, allGroups); err != nil {
+			m.lost(st, err)
+			return 0
+		}
+		st.work.Gaps = append(st.work.Gaps, Gap{File: "cgroup", Err: ErrBackwards, group: groupCPU})
+	}
+	m.countOOM(st)
+	m.commit(st, begun, scheduled)
+	return readErrors(st.last)
+}
+
+// lost keeps the last sample of a cgroup that is no more, and tells so.
+func (m *Meter) lost(st *state, err error) {
+	m.reader.release(&st.handle)
+	st.handle.netPID = 0
+	m.mu.Lock()
+	if !st.last.Gone || len(st.last.Gaps) == 0 {
+		st.last.Gone = true
+		st.last.Gaps = append(st.last.Gaps[:0], Gap{File: "cgroup", Err: err, group: groupCPU})
+	}
+	m.mu.Unlock()
+	if st.seen {
+		t := &st.last.Target
+		m.cfg.Logger.V(4).Info("cgroup is gone", "pod", t.Namespace+"/"+t.Pod, "container", t.Container, "path", t.Cgroup)
+	}
+	st.seen = false
+}
+
+// fell says whether the cgroup is another one than was read before: its CPU
+// time is less, or it came back after it was gone. While descriptors are kept
+// only the latter happens, for a kept one tells the end of its cgroup.
+func (m *Meter) fell(st *state) bool {
+	old, ok1 := st.last.Get(CPUUsage)
+	now, ok2 := st.work.Get(CPUUsage)
+	return ok1 && (st.last.Gone || (ok2 && now < old))
+}
+
+// countOOM replaces the kernel's count, which dies with the cgroup, by one
+// that outlives restarts.
+func (m *Meter) countOOM(st *state) {
+	raw, ok := st.work.Get(OOMKills)
+	if !ok {
+		return
+	}
+	t := &st.work.Target
+	count := m.oom[t.PodUID]
+	more := raw - min(raw, st.rawOOM)
+	st.rawOOM = raw
+	if t.Container != "" {
+		count.containers[t.Container] += more
+		if !m.hierarchicalOOM() {
+			count.total += more
+		}
+		st.work.set(OOMKills, count.containers[t.Container])
+		return
+	}
+	count.total += more
+	st.work.set(OOMKills, count.total)
+}
+
+// hierarchicalOOM: the events of v2 include those below, v1's do not.
+func (m *Meter) hierarchicalOOM() bool { return m.reader.memoryVersion == 2 }
+
+// commit publishes work.
+func (m *Meter) commit(st *state, begun time.Time, scheduled bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if scheduled || st.ring.len() == 0 {
+		st.ring.push(pointOf(st.work, begun))
+	}
+	if st.work.known.has(CPUUsage) {
+		if perSecond, ok := st.ring.rate(CPUUsage, m.cfg.Window); ok {
+			st.work.set(CPURate, uint64(perSecond))
+		}
+	}
+	st.work, st.last = st.last, st.work
+	st.seen = true
+}
+
+// readErrors counts the gaps that are not simply absent files.
+func readErrors(s *Sample) uint64 {
+	var n uint64
+	for _, g := range s.Gaps {
+		if g.Err != ErrAbsent && g.Err != ErrNoController {
+			n++
+		}
+	}
+	return n
+}
+
+// reconcile takes the caller's set. On an error it keeps the old one.
+func (m *Meter) reconcile(ctx context.Context) {
+	if m.cfg.Targets == nil {
+		return
+	}
+	targets, err := m.cfg.Targets.Targets(ctx)
+	if err != nil {
+		m.mu.Lock()
+		m.stats.TargetErrors++
+		m.mu.Unlock()
+		if !m.failing && ctx.Err() == nil {
+			m.cfg.Logger.Error(err, "targets are not known, metering the old ones")
+		}
+		m.failing = true
+		return
+	}
+	m.failing = false
+	listed := make(map[string]bool, len(targets))
+	changed := false
+	for _, t := range targets {
+		t.Cgroup = path.Clean("/" + t.Cgroup)
+		if t.Cgroup == "/" || listed[t.Cgroup] {
+			continue
+		}
+		listed[t.Cgroup] = true
+		st := m.states[t.Cgroup]
+		if st != nil && st.last.Target.ID != t.ID && st.last.Target.ID != "" {
+			m.drop(st)
+			st = nil
+		}
+		switch {
+		case st == nil:
+			m.add(newState(t, m.cfg.History))
+			changed = true
+		case st.last.Target != t:
+			m.relabel(st, t)
+			changed = true
+		}
+	}
+	if len(listed) < len(m.states) {
+		for cgroup, st := range m.states {
+			if !listed[cgroup] {
+				m.drop(st)
+				changed = true
+			}
+		}
+	}
+	if changed {
+		m.sort()
+	}
+}
+
+func (m *Meter) add(st *state) {
+	m.hold(&st.last.Target)
+	m.mu.Lock()
+	m.states[st.last.Target.Cgroup] = st
+	m.mu.Unlock()
+}
+
+func (m *Meter) drop(st *state) {
+	m.reader.release(&st.handle)
+	m.unhold(&st.last.Target)
+	m.mu.Lock()
+	delete(m.states, st.last.Target.Cgroup)
+	m.mu.Unlock()
+}
+
+func (m *Meter) relabel(st *state, t Target) {
+	old := st.last.Target
+	if old.PodUID != t.PodUID || old.Container != t.Container {
+		m.hold(&t)
+		m.unhold(&old)
+		st.rawOOM = 0 // counted under the new name from the start
+	}
+	m.mu.Lock()
+	st.label(t)
+	m.mu.Unlock()
+}
+
+// hold and unhold count the targets of a pod; with the last its count goes.
+func (m *Meter) hold(t *Target) {
+	count := m.oom[t.PodUID]
+	if count == nil {
+		count = &oomCount{containers: map[string]uint64{}}
+		m.oom[t.PodUID] = count
+	}
+	count.refs++
+}
+
+func (m *Meter) unhold(t *Target) {
+	if count := m.oom[t.PodUID]; count != nil {
+		if count.refs--; count.refs == 0 {
+			delete(m.oom, t.PodUID)
+		}
+	}
+}
+
+// sort makes a new order; the old one may still be read.
+func (m *Meter) sort() {
+	order := make([]*state, 0, len(m.states))
+	for _, st := range m.states {
+		order = append(order, st)
+	}
+	slices.SortFunc(order, func(a, b *state) int {
+		x, y := &a.last.Target, &b.last.Target
+		return cmp.Or(
+			strings.Compare(x.Namespace, y.Namespace), strings.Compare(x.Pod, y.Pod),
+			strings.Compare(x.Container, y.Container), x.StartedAt.Compare(y.StartedAt),
+			strings.Compare(x.Cgroup, y.Cgroup))
+	})
+	m.mu.Lock()
+	m.order = order
+	m.mu.Unlock()
+}

@@ -1,0 +1,139 @@
+package metrics
+
+import "time"
+
+// A Target is a cgroup to meter and what to call it. The caller knows both;
+// the meter guesses neither. Its key is Cgroup: figures and history stay when
+// any other field but ID changes, so that labels may come later.
+type Target struct {
+	// Cgroup is the path below the root of each hierarchy, such as
+	// /kubepods/burstable/pod<uid>/<id>. Required; "/" is the node itself,
+	// which is always metered and must not be listed.
+	Cgroup string
+	// Namespace, Pod and PodUID are empty for a cgroup that is of no pod.
+	Namespace, Pod, PodUID string
+	// Container is empty for the pod's own cgroup. With no Pod it names a
+	// system container, such as "kubelet" or "runtime".
+	Container string
+	// ID is the runtime's identifier without scheme; empty for a pod.
+	ID string
+	// Image and ImageID are the container's, empty for a pod.
+	Image, ImageID string
+	// PID is a process of a pod's target whose network is the pod's; 0 for
+	// none. It must run in the cgroup of the target or below.
+	PID int
+	// HostNetwork says that the pod has no network of its own to meter.
+	HostNetwork bool
+	// StartedAt is the start of the container or pod; zero for unknown.
+	StartedAt time.Time
+}
+
+// A Sample is what is known of one target. A figure that could not be read is
+// absent, never zero and never the one before.
+type Sample struct {
+	Target Target
+	// Gone says that the cgroup is no more and this is its last sample, or
+	// that it is not there yet and the sample is empty.
+	Gone bool
+	// Devices are the block devices with any I/O, in the kernel's order.
+	Devices []Device
+	// Interfaces are the network interfaces of a pod or the node, without lo
+	// and host ends of containers, in the kernel's order.
+	Interfaces []Interface
+	// Gaps tell what could not be read in the last round and why.
+	Gaps []Gap
+
+	figures
+	swapWithMemory bool // LimitSwap is of memory and swap together
+}
+
+// figures are the values by field, which of them are known, and since when.
+type figures struct {
+	value [numFields]uint64
+	known fieldSet
+	at    [numGroups]time.Time
+}
+
+// Get returns a figure, and whether it is known.
+func (f *figures) Get(field Field) (uint64, bool) {
+	if field >= numFields || !f.known.has(field) {
+		return 0, false
+	}
+	return f.value[field], true
+}
+
+// Time is when the file of the field was read; zero if it never was.
+func (f *figures) Time(field Field) time.Time {
+	if field >= numFields {
+		return time.Time{}
+	}
+	return f.at[groupOf(field)]
+}
+
+func (f *figures) set(field Field, v uint64) {
+	f.value[field] = v
+	f.known.add(field)
+}
+
+func (f *figures) forget(g group) {
+	for i := range f.known {
+		f.known[i] &^= ofGroup[g][i]
+	}
+}
+
+// A Gap is a file that gave no figures.
+type Gap struct {
+	// File is the name of the file, such as memory.stat, or the controller.
+	File string
+	// Err is one of this package's errors or an errno.
+	Err error
+
+	group group
+}
+
+// Op is a kind of block I/O.
+type Op uint8
+
+// The kinds of block I/O. Sync, async and total are told by v1 alone.
+const (
+	OpRead Op = iota
+	OpWrite
+	OpDiscard
+	OpSync
+	OpAsync
+	OpTotal
+	numOps
+)
+
+// String is the name as cAdvisor's operation label has it.
+func (o Op) String() string {
+	return [...]string{"Read", "Write", "Discard", "Sync", "Async", "Total"}[o]
+}
+
+// Device is the I/O of one block device, as counters.
+type Device struct {
+	Major, Minor uint32
+	// Name is such as /dev/vda, or empty for a device that /proc/diskstats
+	// does not list.
+	Name string
+
+	bytes, count       [numOps]uint64
+	hasBytes, hasCount uint8
+}
+
+// Bytes returns the bytes moved, and whether the kernel tells them.
+func (d *Device) Bytes(op Op) (uint64, bool) {
+	return d.bytes[op], d.hasBytes&(1<<op) != 0
+}
+
+// Count returns the operations done, and whether the kernel tells them.
+func (d *Device) Count(op Op) (uint64, bool) {
+	return d.count[op], d.hasCount&(1<<op) != 0
+}
+
+// Interface is the traffic of one network interface, as counters.
+type Interface struct {
+	Name                                    string
+	RxBytes, RxPackets, RxErrors, RxDropped uint64
+	TxBytes, TxPackets, TxErrors, TxDropped uint64
+}

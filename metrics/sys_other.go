@@ -1,0 +1,15 @@
+//go:build !linux
+
+package metrics
+
+const supported = false
+
+type status struct{}
+
+func sysOpen([]byte) (int32, error) { return -1, ErrNotSupported }
+
+func sysRead(int32, []byte, int64) (int, error) { return 0, ErrNotSupported }
+
+func sysClose(int32) {}
+
+func sysInode([]byte, *status) (uint64, error) { return 0, ErrNotSupported }
