@@ -38,7 +38,7 @@ type entry struct {
 	mode             int64
 	uid, gid         int
 	major, minor     int64
-	size             int64 // overrides len(body)
+	sparse           int64 // size that a PAX 1.0 sparse file claims
 	xattrs           map[string]string
 	time             time.Time
 }
@@ -75,12 +75,41 @@ func archive(entries ...entry) []byte {
 			}
 			hdr.PAXRecords["SCHILY.xattr."+k] = v
 		}
+		if e.sparse > 0 {
+			sparseHeader(&buf, e)
+			hdr.PAXRecords, hdr.Format = nil, tar.FormatUSTAR
+		}
 		Expect(w.WriteHeader(hdr)).To(Succeed(), e.name)
 		_, err := io.WriteString(w, e.body)
 		Expect(err).NotTo(HaveOccurred())
 	}
 	Expect(w.Close()).To(Succeed())
 	return buf.Bytes()
+}
+
+// sparseHeader writes the PAX header that archive/tar reads but does not write.
+func sparseHeader(buf *bytes.Buffer, e entry) {
+	var records string
+	for _, kv := range []string{"GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=" + e.name,
+		fmt.Sprintf("GNU.sparse.realsize=%d", e.sparse)} {
+		n := len(kv) + 2
+		n += len(fmt.Sprint(n + len(fmt.Sprint(n))))
+		records += fmt.Sprintf("%d %s\n", n, kv)
+	}
+	var one bytes.Buffer
+	w := tar.NewWriter(&one)
+	Expect(w.WriteHeader(&tar.Header{Name: "PaxHeaders/x", Typeflag: tar.TypeReg, Size: int64(len(records)), Format: tar.FormatUSTAR})).To(Succeed())
+	block := one.Bytes()[:512]
+	block[156] = 'x'
+	// The checksum is the sum of all bytes, its own field taken as spaces.
+	copy(block[148:156], "        ")
+	sum := 0
+	for _, b := range block {
+		sum += int(b)
+	}
+	copy(block[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	buf.Write(block)
+	buf.WriteString(records + strings.Repeat("\x00", (512-len(records)%512)%512))
 }
 
 func gz(data []byte) []byte {
@@ -138,10 +167,11 @@ func imageFor(arch string, layers ...v1.Layer) v1.Image {
 
 // hub is a registry on loopback, whose answers tests may change on the way.
 type hub struct {
-	host string
-	mu   sync.Mutex
-	wrap func(w http.ResponseWriter, r *http.Request, next http.Handler)
-	gets map[string]int // by path
+	host  string
+	close func()
+	mu    sync.Mutex
+	wrap  func(w http.ResponseWriter, r *http.Request, next http.Handler)
+	gets  map[string]int // by path
 }
 
 func newHub() *hub {
@@ -161,6 +191,7 @@ func newHub() *hub {
 		wrap(w, r, inner)
 	}))
 	DeferCleanup(server.Close)
+	h.close = server.Close
 	h.host = strings.TrimPrefix(server.URL, "http://")
 	return h
 }
@@ -197,6 +228,20 @@ func (h *hub) pushIndex(repo string, idx v1.ImageIndex) string {
 	Expect(err).NotTo(HaveOccurred())
 	Expect(remote.WriteIndex(ref, idx)).To(Succeed())
 	return ref.String()
+}
+
+// stalling holds the requests that end in suffix until release or their end.
+func stalling(suffix string, reached chan<- struct{}, release <-chan struct{}) func(http.ResponseWriter, *http.Request, http.Handler) {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.HasSuffix(r.URL.Path, suffix) {
+			reached <- struct{}{}
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}
+		next.ServeHTTP(w, r)
+	}
 }
 
 // serve answers the blob with data instead, whatever was pushed.

@@ -3,10 +3,18 @@ package image
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// The grammar of github.com/distribution/reference v0.6.0, which the kubelet
+// goes by, where the parser in use is more generous: it takes "../web".
+var (
+	refHost = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])(:[0-9]+)?$`)
+	refPath = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 )
 
 // maxRef bounds a reference: registry 255, repository 255, tag 128, digest 135.
@@ -26,6 +34,10 @@ func parseRef(ref string) (reference, error) {
 	parsed, err := name.ParseReference(ref)
 	if err != nil {
 		return reference{}, fmt.Errorf("%w: %q: %w", ErrInvalidName, ref, err)
+	}
+	repo := parsed.Context()
+	if !refHost.MatchString(repo.RegistryStr()) || !refPath.MatchString(repo.RepositoryStr()) {
+		return reference{}, fmt.Errorf("%w: %q", ErrInvalidName, ref)
 	}
 	if digest, ok := parsed.(name.Digest); ok {
 		if _, err := v1.NewHash(digest.DigestStr()); err != nil {
