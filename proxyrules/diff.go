@@ -1,0 +1,122 @@
+package proxyrules
+
+import "net/netip"
+
+// Changes is what turns one table into another, element by element.
+type Changes struct {
+	// Node says that the node's facts differ, and with them the rules that
+	// stand beside the fronts.
+	Node bool `json:"node,omitempty"`
+	// Fronts are sorted by key.
+	Fronts []FrontChange `json:"fronts,omitempty"`
+}
+
+// FrontChange is one front that appears (Old is nil), goes (New is nil) or
+// does something else than before.
+type FrontChange struct {
+	Old   *Front       `json:"old,omitempty"`
+	New   *Front       `json:"new,omitempty"`
+	Slots []SlotChange `json:"slots,omitempty"` // by index
+}
+
+// SlotChange is another endpoint at one index. An invalid AddrPort means none.
+type SlotChange struct {
+	Index int            `json:"index"`
+	Old   netip.AddrPort `json:"old"`
+	New   netip.AddrPort `json:"new"`
+}
+
+// Key is the key of the front that changes.
+func (c *FrontChange) Key() FrontKey {
+	if c.New != nil {
+		return c.New.FrontKey
+	}
+	return c.Old.FrontKey
+}
+
+// Empty says that both tables give the same rules.
+func (c *Changes) Empty() bool { return !c.Node && len(c.Fronts) == 0 }
+
+// Len counts the elements that change: fronts, and endpoints in them.
+func (c *Changes) Len() int {
+	n := len(c.Fronts)
+	for i := range c.Fronts {
+		n += len(c.Fronts[i].Slots)
+	}
+	return n
+}
+
+// Diff compares what two tables do; names alone are no difference. A nil table
+// is an empty one.
+func Diff(old, new *Table) Changes {
+	var changes Changes
+	var a, b []*Front
+	if old != nil {
+		a = old.Fronts
+	}
+	if new != nil {
+		b = new.Fronts
+	}
+	if old != nil && new != nil {
+		changes.Node = !old.Node.Equal(new.Node)
+	} else {
+		changes.Node = old != new
+	}
+	for len(a) > 0 || len(b) > 0 {
+		if len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+			a, b = a[1:], b[1:]
+			continue
+		}
+		order := 0
+		switch {
+		case len(a) == 0:
+			order = 1
+		case len(b) == 0:
+			order = -1
+		default:
+			order = a[0].Compare(b[0].FrontKey)
+		}
+		switch {
+		case order < 0:
+			changes.add(a[0], nil)
+			a = a[1:]
+		case order > 0:
+			changes.add(nil, b[0])
+			b = b[1:]
+		default:
+			if !a[0].sameRules(b[0]) {
+				changes.add(a[0], b[0])
+			}
+			a, b = a[1:], b[1:]
+		}
+	}
+	return changes
+}
+
+func (c *Changes) add(old, new *Front) {
+	c.Fronts = append(c.Fronts, FrontChange{Old: old, New: new, Slots: diffSlots(old, new)})
+}
+
+func diffSlots(old, new *Front) []SlotChange {
+	var a, b []Endpoint
+	if old != nil {
+		a = old.Endpoints
+	}
+	if new != nil {
+		b = new.Endpoints
+	}
+	var out []SlotChange
+	for i := 0; i < len(a) || i < len(b); i++ {
+		change := SlotChange{Index: i}
+		if i < len(a) {
+			change.Old = a[i].Addr
+		}
+		if i < len(b) {
+			change.New = b[i].Addr
+		}
+		if change.Old != change.New {
+			out = append(out, change)
+		}
+	}
+	return out
+}

@@ -1,0 +1,364 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/nodekit/nodekit/proxyrules"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+var _ proxyrules.Dialect = (*Dialect)(nil)
+
+var errClosed = errors.New("nftables: closed")
+
+// Dialect keeps one table of rules in one network namespace. Its methods may
+// be called at the same time; they wait for each other.
+type Dialect struct {
+	config Config
+	sets   [len(families)]*[setCount]*set
+
+	mu     sync.Mutex
+	socket *socket
+	flows  *netlink.Handle // nil with KeepUDPFlows
+	closed bool
+
+	applied    *proxyrules.Table // nil: unknown
+	generation uint32            // after our last transaction
+	state      [len(families)]*familyState
+	loaded     *snapshot // from Load, for the first Sync
+}
+
+// Open connects to the kernel. It changes nothing. The error wraps
+// ErrNotSupported if the kernel has no nf_tables.
+func Open(config Config) (*Dialect, error) {
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	d := &Dialect{config: config}
+	for i, f := range families {
+		sets := f.sets()
+		d.sets[i] = &sets
+	}
+	if config.NetNS == 0 {
+		// Both sockets come from the namespace of this thread.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("open network namespace: %w", err)
+		}
+		defer func() { _ = unix.Close(own) }()
+		config.NetNS = own
+	}
+	var err error
+	if d.socket, err = openSocket(config.NetNS); err != nil {
+		return nil, translate(err)
+	}
+	if _, err = d.socket.generation(); err != nil {
+		_ = d.socket.close()
+		return nil, translate(err)
+	}
+	if !config.KeepUDPFlows {
+		if d.flows, err = netlink.NewHandleAt(netns.NsHandle(config.NetNS), unix.NETLINK_NETFILTER); err != nil {
+			_ = d.socket.close()
+			return nil, fmt.Errorf("open conntrack: %w", err)
+		}
+	}
+	return d, nil
+}
+
+func translate(err error) error {
+	for _, errno := range []unix.Errno{unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.EINVAL, unix.EOPNOTSUPP} {
+		if errors.Is(err, errno) {
+			return fmt.Errorf("%w: %w", ErrNotSupported, err)
+		}
+	}
+	return fmt.Errorf("open nftables: %w", err)
+}
+
+// Close releases the sockets and leaves all rules in place.
+func (d *Dialect) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	if d.flows != nil {
+		d.flows.Close()
+	}
+	return d.socket.close()
+}
+
+// Load reads the endpoints that the table in the kernel holds.
+func (d *Dialect) Load(ctx context.Context) (*proxyrules.Table, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.usable(ctx); err != nil {
+		return nil, err
+	}
+	s, err := d.read()
+	if err != nil {
+		return nil, err
+	}
+	d.loaded = s
+	return s.table(), nil
+}
+
+func (d *Dialect) usable(ctx context.Context) error {
+	if d.closed {
+		return errClosed
+	}
+	return ctx.Err()
+}
+
+// Sync makes the kernel hold table, which must not be nil. The error is a *TransactionError if the
+// kernel refused; then nothing was changed.
+func (d *Dialect) Sync(ctx context.Context, table *proxyrules.Table) (proxyrules.SyncStats, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var stats proxyrules.SyncStats
+	if err := d.usable(ctx); err != nil {
+		return stats, err
+	}
+	if d.applied != nil {
+		changes := proxyrules.Diff(d.applied, table)
+		err := d.change(&changes, table, &stats)
+		if err == nil {
+			return stats, nil
+		}
+		if !errors.Is(err, errChanged) {
+			d.config.Logger.V(4).Info("change refused, reading all rules", "table", d.config.Table, "reason", err.Error())
+		}
+	}
+	d.applied = nil
+	err := d.full(ctx, table, &stats)
+	return stats, err
+}
+
+// change applies exact differences. errChanged asks for a full sync.
+func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, stats *proxyrules.SyncStats) error {
+	if changes.Node {
+		return errChanged
+	}
+	if changes.Empty() {
+		generation, err := d.socket.generation()
+		if err == nil && generation != d.generation {
+			err = errChanged
+		}
+		if err == nil {
+			d.applied = table
+		}
+		return err
+	}
+	var plans [len(families)]*plan
+	b := newBatch(d.config.Table, d.generation)
+	for i, f := range families {
+		plans[i] = newPlan(f, d.config.MasqueradeMark, d.state[i])
+	}
+	for i := range changes.Fronts {
+		change := &changes.Fronts[i]
+		n := familyIndex(change)
+		if !d.state[n].present {
+			return errChanged
+		}
+		plans[n].change(change)
+	}
+	elements := 0
+	for i, p := range plans {
+		p.finish()
+		b.apply(p, d.sets[i])
+		elements += p.elements
+	}
+	if !b.empty() {
+		b.close()
+		if err := d.socket.commit(b); err != nil {
+			return err
+		}
+		d.advance(d.generation)
+	}
+	stats.Elements = elements
+	d.applied = table
+	d.forgetFlows(changes, stats)
+	return nil
+}
+
+func familyIndex(c *proxyrules.FrontChange) int {
+	if c.Key().Addr.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// advance counts our own transaction. The kernel never uses 0.
+func (d *Dialect) advance(from uint32) {
+	d.generation = from + 1
+	if d.generation == 0 {
+		d.generation = 1
+	}
+}
+
+// full reads what the kernel holds and repairs it in one transaction, however
+// it came to be.
+func (d *Dialect) full(ctx context.Context, table *proxyrules.Table, stats *proxyrules.SyncStats) error {
+	changes := proxyrules.Diff(nil, table)
+	snapshot := d.loaded
+	d.loaded = nil
+	var refused error
+	for range 20 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if snapshot == nil {
+			var err error
+			if snapshot, err = d.read(); err != nil {
+				return err
+			}
+		}
+		elements, err := d.repair(snapshot, &changes, table)
+		if err == nil {
+			stats.Full, stats.Elements = true, elements
+			d.applied = table
+			d.advance(snapshot.generation)
+			// Flows of fronts that went while nobody looked, too.
+			for _, c := range proxyrules.Diff(snapshot.table(), table).Fronts {
+				if c.New == nil {
+					changes.Fronts = append(changes.Fronts, c)
+				}
+			}
+			d.forgetFlows(&changes, stats)
+			return nil
+		}
+		if errors.Is(err, errChanged) {
+			snapshot = nil
+			continue
+		}
+		if refused != nil {
+			return err
+		}
+		// What is there cannot be repaired: make it anew, in one transaction
+		// too.
+		refused = err
+		for i := range snapshot.families {
+			snapshot.families[i].strange = true
+		}
+	}
+	return fmt.Errorf("sync table %s: %w", d.config.Table, errChanged)
+}
+
+func (d *Dialect) repair(s *snapshot, changes *proxyrules.Changes, table *proxyrules.Table) (elements int, err error) {
+	b := newBatch(d.config.Table, s.generation)
+	for i, f := range families {
+		d.state[i] = newFamilyState()
+		if !s.families[i].present && !wanted(f, table) {
+			continue
+		}
+		p := d.repairFamily(b, f, &s.families[i], d.sets[i], d.state[i], changes, table.Node)
+		elements += p.elements
+	}
+	b.close()
+	return elements, d.socket.commit(b)
+}
+
+func (d *Dialect) repairFamily(b *batch, f *family, s *familySnapshot, sets *[setCount]*set, state *familyState,
+	changes *proxyrules.Changes, node proxyrules.Node) *plan {
+	state.present = true
+	adopt := s.present && !s.strange
+	if s.present && !adopt {
+		b.delTable(f)
+	}
+	b.newTable(f)
+	if adopt {
+		b.flushRules(f)
+	}
+	skeleton := f.skeleton(node, d.config.MasqueradeMark)
+	for id, spec := range sets {
+		if !adopt || !s.sets[id] {
+			b.newSet(f, spec)
+		}
+	}
+	for _, c := range skeleton {
+		if !adopt || !s.chains[c.name] {
+			b.newChain(f, c)
+		}
+	}
+	for _, c := range skeleton {
+		b.rules(f, c)
+	}
+	p := newPlan(f, d.config.MasqueradeMark, state)
+	if adopt {
+		var held [setCount]map[string]string
+		for id := range held {
+			held[id] = make(map[string]string, len(s.elements[id]))
+			for key, v := range s.elements[id] {
+				held[id][key] = v
+			}
+		}
+		p.held = &held
+	}
+	for _, addr := range node.Addresses {
+		if f.has(addr) {
+			p.add(setNodePortIPs, appendAddr(nil, addr), value{})
+		}
+	}
+	for i := range changes.Fronts {
+		if families[familyIndex(&changes.Fronts[i])] == f {
+			p.change(&changes.Fronts[i])
+		}
+	}
+	p.finish()
+	b.apply(p, sets)
+	if adopt {
+		d.dropBalancers(b, f, s, p)
+	}
+	return p
+}
+
+// dropBalancers removes chains that no front uses any more.
+func (d *Dialect) dropBalancers(b *batch, f *family, s *familySnapshot, p *plan) {
+	used := make(map[string]bool)
+	for balancer := range p.state.balancers {
+		used[balancer.name()] = true
+	}
+	for name := range s.chains {
+		if isBalancer(name) && !used[name] {
+			b.delChain(f, name)
+		}
+	}
+}
+
+// Cleanup removes the tables of both families, whoever made them.
+func (d *Dialect) Cleanup(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.usable(ctx); err != nil {
+		return err
+	}
+	d.applied, d.loaded = nil, nil
+	for range 20 {
+		s, err := d.read()
+		if err != nil {
+			return err
+		}
+		b := newBatch(d.config.Table, s.generation)
+		for i, f := range families {
+			if s.families[i].present {
+				b.delTable(f)
+			}
+		}
+		if b.empty() {
+			return nil
+		}
+		b.close()
+		if err = d.socket.commit(b); !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+	return fmt.Errorf("remove table %s: %w", d.config.Table, errChanged)
+}

@@ -1,0 +1,33 @@
+// Package nftables writes proxyrules tables into the kernel as nftables rules,
+// by netlink: no nft tool is run, and each change is one transaction.
+//
+// Services and endpoints are elements of sets and maps. The chains around them
+// are made once; a chain that balances over n endpoints is made the first time
+// a Service has n. So one endpoint that changes costs two elements, whatever
+// the number of Services.
+//
+//	dialect, err := nftables.Open(nftables.Config{Table: "nodekit"})
+//	if err != nil { ... }
+//	defer dialect.Close()
+//	proxy, err := proxyrules.New(proxyrules.Config{Dialect: dialect, Node: node})
+//
+// What an earlier run left is adopted: the first Sync reads it, and one
+// transaction brings it to what it should be. The generation number of the
+// kernel's rules tells, at the cost of one question, whether anybody else
+// changed rules since; only then are they read again.
+//
+// Connections stay where they are when their endpoint leaves, as conntrack
+// keeps them; UDP flows to it are forgotten, since they would go on for ever.
+//
+// Traps:
+//   - net.ipv4.ip_forward (and net.ipv6.conf.all.forwarding) must be 1, and on
+//     a bridge whose pods are routed through the host send_redirects 0: this
+//     package sets no sysctl.
+//   - A process on the node can only connect to an address that the node has a
+//     route for: without a default route, add one for the service network.
+//   - Node ports answer at Node.Addresses, so not at 127.0.0.1.
+//   - All rules of the table are ours. What others put into it is removed at
+//     the next Sync.
+//
+// Needs CAP_NET_ADMIN in the network namespace and Linux 5.9 or later.
+package nftables

@@ -1,0 +1,346 @@
+package proxyrules
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/clock"
+)
+
+// ErrStarted is what a second call of Run gives.
+var ErrStarted = errors.New("proxy was run before")
+
+// overdue is how long an update may wait before Healthy complains.
+const overdue = time.Minute
+
+// Dialect writes tables into a kernel. Its methods are never called at the
+// same time by one Proxy.
+type Dialect interface {
+	// Load tells what an earlier run left, as far as it can be read: it is
+	// only used to give endpoints the index they have there. Nil: nothing.
+	Load(ctx context.Context) (*Table, error)
+	// Sync makes the kernel hold table, in one transaction: all of it, or an
+	// error and nothing of it. It repairs what others changed since the last
+	// call.
+	Sync(ctx context.Context, table *Table) (SyncStats, error)
+	// Cleanup removes all that any run made. Nothing there is no error.
+	Cleanup(ctx context.Context) error
+}
+
+// SyncStats is what one Sync did.
+type SyncStats struct {
+	Elements int // set elements added and removed in the kernel
+	Flows    int // UDP flows forgotten because their endpoint left
+	// Full says that the kernel's state was read and compared: the first time,
+	// after an error, and when another program changed rules.
+	Full bool
+}
+
+// Config says what a Proxy works on.
+type Config struct {
+	Dialect Dialect // required
+	// Node holds the facts of the machine. The zero value: no node ports and
+	// no masquerade but hairpin.
+	Node Node
+	// Logger's zero value discards.
+	Logger logr.Logger
+	// Clock is nil for the real one.
+	Clock clock.Clock
+	// CheckEvery is how often the kernel is asked whether another program
+	// changed rules. 0: 10 seconds. Negative: only at the next Set.
+	CheckEvery time.Duration
+	// MinRetry and MaxRetry bound the wait after a failed sync, which doubles
+	// each time. 0: 100 ms and 30 s.
+	MinRetry, MaxRetry time.Duration
+}
+
+// Proxy keeps a node's rules as its Services want them. All methods may be
+// called at the same time, and at any time.
+type Proxy struct {
+	dialect    Dialect
+	log        logr.Logger
+	clock      clock.Clock
+	node       Node
+	checkEvery time.Duration
+	minRetry   time.Duration
+	maxRetry   time.Duration
+	wake       chan struct{}
+
+	applying sync.Mutex // held around calls of dialect
+
+	mu       sync.Mutex
+	started  bool
+	services []*corev1.Service
+	slices   []*discoveryv1.EndpointSlice
+	setAt    time.Time
+	version  uint64 // of what was set; 0: nothing yet
+	built    uint64 // version that table was built from
+	synced   uint64 // version that the kernel holds
+	loaded   bool   // Load was done
+	table    *Table // last built
+	applied  *Table // in the kernel
+	status   Status
+}
+
+// Status is how a Proxy fares. It is a copy.
+type Status struct {
+	Syncs     uint64        // that worked, those without any change too
+	Failures  uint64        // syncs that failed
+	Synced    time.Time     // end of the last that worked; zero: none yet
+	Duration  time.Duration // of the last that changed something, from build to the kernel's answer
+	Latency   time.Duration // of the last: from Set to the kernel's answer
+	Stats     SyncStats     // of the last that changed something
+	Pending   bool          // something was set that the kernel does not hold yet
+	Waiting   time.Duration // since when, if Pending
+	LastError error         // of the last sync; nil if it worked
+	Problems  []Problem     // of what was built last
+	Fronts    int           // in the kernel
+}
+
+// New checks config and makes a Proxy. It does no I/O.
+func New(config Config) (*Proxy, error) {
+	var errs []error
+	if config.Dialect == nil {
+		errs = append(errs, errors.New("Dialect: required"))
+	}
+	for i, addr := range config.Node.Addresses {
+		if !addr.IsValid() || addr.IsUnspecified() || addr.Zone() != "" || addr.Is4In6() {
+			errs = append(errs, fmt.Errorf("Node.Addresses[%d]: %s is not the address of a node", i, addr))
+		}
+	}
+	for _, list := range []struct {
+		name     string
+		prefixes []netip.Prefix
+	}{{"PodCIDRs", config.Node.PodCIDRs}, {"NoMasquerade", config.Node.NoMasquerade}} {
+		for i, prefix := range list.prefixes {
+			if !prefix.IsValid() || prefix != prefix.Masked() || prefix.Addr().Is4In6() {
+				errs = append(errs, fmt.Errorf("Node.%s[%d]: %s is not a network", list.name, i, prefix))
+			}
+		}
+	}
+	if config.MinRetry < 0 || config.MaxRetry < 0 {
+		errs = append(errs, errors.New("MinRetry, MaxRetry: must not be negative"))
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("proxy config: %w", errors.Join(errs...))
+	}
+	p := &Proxy{
+		dialect: config.Dialect, log: config.Logger, clock: config.Clock, node: config.Node.clone(),
+		checkEvery: config.CheckEvery, minRetry: config.MinRetry, maxRetry: config.MaxRetry,
+		wake: make(chan struct{}, 1),
+	}
+	if p.clock == nil {
+		p.clock = clock.RealClock{}
+	}
+	if p.checkEvery == 0 {
+		p.checkEvery = 10 * time.Second
+	}
+	if p.minRetry == 0 {
+		p.minRetry = 100 * time.Millisecond
+	}
+	if p.maxRetry == 0 {
+		p.maxRetry = 30 * time.Second
+	}
+	p.maxRetry = max(p.maxRetry, p.minRetry)
+	return p, nil
+}
+
+// Set says which Services and EndpointSlices there are: all of them. It
+// returns at once; Run applies the last set, so bursts are folded. The objects
+// must not be changed afterwards; the slices may.
+func (p *Proxy) Set(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice) {
+	p.mu.Lock()
+	p.services, p.slices = slices.Clone(services), slices.Clone(endpointSlices)
+	if p.synced == p.version {
+		p.setAt = p.clock.Now()
+	}
+	p.version++
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run applies what is set until ctx ends, and then returns nil and leaves the
+// rules in place. It touches nothing before the first Set. A second call gives
+// ErrStarted.
+func (p *Proxy) Run(ctx context.Context) error {
+	p.mu.Lock()
+	started := p.started
+	p.started = true
+	p.mu.Unlock()
+	if started {
+		return ErrStarted
+	}
+	var retry time.Duration
+	for {
+		next := p.checkEvery
+		if retry > 0 {
+			next = retry
+		}
+		if !p.wait(ctx, next) {
+			return nil
+		}
+		switch err := p.sync(ctx); {
+		case err == nil:
+			retry = 0
+		case ctx.Err() != nil:
+			return nil
+		default:
+			retry = min(max(2*retry, p.minRetry), p.maxRetry)
+			p.log.Error(err, "rules not applied", "retryAfter", retry)
+		}
+	}
+}
+
+// wait returns false when ctx has ended.
+func (p *Proxy) wait(ctx context.Context, timeout time.Duration) bool {
+	var expired <-chan time.Time
+	if timeout > 0 {
+		timer := p.clock.NewTimer(timeout)
+		defer timer.Stop()
+		expired = timer.C()
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-p.wake:
+	case <-expired:
+	}
+	return ctx.Err() == nil
+}
+
+func (p *Proxy) sync(ctx context.Context) error {
+	p.applying.Lock()
+	defer p.applying.Unlock()
+	p.mu.Lock()
+	version, services, endpointSlices := p.version, p.services, p.slices
+	table, built, problems := p.table, p.built, p.status.Problems
+	loaded, setAt := p.loaded, p.setAt
+	p.mu.Unlock()
+	if version == 0 {
+		return nil
+	}
+
+	begin := p.clock.Now()
+	var stats SyncStats
+	var err error
+	if !loaded {
+		table, err = p.dialect.Load(ctx)
+	}
+	if err == nil && (built != version || table == nil) {
+		old := problems
+		table, problems = Build(services, endpointSlices, p.node, table)
+		p.tell(old, problems)
+	}
+	if err == nil {
+		stats, err = p.dialect.Sync(ctx, table)
+	}
+	end := p.clock.Now()
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if table != nil {
+		p.status.Problems = problems
+	}
+	p.status.LastError = err
+	if err != nil {
+		p.status.Failures++
+		return err
+	}
+	p.loaded, p.table, p.built, p.applied = true, table, version, table
+	p.status.Syncs++
+	p.status.Synced = end
+	p.status.Fronts = len(table.Fronts)
+	if p.synced != version {
+		p.status.Latency = end.Sub(setAt)
+	}
+	if p.synced != version || stats.Elements > 0 {
+		p.status.Stats, p.status.Duration = stats, end.Sub(begin)
+	}
+	p.synced = version
+	if p.version != version {
+		p.setAt = end // waiting again, from now at the latest
+	}
+	level := 4
+	if stats.Full && stats.Elements > 0 {
+		level = 0
+	}
+	p.log.V(level).Info("rules applied", "fronts", len(table.Fronts), "elements", stats.Elements,
+		"flows", stats.Flows, "full", stats.Full, "duration", end.Sub(begin))
+	return nil
+}
+
+// tell logs the problems that are new.
+func (p *Proxy) tell(old, new []Problem) {
+	known := make(map[Problem]bool, len(old))
+	for _, problem := range old {
+		known[problem] = true
+	}
+	for _, problem := range new {
+		if !known[problem] {
+			p.log.Info("service not done as asked", "service", problem.Service, "field", problem.Field, "reason", problem.Reason)
+		}
+	}
+}
+
+// Table is what the kernel holds since the last sync; nil before the first.
+func (p *Proxy) Table() *Table {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.applied
+}
+
+// Trace says what the applied rules do to a packet.
+func (p *Proxy) Trace(packet Packet) Explanation { return Trace(p.Table(), packet) }
+
+// Status returns a copy of how the proxy fares.
+func (p *Proxy) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	status := p.status
+	status.Problems = slices.Clone(status.Problems)
+	status.Pending = p.synced != p.version
+	if status.Pending {
+		status.Waiting = p.clock.Since(p.setAt)
+	}
+	return status
+}
+
+// Healthy is nil when the rules are applied, and else says why not: nothing
+// was set yet, the last sync failed, or an update has waited for a minute.
+func (p *Proxy) Healthy() error {
+	status := p.Status()
+	switch {
+	case status.LastError != nil:
+		return fmt.Errorf("last sync: %w", status.LastError)
+	case status.Synced.IsZero():
+		return errors.New("no rules applied yet")
+	case status.Pending && status.Waiting > overdue:
+		return fmt.Errorf("an update waits since %s", status.Waiting.Round(time.Second))
+	}
+	return nil
+}
+
+// Cleanup removes all rules that this or an earlier run made. Call it after
+// Run has returned, or the next sync makes them anew.
+func (p *Proxy) Cleanup(ctx context.Context) error {
+	p.applying.Lock()
+	defer p.applying.Unlock()
+	if err := p.dialect.Cleanup(ctx); err != nil {
+		return fmt.Errorf("clean up rules: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.applied, p.table, p.loaded, p.built = nil, nil, false, 0
+	return nil
+}
