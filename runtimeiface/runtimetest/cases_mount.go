@@ -1,0 +1,154 @@
+package runtimetest
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+)
+
+func mountCases() []Case {
+	return []Case{
+		newCase("mount/bind", "a bind mount shows the host's files, both ways", mountBind, Kernel),
+		newCase("mount/read-only bind", "a read-only bind mount cannot be written", mountReadOnly, Kernel),
+		newCase("mount/file", "a single file can be mounted", mountFile, Kernel),
+		newCase("mount/tmpfs", "a tmpfs is empty, writable and the container's own", mountTmpfs, Kernel),
+		newCase("mount/given", "/proc, /dev, /sys, /dev/shm, /etc/hostname and /etc/resolv.conf are there", mountGiven, Kernel),
+		newCase("mount/DNS", "DNS becomes /etc/resolv.conf", mountDNS, Kernel),
+		newCase("root/own", "what a container writes is its own, gone with it, and not in the image", rootOwn, Kernel),
+		newCase("root/read-only", "a read-only root cannot be written, mounts in it can", rootReadOnly, Kernel),
+		newCase("root/layers", "upper layers change and remove what lower ones hold", rootLayers, Kernel),
+	}
+}
+
+// hostDir makes a directory that containers can be given, under LogRoot.
+func (k *kit) hostDir() string {
+	dir := filepath.Join(k.s.LogRoot, "mount-"+newUID())
+	k.ok(os.MkdirAll(dir, 0o755), "make directory")
+	k.ok(os.Chmod(dir, 0o777), "make directory") //nolint:gosec // containers run as any user
+	return dir
+}
+
+func bind(source, destination string, options ...string) specs.Mount {
+	return specs.Mount{Type: "bind", Source: source, Destination: destination, Options: append([]string{"rbind"}, options...)}
+}
+
+func mountBind(k *kit) {
+	dir := k.hostDir()
+	k.ok(os.WriteFile(filepath.Join(dir, "in"), []byte("from the host\n"), 0o644), "write") //nolint:gosec // to be read by a container
+	sb := k.pod()
+	spec := k.container("cat", "/mnt/in", ";", "write", "/mnt/out", "from the container", ";", "ls", "/mnt")
+	spec.Mounts = []specs.Mount{bind(dir, "/mnt")}
+	k.same(k.outputOf(sb, spec), "from the host\nin\nout\n", "output")
+	got, err := os.ReadFile(filepath.Join(dir, "out"))
+	k.ok(err, "read what the container wrote")
+	k.same(string(got), "from the container", "what the container wrote")
+	other := k.container("cat", "/elsewhere/deep/out")
+	other.Mounts = []specs.Mount{bind(dir, "/elsewhere/deep")}
+	k.same(k.outputOf(sb, other), "from the container", "what another container reads")
+}
+
+func mountReadOnly(k *kit) {
+	dir := k.hostDir()
+	k.ok(os.WriteFile(filepath.Join(dir, "in"), []byte("from the host\n"), 0o644), "write") //nolint:gosec // to be read by a container
+	sb := k.pod()
+	spec := k.container("cat", "/mnt/in")
+	spec.Mounts = []specs.Mount{bind(dir, "/mnt", "ro")}
+	k.same(k.outputOf(sb, spec), "from the host\n", "output")
+	for _, step := range [][]string{{"write", "/mnt/out", "x"}, {"append", "/mnt/in", "x"}} {
+		writes := k.container(step...)
+		writes.Mounts = spec.Mounts
+		k.ends(k.start(sb, writes), 1, runtimeiface.ReasonError)
+	}
+	entries, err := os.ReadDir(dir)
+	k.ok(err, "read directory")
+	k.same(len(entries), 1, "files in the directory")
+}
+
+func mountFile(k *kit) {
+	file := filepath.Join(k.hostDir(), "file")
+	k.ok(os.WriteFile(file, []byte("one file\n"), 0o644), "write") //nolint:gosec // to be read by a container
+	spec := k.container("cat", "/etc/mounted.conf")
+	spec.Mounts = []specs.Mount{bind(file, "/etc/mounted.conf", "ro")}
+	k.same(k.outputOf(k.pod(), spec), "one file\n", "output")
+}
+
+func mountTmpfs(k *kit) {
+	sb := k.pod()
+	tmpfs := []specs.Mount{{Type: "tmpfs", Source: "tmpfs", Destination: "/layers", Options: []string{"nosuid", "nodev", "size=1m"}}}
+	for range 2 {
+		spec := k.container("ls", "/layers", ";", "write", "/layers/new", "x", ";", "ls", "/layers")
+		spec.Mounts = tmpfs
+		k.same(k.outputOf(sb, spec), "new\n", "what is in a tmpfs over a full directory")
+	}
+}
+
+func mountGiven(k *kit) {
+	sb, spec := k.podSpec()
+	k.same(k.output(sb, "cat", "/etc/hostname"), spec.Name+"\n", "/etc/hostname")
+	k.output(sb, "cat", "/etc/resolv.conf")
+	k.output(sb, "ls", "/sys/kernel")
+	k.output(sb, "cat", "/proc/self/status")
+	devices := strings.Fields(k.output(sb, "ls", "/dev"))
+	for _, want := range []string{"null", "zero", "full", "random", "urandom", "tty", "shm", "fd", "stdout"} {
+		k.that(slices.Contains(devices, want), "/dev has no %s but %v", want, devices)
+	}
+	for _, not := range []string{"mem", "kmsg", "sda", "vda", "loop0"} {
+		k.that(!slices.Contains(devices, not), "/dev has %s", not)
+	}
+	k.output(sb, "write", "/dev/null", "x", ";", "write", "/dev/shm/file", "x")
+}
+
+func mountDNS(k *kit) {
+	sb := k.pod(func(s *runtimeiface.SandboxSpec) {
+		s.DNS = &runtimeiface.DNS{
+			Servers: []string{"192.0.2.1", "192.0.2.2"}, Searches: []string{"a.test", "b.test"}, Options: []string{"ndots:5", "edns0"},
+		}
+	})
+	got := map[string][]string{}
+	for line := range strings.Lines(k.output(sb, "cat", "/etc/resolv.conf")) {
+		if f := strings.Fields(line); len(f) > 1 {
+			got[f[0]] = append(got[f[0]], f[1:]...)
+		}
+	}
+	k.same(got, map[string][]string{
+		"nameserver": {"192.0.2.1", "192.0.2.2"}, "search": {"a.test", "b.test"}, "options": {"ndots:5", "edns0"},
+	}, "resolv.conf")
+}
+
+func rootOwn(k *kit) {
+	sb := k.pod()
+	k.output(sb, "write", "/layers/kept", "changed", ";", "write", "/new", "x")
+	spec := k.container("cat", "/layers/kept")
+	k.same(k.outputOf(sb, spec), "lower\n", "what another container reads")
+	k.ends(k.prog(sb, "cat", "/new"), 1, runtimeiface.ReasonError)
+	again := k.container("write", "/mine", "x")
+	id := k.start(sb, again)
+	k.exited(id)
+	k.ok(k.rt.RemoveContainer(k.ctx, id), "remove container")
+	again.Args = []string{"cat", "/mine"}
+	k.ends(k.start(sb, again), 1, runtimeiface.ReasonError)
+}
+
+func rootReadOnly(k *kit) {
+	sb, dir := k.pod(), k.hostDir()
+	for _, path := range []string{"/new", "/tmp/new", "/layers/kept"} {
+		spec := k.container("write", path, "x")
+		spec.Security.ReadOnlyRootFS = true
+		k.ends(k.start(sb, spec), 1, runtimeiface.ReasonError)
+	}
+	spec := k.container("write", "/mnt/new", "x", ";", "write", "/dev/shm/new", "x")
+	spec.Security.ReadOnlyRootFS = true
+	spec.Mounts = []specs.Mount{bind(dir, "/mnt")}
+	k.outputOf(sb, spec)
+}
+
+func rootLayers(k *kit) {
+	spec := k.container("cat", "/layers/kept", ";", "cat", "/layers/changed", ";", "ls", "/layers", ";", "ls", "/layers/opaque")
+	spec.Image = k.image(k.s.Images.Configured)
+	k.same(k.outputOf(k.pod(), spec), "lower\nupper\nchanged\nkept\nopaque\nupper\n", "files of two layers")
+}

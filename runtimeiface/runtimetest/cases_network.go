@@ -1,0 +1,104 @@
+package runtimetest
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+)
+
+func networkCases() []Case {
+	return []Case{
+		newCase("network/shared in a pod", "containers of a sandbox meet on 127.0.0.1", networkShared, Kernel),
+		newCase("network/apart", "sandboxes have loopbacks and ports of their own", networkApart, Kernel),
+		newCase("network/addresses", "a pod is reached by its address, from the node, from itself and from another pod", networkAddresses, Kernel),
+		newCase("network/stopped", "the address of a stopped sandbox does not answer", networkStopped, Kernel),
+		newCase("network/outlives containers", "the network stays when a container goes", networkOutlives, Kernel),
+		newCase("ipc/shared in a pod", "containers of a sandbox share /dev/shm, sandboxes do not", ipcShared, Kernel),
+	}
+}
+
+// serve starts an echo server and waits until it listens.
+func (k *kit) serve(sandbox, address string) string {
+	id := k.prog(sandbox, "serve", address)
+	k.logHas(k.status(id).LogPath, "serving\n")
+	return id
+}
+
+func networkShared(k *kit) {
+	sb := k.pod()
+	k.serve(sb, "127.0.0.1:7777")
+	k.same(k.output(sb, "dial", "127.0.0.1:7777", "hello"), "hello\n", "answer")
+}
+
+func networkApart(k *kit) {
+	one, two := k.pod(), k.pod()
+	k.serve(one, "127.0.0.1:7777")
+	k.ends(k.prog(two, "dial", "127.0.0.1:7777", "hello"), 1, runtimeiface.ReasonError)
+	k.serve(two, "127.0.0.1:7777")
+	_, err := net.DialTimeout("tcp", "127.0.0.1:7777", time.Second)
+	k.that(err != nil, "a pod's loopback is the node's")
+}
+
+func networkAddresses(k *kit) {
+	one, two := k.pod(), k.pod()
+	ip := k.sandbox(one).IPs[0]
+	address := netip.AddrPortFrom(ip, 7777).String()
+	k.serve(one, ":7777")
+	k.same(k.output(one, "dial", address, "myself"), "myself\n", "answer to the pod itself")
+	k.same(k.output(two, "dial", address, "neighbour"), "neighbour\n", "answer to another pod")
+	k.ok(dialEcho(address), "dial from the node")
+}
+
+func dialEcho(address string) error {
+	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(conn, "node"); err != nil {
+		return err
+	}
+	answer := make([]byte, 4)
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return err
+	}
+	if string(answer) != "node" {
+		return fmt.Errorf("the answer is %q", answer)
+	}
+	return nil
+}
+
+func networkStopped(k *kit) {
+	sb := k.pod()
+	address := netip.AddrPortFrom(k.sandbox(sb).IPs[0], 7777).String()
+	k.serve(sb, ":7777")
+	k.ok(dialEcho(address), "dial")
+	k.ok(k.rt.StopSandbox(k.ctx, sb), "stop sandbox")
+	_, err := net.DialTimeout("tcp", address, 300*time.Millisecond)
+	k.that(err != nil, "it answers")
+}
+
+func networkOutlives(k *kit) {
+	sb := k.pod()
+	ips := k.sandbox(sb).IPs
+	first := k.serve(sb, ":7777")
+	k.stop(first, 0)
+	k.ok(k.rt.RemoveContainer(k.ctx, first), "remove container")
+	k.serve(sb, ":7777")
+	k.same(k.sandbox(sb).IPs, ips, "addresses")
+	k.ok(dialEcho(netip.AddrPortFrom(ips[0], 7777).String()), "dial")
+}
+
+func ipcShared(k *kit) {
+	sb, other := k.pod(), k.pod()
+	k.output(sb, "write", "/dev/shm/note", "shared")
+	k.same(k.output(sb, "cat", "/dev/shm/note", ";", "print", ""), "shared\n", "what the pod's other container reads")
+	k.ends(k.prog(other, "cat", "/dev/shm/note"), 1, runtimeiface.ReasonError)
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// look does the steps that look at the kernel's work.
+func look(verb string, args []string, arg func(int) string) error {
+	switch verb {
+	case "cat":
+		data, err := os.ReadFile(arg(0))
+		if err != nil {
+			return err
+		}
+		return out(string(data))
+	case "ls":
+		return ls(arg(0))
+	case "write":
+		return os.WriteFile(arg(0), []byte(arg(1)), 0o644)
+	case "append":
+		return appendTo(arg(0), arg(1))
+	case "count":
+		gap, err := time.ParseDuration(arg(1))
+		for err == nil {
+			err = appendTo(arg(0), ".")
+			time.Sleep(gap)
+		}
+		return err
+	case "ids":
+		return ids()
+	case "chown":
+		uid, err := strconv.Atoi(arg(1))
+		if err != nil {
+			return err
+		}
+		gid, err := strconv.Atoi(arg(2))
+		if err != nil {
+			return err
+		}
+		return os.Chown(arg(0), uid, gid)
+	case "ps":
+		return ps()
+	case "spawn":
+		return spawn(args)
+	case "serve":
+		return serve(arg(0))
+	case "dial":
+		return dial(arg(0), arg(1))
+	case "burn":
+		return burn(arg(0))
+	}
+	return fmt.Errorf("no such step")
+}
+
+func ls(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if err := out(e.Name() + "\n"); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func appendTo(path, text string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteString(text); err != nil {
+		_ = f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+func ids() error {
+	groups, err := os.Getgroups()
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprint(os.Getuid(), os.Getgid())
+	for _, g := range groups {
+		text += " " + strconv.Itoa(g)
+	}
+	return out(text + "\n")
+}
+
+// ps prints "PID ARGUMENTS..." of each process.
+func ps() error {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil || len(data) == 0 {
+			continue // gone meanwhile, or of the kernel
+		}
+		line := filepath.Base(filepath.Dir(f)) + " " + strings.ReplaceAll(strings.TrimRight(string(data), "\x00"), "\x00", " ")
+		if err := out(line + "\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func serve(address string) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	if err := out("serving\n"); err != nil {
+		return err
+	}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			_, _ = io.Copy(conn, conn)
+			_ = conn.Close()
+		}()
+	}
+}
+
+func dial(address, text string) error {
+	conn, err := net.DialTimeout("tcp", address, 3*time.Second)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := io.WriteString(conn, text); err != nil {
+		return err
+	}
+	answer := make([]byte, len(text))
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return err
+	}
+	return out(string(answer) + "\n")
+}
