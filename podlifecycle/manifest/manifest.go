@@ -1,11 +1,30 @@
 package manifest
 
 import (
-	"io"
+	"errors"
+	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// MaxSize is the largest manifest in bytes that Decode reads. It is the
+// kubelet's limit.
+const MaxSize = 10 << 20
+
+var (
+	// ErrSyntax: the text is neither JSON nor YAML.
+	ErrSyntax = errors.New("cannot be parsed")
+	// ErrKind: no object of that apiVersion and kind belongs into a manifest.
+	ErrKind = errors.New("kind is not supported")
+	// ErrUnknownField: the object has no such field.
+	ErrUnknownField = errors.New("unknown field")
+	// ErrDuplicateField: the field is given twice.
+	ErrDuplicateField = errors.New("duplicate field")
+	// ErrTooLarge: the manifest is larger than MaxSize.
+	ErrTooLarge = errors.New("larger than 10 MiB")
 )
 
 // Objects are what a manifest holds, in its order.
@@ -21,7 +40,7 @@ type Objects struct {
 type Problem struct {
 	// File as Decode was told.
 	File string
-	// Document counts from 1 in the file; 0 when the whole file is meant.
+	// Document counts from 1 in the file; 0 when it is not known or the whole file is meant.
 	Document int
 	// Kind, Namespace and Name of the object as far as they are known.
 	Kind, Namespace, Name string
@@ -31,41 +50,31 @@ type Problem struct {
 	Err error
 }
 
-// Error names file, document, object and field.
-func (p Problem) Error() string { return "" }
+// Error names file, document, object and field:
+//
+//	web.yaml: document 2: Pod default/web: spec.containers[0].imag: unknown field
+func (p Problem) Error() string {
+	parts := []string{p.File}
+	if p.Document > 0 {
+		parts = append(parts, "document "+strconv.Itoa(p.Document))
+	}
+	if p.Kind != "" {
+		object := p.Kind
+		if p.Name != "" {
+			object += " " + p.Namespace + "/" + p.Name
+		}
+		parts = append(parts, object)
+	}
+	var detail *field.Error
+	if errors.As(p.Err, &detail) {
+		// Its text begins with its field.
+		return strings.Join(append(parts, p.Err.Error()), ": ")
+	}
+	if p.Field != "" {
+		parts = append(parts, p.Field)
+	}
+	return strings.Join(append(parts, p.Err.Error()), ": ")
+}
 
 // Unwrap gives Err.
 func (p Problem) Unwrap() error { return p.Err }
-
-// Decode reads JSON or YAML of any number of documents. An object with a
-// problem is left out and told of; the others are given. Nothing is defaulted
-// but the namespace.
-func Decode(file string, r io.Reader) (Objects, []Problem) { return Objects{}, nil }
-
-// Default sets what the API server would set in a pod that leaves it open.
-func Default(pod *corev1.Pod) {}
-
-// DefaultSecret turns stringData into data and sets the type.
-func DefaultSecret(secret *corev1.Secret) {}
-
-// DefaultService sets what the API server would set in a service, but neither
-// cluster IPs nor node ports: those it would have to allocate.
-func DefaultService(service *corev1.Service) {}
-
-// Validate tells what the API server would refuse in a defaulted pod.
-func Validate(pod *corev1.Pod) field.ErrorList { return nil }
-
-// Unsupported lists, in order of path, each field that a defaulted pod sets and
-// nodekit does not honour. Type is NotSupported of the field package. Fields that only a scheduler
-// or a controller reads are not listed.
-func Unsupported(pod *corev1.Pod) field.ErrorList { return nil }
-
-// ValidateConfigMap tells what the API server would refuse.
-func ValidateConfigMap(configMap *corev1.ConfigMap) field.ErrorList { return nil }
-
-// ValidateSecret tells what the API server would refuse in a defaulted secret.
-func ValidateSecret(secret *corev1.Secret) field.ErrorList { return nil }
-
-// ValidateService tells what the API server would refuse in a defaulted
-// service, and cluster IPs and node ports that it would have allocated.
-func ValidateService(service *corev1.Service) field.ErrorList { return nil }

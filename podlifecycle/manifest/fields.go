@@ -1,0 +1,193 @@
+package manifest
+
+import (
+	"reflect"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Verdicts that are no reason to refuse.
+const (
+	works     = string(Yes)
+	elsewhere = string(Elsewhere)
+)
+
+const (
+	noPlugin = "there are no volume plug-ins"
+	noServer = "there is no API server to ask"
+)
+
+// partly holds, for fields of which only some values are refused, what tells
+// them: true refuses. v is never zero.
+var partly = map[string]func(pod *corev1.Pod, v reflect.Value) bool{
+	"PodSpec.automountServiceAccountToken": isTrueValue,
+	"PodSpec.hostUsers":                    func(_ *corev1.Pod, v reflect.Value) bool { return !isTrueValue(nil, v) },
+	"PodSpec.priorityClassName": func(_ *corev1.Pod, v reflect.Value) bool {
+		_, builtin := builtinPriorities[v.String()]
+		return !builtin
+	},
+	"ContainerPort.hostPort": func(pod *corev1.Pod, _ reflect.Value) bool { return !pod.Spec.HostNetwork },
+	"ContainerPort.hostIP":   func(pod *corev1.Pod, _ reflect.Value) bool { return !pod.Spec.HostNetwork },
+	"EmptyDirVolumeSource.medium": func(_ *corev1.Pod, v reflect.Value) bool {
+		return v.String() != string(corev1.StorageMediumMemory)
+	},
+	"SecurityContext.procMount":                   not(string(corev1.DefaultProcMount)),
+	"SecurityContext.appArmorProfile":             appArmor,
+	"PodSecurityContext.appArmorProfile":          appArmor,
+	"PodSecurityContext.supplementalGroupsPolicy": not(string(corev1.SupplementalGroupsPolicyMerge)),
+	"PodOS.name": not(string(corev1.Linux)),
+	"Sysctl.name": func(_ *corev1.Pod, v reflect.Value) bool {
+		return !safeSysctls[strings.ReplaceAll(v.String(), "/", ".")]
+	},
+}
+
+// Source: Kubernetes v1.37.0 pkg/kubelet/sysctl/safe_sysctls.go.
+var safeSysctls = map[string]bool{
+	"kernel.shm_rmid_forced": true, "net.ipv4.ip_local_port_range": true, "net.ipv4.tcp_syncookies": true,
+	"net.ipv4.ping_group_range": true, "net.ipv4.ip_unprivileged_port_start": true, "net.ipv4.ip_local_reserved_ports": true,
+	"net.ipv4.tcp_keepalive_time": true, "net.ipv4.tcp_fin_timeout": true, "net.ipv4.tcp_keepalive_intvl": true,
+	"net.ipv4.tcp_keepalive_probes": true, "net.ipv4.tcp_rmem": true, "net.ipv4.tcp_wmem": true,
+}
+
+func not(value string) func(*corev1.Pod, reflect.Value) bool {
+	return func(_ *corev1.Pod, v reflect.Value) bool { return reflect.Indirect(v).String() != value }
+}
+
+func isTrueValue(_ *corev1.Pod, v reflect.Value) bool { return reflect.Indirect(v).Bool() }
+
+func appArmor(_ *corev1.Pod, v reflect.Value) bool {
+	profile, ok := v.Interface().(*corev1.AppArmorProfile)
+	return !ok || profile.Type != corev1.AppArmorProfileTypeUnconfined
+}
+
+// verdicts says of each field, by Go type and name in JSON, that it works, is
+// none of a node's business, or why it is refused. A test holds it against the
+// types of k8s.io/api, and what is not in it is refused.
+var verdicts = table(map[string]string{
+	"PodSpec": works + `: volumes initContainers containers restartPolicy terminationGracePeriodSeconds
+		activeDeadlineSeconds dnsPolicy dnsConfig serviceAccountName serviceAccount nodeName hostNetwork hostPID hostIPC
+		shareProcessNamespace securityContext hostname subdomain setHostnameAsFQDN hostnameOverride hostAliases priority
+		enableServiceLinks overhead os resources
+		` + elsewhere + `: nodeSelector affinity schedulerName tolerations preemptionPolicy topologySpreadConstraints
+		schedulingGroup evictionResponders`,
+	"Volume":               works + `: name`,
+	"VolumeSource":         works + `: hostPath emptyDir secret configMap downwardAPI projected`,
+	"HostPathVolumeSource": works + `: path type`,
+	"SecretVolumeSource":   works + `: secretName items defaultMode optional`,
+	"KeyToPath":            works + `: key path mode`,
+	"LocalObjectReference": works + `: name`,
+
+	"ConfigMapVolumeSource":   works + `: items defaultMode optional`,
+	"DownwardAPIVolumeSource": works + `: items defaultMode`,
+	"DownwardAPIVolumeFile":   works + `: path fieldRef resourceFieldRef mode`,
+	"ObjectFieldSelector":     works + `: apiVersion fieldPath`,
+	"ResourceFieldSelector":   works + `: containerName resource divisor`,
+	"ProjectedVolumeSource":   works + `: sources defaultMode`,
+	"VolumeProjection":        works + `: secret downwardAPI configMap`,
+	"SecretProjection":        works + `: items optional`,
+	"ConfigMapProjection":     works + `: items optional`,
+	"DownwardAPIProjection":   works + `: items`,
+
+	"Container": works + `: name image command args workingDir ports envFrom env resources restartPolicy volumeMounts
+		livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy
+		securityContext
+		` + elsewhere + `: resizePolicy`,
+	"ContainerPort":        works + `: name containerPort protocol`,
+	"EnvFromSource":        works + `: prefix configMapRef secretRef`,
+	"ConfigMapEnvSource":   works + `: optional`,
+	"SecretEnvSource":      works + `: optional`,
+	"EnvVar":               works + `: name value valueFrom`,
+	"EnvVarSource":         works + `: fieldRef resourceFieldRef configMapKeyRef secretKeyRef`,
+	"ConfigMapKeySelector": works + `: key optional`,
+	"SecretKeySelector":    works + `: key optional`,
+	"ResourceRequirements": works + `: limits requests`,
+	"VolumeMount":          works + `: name readOnly recursiveReadOnly mountPath subPath subPathExpr mountPropagation`,
+	"Probe": works + `: initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold
+		terminationGracePeriodSeconds`,
+	"ProbeHandler":     works + `: exec httpGet tcpSocket grpc`,
+	"ExecAction":       works + `: command`,
+	"HTTPGetAction":    works + `: path port host scheme httpHeaders`,
+	"HTTPHeader":       works + `: name value`,
+	"TCPSocketAction":  works + `: port host`,
+	"GRPCAction":       works + `: port service`,
+	"Lifecycle":        works + `: postStart preStop stopSignal`,
+	"LifecycleHandler": works + `: exec httpGet sleep`,
+	"SleepAction":      works + `: seconds`,
+
+	"SecurityContext": works + `: capabilities privileged runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem
+		allowPrivilegeEscalation seccompProfile`,
+	"Capabilities":       works + `: add drop`,
+	"SeccompProfile":     works + `: type localhostProfile`,
+	"PodSecurityContext": works + `: runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy sysctls seccompProfile`,
+	"Sysctl":             works + `: value`,
+	"HostAlias":          works + `: ip hostnames`,
+	"PodDNSConfig":       works + `: nameservers searches options`,
+	"PodDNSConfigOption": works + `: name value`,
+}, map[string]string{
+	"PodSpec.ephemeralContainers":          "containers cannot be added to a running pod",
+	"PodSpec.automountServiceAccountToken": noServer + " for a token",
+	"PodSpec.imagePullSecrets":             "pull secrets are not read",
+	"PodSpec.priorityClassName":            noServer + "; system-cluster-critical and system-node-critical are known",
+	"PodSpec.readinessGates":               "nobody could set the condition",
+	"PodSpec.runtimeClassName":             noServer,
+	"PodSpec.hostUsers":                    "user namespaces are not made",
+	"PodSpec.schedulingGates":              "a pod that may not be scheduled cannot be on a node",
+	"PodSpec.resourceClaims":               "dynamic resources are not allocated",
+
+	"EmptyDirVolumeSource.medium":    "only \"\" and Memory are",
+	"EmptyDirVolumeSource.sizeLimit": works,
+	"EmptyDirVolumeSource.mode":      works,
+
+	"VolumeSource.gcePersistentDisk": noPlugin, "VolumeSource.awsElasticBlockStore": noPlugin, "VolumeSource.gitRepo": noPlugin,
+	"VolumeSource.nfs": noPlugin, "VolumeSource.iscsi": noPlugin, "VolumeSource.glusterfs": noPlugin,
+	"VolumeSource.persistentVolumeClaim": noPlugin, "VolumeSource.rbd": noPlugin, "VolumeSource.flexVolume": noPlugin,
+	"VolumeSource.cinder": noPlugin, "VolumeSource.cephfs": noPlugin, "VolumeSource.flocker": noPlugin, "VolumeSource.fc": noPlugin,
+	"VolumeSource.azureFile": noPlugin, "VolumeSource.vsphereVolume": noPlugin, "VolumeSource.quobyte": noPlugin,
+	"VolumeSource.azureDisk": noPlugin, "VolumeSource.photonPersistentDisk": noPlugin, "VolumeSource.portworxVolume": noPlugin,
+	"VolumeSource.scaleIO": noPlugin, "VolumeSource.storageos": noPlugin, "VolumeSource.csi": noPlugin, "VolumeSource.ephemeral": noPlugin,
+	"VolumeSource.image": "images are not mounted as volumes",
+
+	"VolumeProjection.serviceAccountToken": noServer + " for a token",
+	"VolumeProjection.clusterTrustBundle":  noServer,
+	"VolumeProjection.podCertificate":      noServer,
+
+	"Container.restartPolicyRules":   "exit codes do not choose the restart",
+	"Container.volumeDevices":        "block devices are not given to containers",
+	"Container.stdin":                "nothing can attach",
+	"Container.stdinOnce":            "nothing can attach",
+	"Container.tty":                  "nothing can attach",
+	"ContainerPort.hostPort":         "ports of the node are only given to pods with hostNetwork",
+	"ContainerPort.hostIP":           "ports of the node are only given to pods with hostNetwork",
+	"EnvVarSource.fileKeyRef":        "variables are not read from files",
+	"ResourceRequirements.claims":    "dynamic resources are not allocated",
+	"VolumeMount.bindMountOptions":   "mount options are not passed on",
+	"LifecycleHandler.tcpSocket":     "the kubelet never ran it either",
+	"SecurityContext.procMount":      "it needs user namespaces",
+	"Sysctl.name":                    "only the kubelet's safe sysctls are",
+	"PodOS.name":                     "only linux is",
+	"SecurityContext.seLinuxOptions": "SELinux labels are not set", "SecurityContext.windowsOptions": "only linux is",
+	"SecurityContext.appArmorProfile": "AppArmor profiles are not set", "PodSecurityContext.appArmorProfile": "AppArmor profiles are not set",
+	"PodSecurityContext.seLinuxOptions": "SELinux labels are not set", "PodSecurityContext.windowsOptions": "only linux is",
+	"PodSecurityContext.seLinuxChangePolicy":      "SELinux labels are not set",
+	"PodSecurityContext.supplementalGroupsPolicy": "only Merge is",
+})
+
+// table reads rows such as "yes: name image elsewhere: resizePolicy".
+func table(rows, single map[string]string) map[string]string {
+	result := map[string]string{}
+	for typeName, row := range rows {
+		verdict := ""
+		for _, word := range strings.Fields(row) {
+			if v, ok := strings.CutSuffix(word, ":"); ok {
+				verdict = v
+				continue
+			}
+			result[typeName+"."+word] = verdict
+		}
+	}
+	for key, verdict := range single {
+		result[key] = verdict
+	}
+	return result
+}
