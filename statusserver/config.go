@@ -132,33 +132,33 @@ func (c *Config) validate() error {
 	var errs []error
 	for i, l := range c.Listeners {
 		if err := l.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("Listeners[%d]: %w", i, err))
+			errs = append(errs, fmt.Errorf("field Listeners[%d]: %w", i, err))
 		}
 	}
 	if c.Metrics != nil && c.MetricsHandler != nil {
-		errs = append(errs, errors.New("Metrics and MetricsHandler: only one of them can serve /metrics"))
+		errs = append(errs, errors.New("both Metrics and MetricsHandler are set: only one can serve /metrics"))
 	}
 	names := []string{"ping"}
 	for i, check := range c.Checks {
 		switch {
 		case !checkName.MatchString(check.Name):
-			errs = append(errs, fmt.Errorf("Checks[%d].Name: %q: want lower-case letters, digits, - and .", i, check.Name))
+			errs = append(errs, fmt.Errorf("field Checks[%d].Name: %q: want only a-z, 0-9, dot and dash", i, check.Name))
 		case slices.Contains(names, check.Name):
-			errs = append(errs, fmt.Errorf("Checks[%d].Name: %q is taken", i, check.Name))
+			errs = append(errs, fmt.Errorf("field Checks[%d].Name: %q is taken", i, check.Name))
 		}
 		names = append(names, check.Name)
 		if check.Check == nil {
-			errs = append(errs, fmt.Errorf("Checks[%d].Check: required", i))
+			errs = append(errs, fmt.Errorf("field Checks[%d].Check: required", i))
 		}
 	}
 	if c.MaxStreams < 0 {
-		errs = append(errs, fmt.Errorf("MaxStreams: %d is negative", c.MaxStreams))
+		errs = append(errs, fmt.Errorf("field MaxStreams: %d is negative", c.MaxStreams))
 	}
 	if c.MaxStreamsPerClient < 0 {
-		errs = append(errs, fmt.Errorf("MaxStreamsPerClient: %d is negative", c.MaxStreamsPerClient))
+		errs = append(errs, fmt.Errorf("field MaxStreamsPerClient: %d is negative", c.MaxStreamsPerClient))
 	}
 	if strings.ContainsFunc(c.NodeName, func(r rune) bool { return r < ' ' }) {
-		errs = append(errs, fmt.Errorf("NodeName: %q has control characters", c.NodeName))
+		errs = append(errs, fmt.Errorf("field NodeName: %q has control characters", c.NodeName))
 	}
 	return errors.Join(errs...)
 }

@@ -34,7 +34,7 @@ func TestNewReportsAllBadFieldsTogether(t *testing.T) {
 	})
 	for _, want := range []string{
 		"Listeners[0]: no authorizer", "Listeners[1]: address", "Listeners[2]: address", "Listeners[3]: network", "Listeners[4]: address",
-		"Metrics and MetricsHandler", `Checks[0].Name: "ping" is taken`, "Checks[1].Name", "Checks[2].Check: required",
+		"both Metrics and MetricsHandler", `Checks[0].Name: "ping" is taken`, "Checks[1].Name", "Checks[2].Check: required",
 		"MaxStreams:", "MaxStreamsPerClient:", "NodeName:",
 	} {
 		g.Expect(err).To(MatchError(ContainSubstring(want)))

@@ -27,6 +27,7 @@ func Example() {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	ended := make(chan error)
 	go func() { ended <- server.Run(ctx) }()
 
@@ -64,5 +65,5 @@ func ExampleNew_withoutAuthorizer() {
 	})
 	fmt.Println(err)
 	// Output:
-	// status server config: Listeners[0]: no authorizer: say who may ask, for example LoopbackOnly{}
+	// status server config: field Listeners[0]: no authorizer: say who may ask, for example LoopbackOnly{}
 }

@@ -95,10 +95,6 @@ func do(ctx context.Context, method, url string, body io.Reader, fields ...strin
 	return answer{response.StatusCode, response.Header, string(data)}
 }
 
-type text string
-
-func (t text) String() string { return string(t) }
-
 // explained has a text and a JSON form.
 type explained struct {
 	Pod     string `json:"pod,omitempty"`
