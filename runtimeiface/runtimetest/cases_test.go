@@ -28,17 +28,17 @@ func fakeSubject(t *testing.T) (*runtimetest.Fake, runtimetest.Subject) {
 }
 
 // Inside a bubble the real clock is simulated: hours pass at once, and a
-// goroutine left behind is a failure.
+// goroutine left behind is a failure. Only what needs a kernel is left out.
 func TestFakeKeepsThePromises(t *testing.T) {
 	for _, c := range runtimetest.Cases() {
+		if slices.Contains(c.Needs, runtimetest.Kernel) {
+			continue
+		}
 		t.Run(c.Name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake, subject := fakeSubject(t)
 				if missing := subject.Missing(c); len(missing) > 0 {
-					if !slices.Equal(missing, []runtimetest.Need{runtimetest.Kernel}) {
-						t.Fatalf("the fake lacks %v", missing)
-					}
-					return
+					t.Fatalf("the fake lacks %v", missing)
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()

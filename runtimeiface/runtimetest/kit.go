@@ -216,8 +216,11 @@ func (k *kit) sandbox(id string) runtimeiface.Sandbox {
 	return s
 }
 
+// stop stops a container that has no reason to take much longer than grace.
 func (k *kit) stop(id string, grace time.Duration) {
-	k.ok(k.rt.StopContainer(k.ctx, id, grace), "stop container %s", id)
+	ctx, cancel := context.WithTimeout(k.ctx, max(grace, 0)+patience)
+	defer cancel()
+	k.ok(k.rt.StopContainer(ctx, id, grace), "stop container %s", id)
 }
 
 // exited waits for a container's end.

@@ -27,9 +27,9 @@ type Case struct {
 	// Needs of the case, empty for most.
 	Needs []Need
 	// Run returns nil, or what was seen instead of the promise. It makes pods of
-	// its own, removes them, and does not touch others; it ends soon when ctx
-	// does. Cases may run one after another or at the same time, but the one of
-	// images that are removed only once at a time.
+	// its own, removes them, and does not touch others. A call that hangs is ended
+	// by ctx alone, so give it a deadline; a minute is plenty. Cases run one after
+	// another: some remove Images.Spare, some restart the runtime.
 	Run func(ctx context.Context, s Subject) error
 }
 
