@@ -17,6 +17,23 @@
 // [Fake.OOM], [Fake.KillShim], [Fake.Reboot]), let calls go wrong
 // ([Fake.Inject]) and look at what was called ([Fake.Calls], [Fake.State]).
 //
+// Programs can wait, fail to start, ignore the stop signal, answer exec, run out
+// of memory, or be chosen by command and attempt: see [Program] and [FakeImage].
+// In a testing/synctest bubble use no Clock: the bubble's time is the fake's.
+//
+// # The promises, for whoever writes a runtime
+//
+// [Cases] are free of any test framework: a name, the promise, and a function
+// that returns what it saw instead. Fill a [Subject] with the runtime, the images
+// of testimage.Serve, a directory for logs and, if the runtime can be restarted,
+// a function that does it; run the cases one after another; skip those whose
+// needs the subject does not meet, as [Subject.Missing] tells. The example of
+// Cases shows it whole.
+//
+// A case makes pods under names of its own and removes them, so that it runs
+// beside whatever else a runtime holds. Waiting ends after 20 seconds, calls that
+// hang end with ctx.
+//
 // # Traps
 //
 //   - Images are in the fake's registry until pulled; FakeImage.Present skips that.

@@ -22,7 +22,7 @@ func burn(text string) error {
 	}
 	for start := used(); used()-start < d; {
 		for range 1 << 16 {
-			spin++
+			spin = spin*31 + 1
 		}
 	}
 	return nil

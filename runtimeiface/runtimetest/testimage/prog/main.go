@@ -207,12 +207,12 @@ func number(verb, text string) error {
 	case "fill":
 		return out(strings.Repeat("x", n))
 	case "hold":
-		held = bytes.Repeat([]byte{1}, n)
+		held = append(held, bytes.Repeat([]byte{1}, n))
 	}
 	return nil
 }
 
-var held []byte
+var held [][]byte
 
 func syscallKill(n int) error {
 	self, err := os.FindProcess(os.Getpid())
