@@ -110,7 +110,7 @@ func (w *world) config() statusserver.Config {
 		defer w.mu.Unlock()
 		t := float64(time.Now().UnixMilli()) / 1000
 		wave := func(i int) (*stats.CPUStats, *stats.MemoryStats) {
-			cores := 0.12 + 0.1*math.Sin(t/3+float64(i)) + 0.02*math.Sin(t*7)
+			cores := 0.14 + 0.1*math.Sin(t/3+float64(i)) + 0.02*math.Sin(t*7)
 			return &stats.CPUStats{UsageNanoCores: ptr(uint64(cores * 1e9))},
 				&stats.MemoryStats{WorkingSetBytes: ptr(uint64((40 + 8*float64(i) + 6*math.Sin(t/5+float64(i))) * (1 << 20)))}
 		}
@@ -251,6 +251,9 @@ var _ = Describe("The page", func() {
 		Eventually(drawn("#node-use .cpu .line")).WithTimeout(20 * time.Second).Should(Equal("drawn"))
 		Eventually(drawn("#rows tr:nth-child(1) .memory .line")).WithTimeout(20 * time.Second).Should(Equal("drawn"))
 		see("#rows tr:nth-child(1) .memory .value").Should(ContainSubstring("MiB"))
+		if os.Getenv("NODEKIT_SCREENSHOTS") != "" {
+			time.Sleep(20 * time.Second) // for people: something to see in the curves
+		}
 		b.shot("1-pods-light")
 
 		By("choosing with the keyboard")
@@ -331,6 +334,15 @@ var _ = Describe("The page", func() {
 		b.key("Escape")
 		b.screen(1440, 900, "light")
 		b.shot("6-empty-light")
+
+		By("turning dark by hand, and staying so")
+		ground := func() string { return b.eval(`getComputedStyle(document.body).backgroundColor`) }
+		light := ground()
+		b.eval(`document.getElementById("theme").click(); document.getElementById("theme").click()`)
+		Expect(ground()).NotTo(Equal(light))
+		b.open(base + "/ui/?again")
+		see("#link").Should(Equal("live"))
+		Expect(ground()).NotTo(Equal(light))
 
 		expected := func(fault string) bool { // statuses that the spec asked for
 			return strings.Contains(fault, "the server responded with a status of 400") || strings.Contains(fault, "the server responded with a status of 500")

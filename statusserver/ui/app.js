@@ -101,7 +101,7 @@ function drawUse() {
 
 function newRow(pod) {
   const cell = (kind) => h('td', kind ? {class: kind} : null);
-  const cells = {ready: cell('num'), restarts: cell('num'), ip: cell('wide mono'), age: cell('num wide')};
+  const cells = {ready: cell('num'), restarts: cell('num more'), ip: cell('wide mono'), age: cell('num wide')};
   const name = h('button', {type: 'button', class: 'name', 'aria-controls': 'detail'},
     h('span', {class: 'ns'}, pod.namespace + '/'), pod.name);
   const status = h('span', {class: 'status'});

@@ -1,8 +1,10 @@
 // Curves over the last minutes, as SVG that takes its colours from the style.
-import {h, s, put} from './dom.js';
+import {h, s, put, span} from './dom.js';
 
 // KEEP is how many samples a curve holds: five minutes at one a second.
-export const KEEP = 300;
+const KEEP = 300;
+// LEAST is the shortest time that a curve spans, in ms: a new page has little.
+const LEAST = 30e3;
 
 // Series is a ring of [time in ms, value].
 export class Series {
@@ -13,6 +15,7 @@ export class Series {
     if (this.points.length > KEEP) this.points.shift();
   }
   get last() { return this.points.length ? this.points[this.points.length - 1][1] : undefined; }
+  get length() { return this.points.length ? Math.min(KEEP * 1e3, Math.max(LEAST, this.points[this.points.length - 1][0] - this.points[0][0])) : LEAST; }
   get max() { return this.points.reduce((m, p) => Math.max(m, p[1]), 0); }
 }
 
@@ -42,8 +45,9 @@ export class Spark {
     if (!points.length) return;
     const max = Math.max(floor, points.reduce((m, p) => Math.max(m, p[1]), 0) * 1.1);
     const end = points[points.length - 1][0];
-    this.line.setAttribute('d', path(points, end, 72, 22, 90e3, max, false));
-    this.area.setAttribute('d', path(points, end, 72, 22, 90e3, max, true));
+    const length = Math.min(90e3, series.length);
+    this.line.setAttribute('d', path(points, end, 72, 22, length, max, false));
+    this.area.setAttribute('d', path(points, end, 72, 22, length, max, true));
   }
 }
 
@@ -52,19 +56,20 @@ function nice(v, base) {
   let unit = 1;
   if (base === 1024) while (unit * 1024 <= v) unit *= 1024;
   else unit = Math.pow(10, Math.floor(Math.log10(v)));
-  for (const m of [1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100, 128, 256, 512, 1024]) if (m * unit >= v) return m * unit;
+  for (const m of base === 1024 ? [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024] : [1, 1.5, 2, 3, 4, 5, 6, 8, 10]) if (m * unit >= v) return m * unit;
   return v;
 }
 
 // Chart is a curve with a scale, and its value under the pointer.
 export class Chart {
   constructor(title, kind, format, base, floor) {
-    Object.assign(this, {format, base, floor, width: 600, height: 96, max: floor, points: [], end: 0});
+    Object.assign(this, {format, base, floor, width: 600, height: 96, max: floor, length: LEAST, points: [], end: 0});
     this.line = s('path', {class: 'line'});
     this.area = s('path', {class: 'area'});
     this.cross = s('line', {class: 'cross', y1: 0, y2: this.height, visibility: 'hidden'});
     this.value = h('strong', null, '–');
     this.when = h('span', {class: 'when'});
+    this.begin = h('span');
     this.top = h('span', {class: 'scale top'});
     this.mid = h('span', {class: 'scale mid'});
     this.svg = s('svg', {viewBox: `0 0 ${this.width} ${this.height}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': title},
@@ -74,7 +79,7 @@ export class Chart {
     this.root = h('figure', {class: 'chart ' + kind},
       h('figcaption', null, h('span', {class: 'name'}, title), this.when, this.value),
       h('div', {class: 'plot'}, this.svg, this.top, this.mid),
-      h('div', {class: 'axis', 'aria-hidden': 'true'}, h('span', null, '−5 min'), h('span', null, 'now')));
+      h('div', {class: 'axis', 'aria-hidden': 'true'}, this.begin, h('span', null, 'now')));
     this.svg.addEventListener('pointermove', (e) => this.point(e));
     this.svg.addEventListener('pointerleave', () => { this.over = undefined; this.show(); });
   }
@@ -82,9 +87,11 @@ export class Chart {
     this.points = series.points;
     if (!this.points.length) return;
     this.end = this.points[this.points.length - 1][0];
+    this.length = series.length;
+    put(this.begin, '−' + span(this.length));
     this.max = nice(Math.max(this.floor, series.max * 1.05), this.base);
-    this.line.setAttribute('d', path(this.points, this.end, this.width, this.height, KEEP * 1e3, this.max, false));
-    this.area.setAttribute('d', path(this.points, this.end, this.width, this.height, KEEP * 1e3, this.max, true));
+    this.line.setAttribute('d', path(this.points, this.end, this.width, this.height, this.length, this.max, false));
+    this.area.setAttribute('d', path(this.points, this.end, this.width, this.height, this.length, this.max, true));
     put(this.top, this.format(this.max));
     put(this.mid, this.format(this.max / 2));
     this.show();
@@ -98,9 +105,9 @@ export class Chart {
     if (!this.points.length) return;
     let at = this.points[this.points.length - 1];
     if (this.over !== undefined) {
-      const t = this.end - (1 - this.over) * KEEP * 1e3;
+      const t = this.end - (1 - this.over) * this.length;
       at = this.points.reduce((a, b) => (Math.abs(b[0] - t) < Math.abs(a[0] - t) ? b : a));
-      const x = this.width * (1 - (this.end - at[0]) / (KEEP * 1e3));
+      const x = this.width * (1 - (this.end - at[0]) / this.length);
       this.cross.setAttribute('x1', x);
       this.cross.setAttribute('x2', x);
     }

@@ -75,7 +75,7 @@ export class Detail {
       h('div', {class: 'head'}, h('h4', null, c.name), c.kind !== 'app' ? h('span', {class: 'kind'}, c.kind) : null,
         this.has.logs ? h('button', {type: 'button', class: 'small', onclick: () => this.showLogs(c.name)}, 'Logs') : null),
       h('p', null, h('span', {class: 'status', 'data-tone': kind}, state),
-        c.since ? h('span', {class: 'soft since', 'data-since': c.since}, '') : null),
+        c.since ? h('span', {class: 'soft since', 'data-since': c.since, 'data-ended': c.state === 'terminated'}, '') : null),
       c.message ? h('p', {class: 'message'}, c.message) : null,
       h('p', {class: 'soft'}, c.image, c.restarts ? ` · restarted ${c.restarts}×` : null),
       c.last ? h('p', {class: 'soft'}, 'before: ' + c.last) : null);
@@ -100,7 +100,7 @@ export class Detail {
 
   tick() {
     if (!this.key) return;
-    for (const el of this.root.querySelectorAll('[data-since]')) put(el, ' for ' + age(el.dataset.since));
+    for (const el of this.root.querySelectorAll('[data-since]')) put(el, el.dataset.ended !== undefined ? age(el.dataset.since) + ' ago' : 'for ' + age(el.dataset.since));
     const until = this.root.querySelector('[data-until]');
     if (until) {
       const left = Date.parse(until.dataset.until) - now();
@@ -155,12 +155,13 @@ export class Detail {
 }
 
 function record(r) {
+  const acts = r.action && !/^none$/i.test(r.action);
   return h('li', {class: r.error ? 'bad' : null},
     h('time', {datetime: r.time || null}, clock(r.time)),
     h('div', null,
-      h('p', null, h('strong', null, r.action || r.rule || 'noted'), r.container ? h('span', {class: 'kind'}, r.container) : null,
+      h('p', null, h('strong', null, acts ? r.action : r.rule || 'noted'), r.container ? h('span', {class: 'kind'}, r.container) : null,
         r.result ? h('span', {class: 'result'}, r.result) : null),
       r.reason ? h('p', null, r.reason) : null,
       r.error ? h('p', {class: 'error'}, r.error) : null,
-      r.rule || r.input ? h('p', {class: 'soft'}, [r.rule && r.action ? 'rule ' + r.rule : '', r.input ? 'saw ' + r.input : ''].filter(Boolean).join(' · ')) : null));
+      r.rule || r.input ? h('p', {class: 'soft'}, [r.rule && acts ? 'rule ' + r.rule : '', r.input ? 'saw ' + r.input : ''].filter(Boolean).join(' · ')) : null));
 }

@@ -4,13 +4,12 @@
 import {h, s, span, clock} from './dom.js';
 
 const LANE = 26;
-const LEFT = 84;
 
 export function drawLanes(root, records, choose) {
   if (!records.length) { root.replaceChildren(); return; }
   const names = [...new Set(records.map((r) => r.container || ''))].sort();
   const height = names.length * LANE + 22;
-  let x = LEFT + 14;
+  let x = 14;
   let before;
   const marks = [];
   const gaps = [];
@@ -30,18 +29,17 @@ export function drawLanes(root, records, choose) {
     marks.push(s('circle', {cx: x, cy: y, r: 5.5, class: 'mark ' + kindOf(r), onclick: () => choose(i)}, s('title', null, label)));
   });
   const width = x + 20;
-  const lines = names.map((name, i) => s('line', {class: 'lane', x1: LEFT, x2: width, y1: i * LANE + LANE / 2 + 1, y2: i * LANE + LANE / 2 + 1}));
-  const labels = names.map((name, i) => s('text', {class: 'who', x: 0, y: i * LANE + LANE / 2 + 5},
-    short(name || 'pod'), s('title', null, name || 'pod')));
-  const atEnd = root.scrollLeft + root.clientWidth >= root.scrollWidth - 4;
-  root.replaceChildren(s('svg', {width, height, role: 'img', 'aria-label': records.length + ' decisions over time; the list below has them as text'},
-    lines, labels, gaps, marks),
-  h('p', {class: 'legend', 'aria-hidden': 'true'}, ...[['act', 'action'], ['still', 'no action'], ['bad', 'error']].map(([kind, text]) =>
-    h('span', {class: kind}, text))));
-  if (atEnd) root.scrollLeft = root.scrollWidth;
+  const lines = names.map((name, i) => s('line', {class: 'lane', x1: 0, x2: '100%', y1: i * LANE + LANE / 2 + 1, y2: i * LANE + LANE / 2 + 1}));
+  const labels = names.map((name) => h('span', {title: name || 'pod'}, name || 'pod'));
+  const old = root.querySelector('.track');
+  const atEnd = !old || old.scrollLeft + old.clientWidth >= old.scrollWidth - 4;
+  const track = h('div', {class: 'track', tabindex: 0, role: 'group', 'aria-label': 'Decisions over time'},
+    s('svg', {width, height, role: 'img', 'aria-label': records.length + ' decisions over time; the list below has them as text'}, lines, gaps, marks));
+  root.replaceChildren(h('div', {class: 'lanebox'}, h('div', {class: 'who', 'aria-hidden': 'true'}, labels), track),
+    h('p', {class: 'legend', 'aria-hidden': 'true'}, ...[['act', 'action'], ['still', 'no action'], ['bad', 'error']].map(([kind, text]) =>
+      h('span', {class: kind}, text))));
+  track.scrollLeft = atEnd ? track.scrollWidth : old.scrollLeft;
 }
-
-const short = (text) => (text.length > 11 ? text.slice(0, 10) + '…' : text);
 
 function kindOf(r) {
   if (r.error || /fail|unhealthy|crash/i.test(r.result || '')) return 'bad';
