@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,7 +124,8 @@ type Meter struct {
 	oom     map[string]*oomCount // by pod UID
 	cold    time.Time            // last read of the cold groups
 	limits  time.Time
-	failing bool // Targets fails; told once
+	failing bool   // Targets fails; told once
+	mark    uint64 // number of the round
 
 	mu     sync.RWMutex
 	node   *state
@@ -269,7 +270,7 @@ func (m *Meter) History(cgroup string) ([]Point, error) {
 
 // lookup needs mu.
 func (m *Meter) lookup(cgroup string) *state {
-	cgroup = path.Clean("/" + cgroup)
+	cgroup = cleanCgroup(cgroup)
 	if cgroup == "/" {
 		return m.node
 	}
@@ -333,6 +334,11 @@ func (m *Meter) open() error {
 		return err
 	}
 	m.reader = newReader(m.cfg.ProcRoot, m.cfg.SysRoot, l, m.cfg.Descriptors, m.cfg.Clock.Now)
+	if text, err := os.ReadFile(m.cfg.ProcRoot + "/stat"); err == nil {
+		m.mu.Lock()
+		m.node.label(Target{Cgroup: "/", StartedAt: bootTime(text)})
+		m.mu.Unlock()
+	}
 	m.cfg.Logger.Info("cgroup hierarchies found", "cpu", l[controllerCPUAcct].version,
 		"memory", l[controllerMemory].version, "pids", l[controllerPids].version,
 		"io", l[controllerIO].version, "pressure", l[controllerPressure].version)

@@ -3,14 +3,14 @@ package metrics
 import (
 	"os"
 	"strings"
+	"time"
 )
 
 // nodeFiles are the parsers of the node's own files.
 type nodeFiles struct {
-	meminfo  *keyed
-	sources  []nodeSource
-	route    string // interface of the default route
-	memTotal uint64
+	meminfo *keyed
+	sources []nodeSource
+	route   string // interface of the default route
 }
 
 // nodeSource is a file below /proc.
@@ -67,6 +67,7 @@ func newNodeFiles() nodeFiles {
 				into.Interfaces = into.Interfaces[:0]
 				return err
 			}
+			into.DefaultInterface = r.node.route
 			sumNetwork(into.Interfaces, r.node.route, &into.figures)
 			return nil
 		}},
@@ -192,4 +193,20 @@ func (r *reader) refreshDisks() error {
 		r.disks[name] = !strings.HasPrefix(name, "dm-") && !strings.HasPrefix(name, "md")
 	}
 	return nil
+}
+
+// bootTime finds the line "btime 1795225000" of /proc/stat.
+func bootTime(text []byte) time.Time {
+	for len(text) > 0 {
+		line, rest, ok := cutLine(text)
+		if !ok {
+			break
+		}
+		text = rest
+		word, tail := cutWord(line)
+		if n, ok := parseUint(tail); ok && string(word) == "btime" && n < 1<<40 {
+			return time.Unix(int64(n), 0)
+		}
+	}
+	return time.Time{}
 }

@@ -305,10 +305,14 @@ func (r *reader) finish(s *Sample, dropped groupSet) {
 	if dropped.has(groupIO) {
 		s.Devices = s.Devices[:0]
 	}
-	for i := range s.Devices {
-		d := &s.Devices[i]
-		d.Name = r.deviceOf[uint64(d.Major)<<32|uint64(d.Minor)]
+	devices := s.Devices[:0]
+	for _, d := range s.Devices {
+		if d.hasBytes|d.hasCount != 0 {
+			d.Name = r.deviceOf[uint64(d.Major)<<32|uint64(d.Minor)]
+			devices = append(devices, d)
+		}
 	}
+	s.Devices = devices
 	usage, ok1 := s.Get(MemoryUsage)
 	inactive, ok2 := s.Get(MemoryInactiveFile)
 	if ok1 && ok2 {

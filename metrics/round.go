@@ -10,9 +10,10 @@ import (
 )
 
 // state is what the meter has of one target. What the turn guards: rel,
-// handle, work, seen, rawOOM. What mu guards: last, ring, labels.
+// mark, handle, work, seen, rawOOM. What mu guards: last, ring, labels.
 type state struct {
 	rel    string // cgroup without the slash before it
+	mark   uint64 // number of the last round that listed it
 	handle handle
 	work   *Sample // what the round writes to, then changes places with last
 	seen   bool    // it was read at least once since it appeared
@@ -245,31 +246,39 @@ func (m *Meter) reconcile(ctx context.Context) {
 		return
 	}
 	m.failing = false
-	listed := make(map[string]bool, len(targets))
-	changed := false
-	for _, t := range targets {
-		t.Cgroup = path.Clean("/" + t.Cgroup)
-		if t.Cgroup == "/" || listed[t.Cgroup] {
+	// Each round marks what is listed with its own number.
+	m.mark++
+	listed, changed := 0, false
+	for i := range targets {
+		t := &targets[i]
+		cgroup := cleanCgroup(t.Cgroup)
+		st := m.states[cgroup]
+		if cgroup == "/" || (st != nil && st.mark == m.mark) {
 			continue
 		}
-		listed[t.Cgroup] = true
-		st := m.states[t.Cgroup]
+		listed++
 		if st != nil && st.last.Target.ID != t.ID && st.last.Target.ID != "" {
 			m.drop(st)
 			st = nil
 		}
-		switch {
-		case st == nil:
-			m.add(newState(t, m.cfg.History))
-			changed = true
-		case st.last.Target != t:
-			m.relabel(st, t)
-			changed = true
+		if st != nil && sameTarget(&st.last.Target, t) {
+			st.mark = m.mark
+			continue
 		}
+		changed = true
+		renamed := *t
+		renamed.Cgroup = cgroup
+		if st == nil {
+			st = newState(renamed, m.cfg.History)
+			m.add(st)
+		} else {
+			m.relabel(st, renamed)
+		}
+		st.mark = m.mark
 	}
-	if len(listed) < len(m.states) {
-		for cgroup, st := range m.states {
-			if !listed[cgroup] {
+	if listed < len(m.states) {
+		for _, st := range m.states {
+			if st.mark != m.mark {
 				m.drop(st)
 				changed = true
 			}
@@ -278,6 +287,22 @@ func (m *Meter) reconcile(ctx context.Context) {
 	if changed {
 		m.sort()
 	}
+}
+
+// cleanCgroup makes the key of a target.
+func cleanCgroup(cgroup string) string {
+	if path.IsAbs(cgroup) {
+		return path.Clean(cgroup)
+	}
+	return path.Clean("/" + cgroup)
+}
+
+// sameTarget says whether b tells nothing that a did not, but for how the path
+// is written.
+func sameTarget(a, b *Target) bool {
+	c := *b
+	c.Cgroup, c.StartedAt = a.Cgroup, a.StartedAt
+	return *a == c && a.StartedAt.Equal(b.StartedAt)
 }
 
 func (m *Meter) add(st *state) {

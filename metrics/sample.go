@@ -35,11 +35,14 @@ type Sample struct {
 	// Gone says that the cgroup is no more and this is its last sample, or
 	// that it is not there yet and the sample is empty.
 	Gone bool
-	// Devices are the block devices with any I/O, in the kernel's order.
+	// Devices are the block devices that the kernel has figures of, in its order.
 	Devices []Device
 	// Interfaces are the network interfaces of a pod or the node, without lo
 	// and host ends of containers, in the kernel's order.
 	Interfaces []Interface
+	// DefaultInterface is the one of the node's default route; empty for
+	// targets, and for a node without one.
+	DefaultInterface string
 	// Gaps tell what could not be read in the last round and why.
 	Gaps []Gap
 

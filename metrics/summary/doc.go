@@ -1,0 +1,16 @@
+// Package summary turns the samples of a metrics.Meter into the kubelet's
+// Summary API, k8s.io/kubelet/pkg/apis/stats/v1alpha1, as /stats/summary
+// serves it.
+//
+//	p, err := summary.New(summary.Config{Meter: meter, NodeName: "n1", NodeFS: "/var/lib/nodekit"})
+//	if err != nil {
+//		return err
+//	}
+//	s, err := p.Summary(ctx, false)
+//
+// What is not known stays nil, as the API means it: a node without swap
+// accounting has no swap figures, and a container in its first interval no
+// usageNanoCores. Containers that have exited are left out, as by the kubelet;
+// metrics.Meter.Samples still has them. Writable layers, logs and volumes are
+// the runtime's and the volume plug-ins' to tell and are not here.
+package summary
