@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	strictjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
@@ -70,14 +74,14 @@ func (d *decoder) problem(h header, path string, err error) {
 }
 
 func (d *decoder) all(data []byte) {
-	if trimmed := bytes.TrimLeft(data, " \t\r\n"); len(trimmed) > 0 && trimmed[0] == '{' {
-		if documents, err := splitJSON(trimmed); err == nil {
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		if documents, err := splitJSON(data); err == nil {
 			for _, document := range documents {
 				d.document++
 				d.object(document, false)
 			}
 			return
-		} else if json.Valid(trimmed) || !yamlParses(trimmed) {
+		} else if !yamlParses(data) {
 			d.problem(header{}, "", fmt.Errorf("%w as JSON: %w", ErrSyntax, err))
 			return
 		}
@@ -103,7 +107,13 @@ func splitJSON(data []byte) ([]json.RawMessage, error) {
 		case err == io.EOF:
 			return documents, nil
 		case err != nil:
-			return nil, fmt.Errorf("byte %d: %w", in.InputOffset(), err)
+			var syntax *json.SyntaxError
+			if errors.As(err, &syntax) {
+				// The offset counts from the start of data.
+				at := min(int(syntax.Offset), len(data))
+				err = fmt.Errorf("line %d: %w", 1+bytes.Count(data[:at], []byte("\n")), err)
+			}
+			return nil, err
 		}
 		documents = append(documents, document)
 	}
@@ -169,8 +179,12 @@ func (d *decoder) object(data []byte, inList bool) {
 		return
 	}
 	var h header
+	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		d.problem(h, "", fmt.Errorf("not an object: %w", ErrSyntax))
+		return
+	}
 	if err := json.Unmarshal(data, &h); err != nil {
-		d.typeProblem(h, fmt.Errorf("not a Kubernetes object: %w", err))
+		d.typeProblem(h, err)
 		return
 	}
 	before := len(d.problems)
@@ -242,6 +256,13 @@ func strict[T any](d *decoder, h header, data []byte) *T {
 	object := new(T)
 	strictErrs, err := strictjson.UnmarshalStrict(data, object)
 	if err != nil {
+		var tree any
+		if json.Unmarshal(data, &tree) == nil {
+			if p, quantity := badQuantity(nil, "", tree); p != nil {
+				d.problem(h, p.String(), fmt.Errorf("%q is not a quantity such as 100m or 64Mi", quantity))
+				return nil
+			}
+		}
 		d.typeProblem(h, err)
 		return nil
 	}
@@ -269,6 +290,37 @@ func (d *decoder) typeProblem(h header, err error) {
 		return
 	}
 	d.problem(h, "", err)
+}
+
+// badQuantity finds the first value that stands where a quantity does and is
+// none, because the error of its type does not say where it is.
+func badQuantity(p *field.Path, parent string, tree any) (*field.Path, string) {
+	switch tree := tree.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(tree)) {
+			text, isText := tree[key].(string)
+			list := parent == "limits" || parent == "requests" || parent == "overhead"
+			if isText && (list || key == "sizeLimit" || key == "divisor") {
+				if _, err := resource.ParseQuantity(text); err != nil {
+					if list {
+						return p.Key(key), text
+					}
+					return p.Child(key), text
+				}
+				continue
+			}
+			if found, text := badQuantity(p.Child(key), key, tree[key]); found != nil {
+				return found, text
+			}
+		}
+	case []any:
+		for i := range tree {
+			if found, text := badQuantity(p.Index(i), "", tree[i]); found != nil {
+				return found, text
+			}
+		}
+	}
+	return nil, ""
 }
 
 // clean drops what only an API server writes.

@@ -16,28 +16,34 @@ const (
 const (
 	noPlugin = "there are no volume plug-ins"
 	noServer = "there is no API server to ask"
+
+	filesOfRoot = "files belong to root, or to fsGroup"
 )
 
 // partly holds, for fields of which only some values are refused, what tells
-// them: true refuses. v is never zero.
-var partly = map[string]func(pod *corev1.Pod, v reflect.Value) bool{
+// them: true refuses. parent is the structure that holds v, v is never zero.
+var partly = map[string]func(pod *corev1.Pod, parent, v reflect.Value) bool{
 	"PodSpec.automountServiceAccountToken": isTrueValue,
-	"PodSpec.hostUsers":                    func(_ *corev1.Pod, v reflect.Value) bool { return !isTrueValue(nil, v) },
-	"PodSpec.priorityClassName": func(_ *corev1.Pod, v reflect.Value) bool {
+	"PodSpec.hostUsers":                    func(_ *corev1.Pod, _, v reflect.Value) bool { return !isTrueValue(nil, v, v) },
+	"PodSpec.priorityClassName": func(_ *corev1.Pod, _, v reflect.Value) bool {
 		_, builtin := builtinPriorities[v.String()]
 		return !builtin
 	},
-	"ContainerPort.hostPort": func(pod *corev1.Pod, _ reflect.Value) bool { return !pod.Spec.HostNetwork },
-	"ContainerPort.hostIP":   func(pod *corev1.Pod, _ reflect.Value) bool { return !pod.Spec.HostNetwork },
-	"EmptyDirVolumeSource.medium": func(_ *corev1.Pod, v reflect.Value) bool {
+	"ContainerPort.hostPort": func(pod *corev1.Pod, _, _ reflect.Value) bool { return !pod.Spec.HostNetwork },
+	"ContainerPort.hostIP":   func(pod *corev1.Pod, _, _ reflect.Value) bool { return !pod.Spec.HostNetwork },
+	"EmptyDirVolumeSource.medium": func(_ *corev1.Pod, _, v reflect.Value) bool {
 		return v.String() != string(corev1.StorageMediumMemory)
 	},
+	"EmptyDirVolumeSource.sizeLimit": func(_ *corev1.Pod, parent, _ reflect.Value) bool {
+		return parent.FieldByName("Medium").String() != string(corev1.StorageMediumMemory)
+	},
 	"SecurityContext.procMount":                   not(string(corev1.DefaultProcMount)),
-	"SecurityContext.appArmorProfile":             appArmor,
-	"PodSecurityContext.appArmorProfile":          appArmor,
 	"PodSecurityContext.supplementalGroupsPolicy": not(string(corev1.SupplementalGroupsPolicyMerge)),
-	"PodOS.name": not(string(corev1.Linux)),
-	"Sysctl.name": func(_ *corev1.Pod, v reflect.Value) bool {
+	"PodOS.name":             not(string(corev1.Linux)),
+	"AppArmorProfile.type":   not(string(corev1.AppArmorProfileTypeUnconfined)),
+	"HTTPGetAction.protocol": not(string(corev1.HTTPProtocolHTTP1)),
+	"GRPCAction.mode":        not(string(corev1.GRPCProbeModePlaintext)),
+	"Sysctl.name": func(_ *corev1.Pod, _, v reflect.Value) bool {
 		return !safeSysctls[strings.ReplaceAll(v.String(), "/", ".")]
 	},
 }
@@ -50,16 +56,11 @@ var safeSysctls = map[string]bool{
 	"net.ipv4.tcp_keepalive_probes": true, "net.ipv4.tcp_rmem": true, "net.ipv4.tcp_wmem": true,
 }
 
-func not(value string) func(*corev1.Pod, reflect.Value) bool {
-	return func(_ *corev1.Pod, v reflect.Value) bool { return reflect.Indirect(v).String() != value }
+func not(value string) func(*corev1.Pod, reflect.Value, reflect.Value) bool {
+	return func(_ *corev1.Pod, _, v reflect.Value) bool { return reflect.Indirect(v).String() != value }
 }
 
-func isTrueValue(_ *corev1.Pod, v reflect.Value) bool { return reflect.Indirect(v).Bool() }
-
-func appArmor(_ *corev1.Pod, v reflect.Value) bool {
-	profile, ok := v.Interface().(*corev1.AppArmorProfile)
-	return !ok || profile.Type != corev1.AppArmorProfileTypeUnconfined
-}
+func isTrueValue(_ *corev1.Pod, _, v reflect.Value) bool { return reflect.Indirect(v).Bool() }
 
 // verdicts says of each field, by Go type and name in JSON, that it works, is
 // none of a node's business, or why it is refused. A test holds it against the
@@ -116,10 +117,11 @@ var verdicts = table(map[string]string{
 	"SleepAction":      works + `: seconds`,
 
 	"SecurityContext": works + `: capabilities privileged runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem
-		allowPrivilegeEscalation seccompProfile`,
-	"Capabilities":       works + `: add drop`,
-	"SeccompProfile":     works + `: type localhostProfile`,
-	"PodSecurityContext": works + `: runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy sysctls seccompProfile`,
+		allowPrivilegeEscalation seccompProfile appArmorProfile`,
+	"Capabilities":   works + `: add drop`,
+	"SeccompProfile": works + `: type localhostProfile`,
+	"PodSecurityContext": works + `: runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy sysctls
+		seccompProfile appArmorProfile`,
 	"Sysctl":             works + `: value`,
 	"HostAlias":          works + `: ip hostnames`,
 	"PodDNSConfig":       works + `: nameservers searches options`,
@@ -136,7 +138,7 @@ var verdicts = table(map[string]string{
 	"PodSpec.resourceClaims":               "dynamic resources are not allocated",
 
 	"EmptyDirVolumeSource.medium":    "only \"\" and Memory are",
-	"EmptyDirVolumeSource.sizeLimit": works,
+	"EmptyDirVolumeSource.sizeLimit": "nothing measures a volume on disk; medium Memory is limited",
 	"EmptyDirVolumeSource.mode":      works,
 
 	"VolumeSource.gcePersistentDisk": noPlugin, "VolumeSource.awsElasticBlockStore": noPlugin, "VolumeSource.gitRepo": noPlugin,
@@ -152,6 +154,11 @@ var verdicts = table(map[string]string{
 	"VolumeProjection.clusterTrustBundle":  noServer,
 	"VolumeProjection.podCertificate":      noServer,
 
+	"KeyToPath.user": filesOfRoot, "SecretVolumeSource.defaultUser": filesOfRoot, "ConfigMapVolumeSource.defaultUser": filesOfRoot,
+	"DownwardAPIVolumeSource.defaultUser": filesOfRoot, "ProjectedVolumeSource.defaultUser": filesOfRoot,
+	"DownwardAPIVolumeFile.user":     filesOfRoot,
+	"HTTPGetAction.protocol":         "probes speak HTTP/1.1",
+	"GRPCAction.mode":                "probes speak plain text",
 	"Container.restartPolicyRules":   "exit codes do not choose the restart",
 	"Container.volumeDevices":        "block devices are not given to containers",
 	"Container.stdin":                "nothing can attach",
@@ -167,7 +174,7 @@ var verdicts = table(map[string]string{
 	"Sysctl.name":                    "only the kubelet's safe sysctls are",
 	"PodOS.name":                     "only linux is",
 	"SecurityContext.seLinuxOptions": "SELinux labels are not set", "SecurityContext.windowsOptions": "only linux is",
-	"SecurityContext.appArmorProfile": "AppArmor profiles are not set", "PodSecurityContext.appArmorProfile": "AppArmor profiles are not set",
+	"AppArmorProfile.type": "AppArmor profiles are not set", "AppArmorProfile.localhostProfile": "AppArmor profiles are not set",
 	"PodSecurityContext.seLinuxOptions": "SELinux labels are not set", "PodSecurityContext.windowsOptions": "only linux is",
 	"PodSecurityContext.seLinuxChangePolicy":      "SELinux labels are not set",
 	"PodSecurityContext.supplementalGroupsPolicy": "only Merge is",

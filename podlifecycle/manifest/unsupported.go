@@ -119,7 +119,7 @@ func (w *walker) structure(v reflect.Value, p *field.Path) {
 		case !known:
 			w.refuse(at, v.Field(i), "nodekit does not know this field")
 		case partly[key] != nil:
-			if partly[key](w.pod, v.Field(i)) {
+			if partly[key](w.pod, v, v.Field(i)) {
 				w.refuse(at, v.Field(i), verdict)
 			} else {
 				w.value(v.Field(i), at)
