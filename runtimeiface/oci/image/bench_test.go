@@ -3,19 +3,18 @@ package image_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
+	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
-
-	. "github.com/onsi/gomega"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-
-	"io"
-	"log"
-	"net/http/httptest"
-	"strings"
+	. "github.com/onsi/gomega"
 
 	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/runtimeiface/oci/image"
@@ -79,15 +78,19 @@ func BenchmarkMountAndUnmount(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	i := 0
+	var mounting time.Duration
+	n := 0
 	for b.Loop() {
-		i++
-		id := fmt.Sprint("c", i)
+		n++
+		id := fmt.Sprint("c", n)
+		start := time.Now()
 		if _, err := s.Mount(context.Background(), id, img.ID, image.MountOptions{}); err != nil {
 			b.Fatal(err)
 		}
+		mounting += time.Since(start)
 		if err := s.Unmount(id); err != nil {
 			b.Fatal(err)
 		}
 	}
+	b.ReportMetric(float64(mounting.Nanoseconds())/float64(n), "mount-ns/op")
 }

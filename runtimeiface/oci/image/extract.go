@@ -24,6 +24,10 @@ const (
 	opaqueMarker   = ".wh..wh..opq"
 )
 
+// maxNames is what the paths of one layer may take together. A million entries
+// of an ordinary image take less than 100 MiB.
+const maxNames = 128 << 20
+
 // errEscape is a path that leads out of the layer.
 var errEscape = errors.New("path leads out of the layer")
 
@@ -32,11 +36,12 @@ type budget struct {
 	ctx     context.Context // of the extraction only
 	bytes   int64
 	entries int
+	names   int    // bytes of paths, which are kept in memory
 	reason  string // what the limit on bytes comes from
 }
 
 func (s *Store) newBudget(ctx context.Context, blob int64) *budget {
-	b := &budget{ctx: ctx, bytes: s.cfg.MaxLayerBytes, entries: s.cfg.MaxEntries}
+	b := &budget{ctx: ctx, bytes: s.cfg.MaxLayerBytes, entries: s.cfg.MaxEntries, names: maxNames}
 	b.reason = fmt.Sprintf("the limit of %d bytes", b.bytes)
 	if most := expansionFloor + blob*s.cfg.MaxExpansion; most/s.cfg.MaxExpansion >= blob && most < b.bytes {
 		b.bytes = most
@@ -52,13 +57,16 @@ func (b *budget) check(bytes int64) error {
 	return nil
 }
 
-// entry takes one of the entries.
-func (b *budget) entry() error {
+// entry takes one of the entries, with a path of n bytes.
+func (b *budget) entry(n int) error {
 	if err := b.ctx.Err(); err != nil {
 		return err
 	}
 	if b.entries--; b.entries < 0 {
 		return fmt.Errorf("%w: it has more entries than the limit", ErrRefused)
+	}
+	if b.names -= n; b.names < 0 {
+		return fmt.Errorf("%w: its paths take more than %d bytes", ErrRefused, maxNames)
 	}
 	return nil
 }

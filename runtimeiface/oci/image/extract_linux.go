@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -28,8 +29,7 @@ type extraction struct {
 	budget  *budget
 	tar     *tar.Reader
 	buf     []byte
-	whites  map[string]bool // paths hidden by this layer
-	dirs    []stamped       // directories get their times when nothing is added any more
+	dirs    []stamped // directories get their times when nothing is added any more
 	layer   layer
 	logical int64 // sum of the sizes that entries claim
 	written int64 // bytes since the last look at the free space
@@ -57,7 +57,7 @@ func (s *Store) extract(ctx context.Context, blob io.Reader, size int64, dir str
 	defer t.close()
 	x := &extraction{
 		store: s, tree: t, budget: b, tar: tar.NewReader(from),
-		buf: make([]byte, 256<<10), whites: map[string]bool{},
+		buf: make([]byte, 256<<10),
 	}
 	if err := x.run(); err != nil {
 		return layer{}, err
@@ -83,6 +83,7 @@ func (x *extraction) run() error {
 			return fmt.Errorf("entry %q: %w", shorten(hdr.Name), err)
 		}
 	}
+	x.layer.Implied = slices.Sorted(maps.Keys(x.tree.implied))
 	for _, d := range slices.Backward(x.dirs) {
 		// A directory that a later entry replaced has no times to set.
 		_ = x.tree.stamp(d.path, d.times)
@@ -102,7 +103,7 @@ func (x *extraction) entry(hdr *tar.Header) error {
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
-	if err := x.budget.entry(); err != nil {
+	if err := x.budget.entry(len(hdr.Name) + len(hdr.Linkname)); err != nil {
 		return err
 	}
 	// Sparse files are larger than what is read for them.
@@ -144,7 +145,7 @@ func (x *extraction) entry(hdr *tar.Header) error {
 // lower layers have in it.
 func (x *extraction) hide(dir, base string) error {
 	p := path.Join(dir, base)
-	x.whites[p] = true
+	x.tree.whites[p] = true
 	at, err := x.tree.dir(dir)
 	if err != nil {
 		return err
@@ -170,7 +171,7 @@ func (x *extraction) opaque(dir string) error {
 		x.layer.OpaqueRoot = true
 		return nil
 	}
-	return wrap("opaque", unix.Setxattr(fdPath(at), "trusted.overlay.opaque", []byte("y"), 0))
+	return wrap("opaque", unix.Setxattr(fdPath(at), opaqueXattr, []byte("y"), 0))
 }
 
 // make makes the object itself, in place of what the archive had there before.
@@ -222,7 +223,7 @@ func (x *extraction) makeDir(at int, p, base string) error {
 		}
 		err = x.tree.replace(at, base, func() error { return unix.Mkdirat(at, base, 0o755) })
 	}
-	if err == nil && x.whites[p] {
+	if err == nil && x.tree.whites[p] {
 		return x.opaque(p)
 	}
 	return wrap("make directory", err)
@@ -323,6 +324,7 @@ func (x *extraction) dress(hdr *tar.Header, p string) error {
 	}
 	times := [2]unix.Timespec{timespec(hdr.AccessTime, hdr.ModTime), timespec(hdr.ModTime, hdr.ModTime)}
 	if hdr.Typeflag == tar.TypeDir {
+		delete(x.tree.implied, p)
 		x.dirs = append(x.dirs, stamped{p, times})
 		return nil
 	}

@@ -131,6 +131,9 @@ func (s *Store) commit(img Image) (Image, error) {
 	slices.Sort(img.RepoDigests)
 	img.RepoTags = slices.Compact(img.RepoTags)
 	img.RepoDigests = slices.Compact(img.RepoDigests)
+	if old, ok := images[img.ID]; ok && slices.Equal(old.RepoTags, img.RepoTags) && slices.Equal(old.RepoDigests, img.RepoDigests) {
+		return old.clone(), nil
+	}
 	for _, id := range img.Layers {
 		l, ok := s.layers[id]
 		if !ok {

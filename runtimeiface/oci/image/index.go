@@ -26,6 +26,9 @@ type layer struct {
 	// OpaqueRoot: nothing of lower layers is seen. The kernel merges the
 	// roots of layers whatever they say, so Mount has to know.
 	OpaqueRoot bool `json:"opaqueRoot,omitempty"`
+	// Implied are directories that the archive only puts things into, "." for
+	// the root, sorted. What a lower layer says of their owner and mode holds.
+	Implied []string `json:"implied,omitempty"`
 
 	made time.Time
 }

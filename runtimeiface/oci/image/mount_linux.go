@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,16 +28,13 @@ func (s *Store) mount(id string, r *record) (string, error) {
 	if err := mkdir(dir); err != nil {
 		return "", err
 	}
-	// No fsync: what power failure loses, it also unmounts.
+	// No fsync, no rename: what a kill or power failure loses here was not
+	// mounted yet, or no longer.
 	data, err := json.Marshal(r)
 	if err != nil {
 		return "", err
 	}
-	tmp := filepath.Join(dir, "mount.json.new")
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return "", err
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, "mount.json")); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "mount.json"), data, 0o600); err != nil {
 		return "", err
 	}
 	for _, sub := range []string{"rootfs", "upper", "work"} {
@@ -56,17 +54,18 @@ func mkdir(path string) error {
 
 func (s *Store) mountOverlay(dir, rootfs string, r *record) error {
 	upper, work := filepath.Join(dir, "upper"), filepath.Join(dir, "work")
-	lowers := s.lowers(r.Layers)
-	// The root directory of an image may have an owner and a mode.
-	if len(lowers) > 0 && !r.ReadOnly {
-		if err := copyRoot(lowers[0], upper); err != nil {
-			return err
-		}
+	stack := s.stack(r.Layers)
+	if err := dressImplied(stack, upper); err != nil {
+		return err
+	}
+	lowers := make([]string, len(stack), len(stack)+2)
+	for i, l := range stack {
+		lowers[i] = l.dir
 	}
 	var flags uintptr
 	if r.ReadOnly {
-		// Without an upper, overlay wants two lowers: these stay empty.
-		lowers = append(lowers, work, upper)
+		// Without an upper, overlay wants two lowers: work stays empty.
+		lowers = append(append([]string{upper}, lowers...), work)
 		upper, work = "", ""
 		flags = unix.MS_RDONLY
 	}
@@ -91,44 +90,46 @@ func (s *Store) mountOverlay(dir, rootfs string, r *record) error {
 	if errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("%w: the kernel has no overlay file system", ErrNotSupported)
 	}
+	if errors.Is(err, unix.EINVAL) && onOverlay(s.cfg.Root) {
+		return fmt.Errorf("%w: %s is on an overlay itself, which cannot be written through another", ErrNotSupported, s.cfg.Root)
+	}
 	if err != nil {
 		return fmt.Errorf("overlay of %d layers: %w", len(lowers), err)
 	}
 	return nil
 }
 
-// lowers gives the directories of an image, the highest first as overlay wants
+func onOverlay(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC
+}
+
+// lower is one directory of a stack.
+type lower struct {
+	dir     string
+	implied []string // sorted
+}
+
+// stack gives the directories of an image, the highest first as overlay wants
 // them. Of a layer that comes twice the higher one stands: it has all that the
 // lower one has. Nothing is below an opaque root.
-func (s *Store) lowers(ids []string) []string {
+func (s *Store) stack(ids []string) []lower {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var dirs []string
+	var stack []lower
 	seen := map[string]bool{}
-	for i := len(ids) - 1; i >= 0; i-- {
-		id := ids[i]
+	for _, id := range slices.Backward(ids) {
 		if seen[id] {
 			continue
 		}
 		seen[id] = true
-		dirs = append(dirs, s.path("layers", dirName(id), "fs"))
-		if s.layers[id].OpaqueRoot {
+		l := s.layers[id]
+		stack = append(stack, lower{s.path("layers", dirName(id), "fs"), l.Implied})
+		if l.OpaqueRoot {
 			break
 		}
 	}
-	return dirs
-}
-
-// copyRoot gives dir the owner and mode that the root of the layer has.
-func copyRoot(layer, dir string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(layer, &st); err != nil {
-		return wrap("stat layer", err)
-	}
-	if err := unix.Chown(dir, int(st.Uid), int(st.Gid)); err != nil {
-		return wrap("chown root", err)
-	}
-	return wrap("chmod root", unix.Chmod(dir, st.Mode&0o7777))
+	return stack
 }
 
 func overlayOptions(lowers []string, upper, work string) string {

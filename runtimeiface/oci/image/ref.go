@@ -36,7 +36,8 @@ func parseRef(ref string) (reference, error) {
 		return reference{}, fmt.Errorf("%w: %q: %w", ErrInvalidName, ref, err)
 	}
 	repo := parsed.Context()
-	if !refHost.MatchString(repo.RegistryStr()) || !refPath.MatchString(repo.RepositoryStr()) {
+	if len(repo.RepositoryStr()) > 255 || // "library/" included
+		!refHost.MatchString(repo.RegistryStr()) || !refPath.MatchString(repo.RepositoryStr()) {
 		return reference{}, fmt.Errorf("%w: %q", ErrInvalidName, ref)
 	}
 	if digest, ok := parsed.(name.Digest); ok {

@@ -24,7 +24,7 @@ const (
 	// "SHOULD support 4 megabytes"), for manifests and configurations.
 	maxManifest  = 4 << 20
 	maxConfig    = 8 << 20
-	maxLayers    = 500 // the kernel's limit on lower directories (fs/overlayfs/params.c, v6.18)
+	maxLayers    = 190 // whose names fit in the page of options that mount(2) takes
 	maxRedirects = 10
 )
 

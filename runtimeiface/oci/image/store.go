@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -22,6 +24,7 @@ type Store struct {
 	slots     *semaphore.Weighted // one per layer being worked on
 	flights   flights
 	busy      keyLock // one Mount, Unmount at a time per container
+	discarded atomic.Uint64
 
 	mu         sync.Mutex
 	closed     bool
@@ -192,16 +195,10 @@ func (s *Store) sweepLayers(old time.Time) error {
 	return errors.Join(errs...)
 }
 
-// discard moves a directory to tmp in one step, for removal at leisure. A kill
-// between the two leaves it to the next Open.
+// discard moves a file or directory to tmp in one step, for removal at leisure.
+// A kill between the two leaves it to the next Open.
 func (s *Store) discard(path string) (string, error) {
-	dir, err := os.MkdirTemp(s.path("tmp"), "gone-")
-	if err != nil {
-		return "", err
-	}
-	if err := os.Rename(path, filepath.Join(dir, "it")); err != nil {
-		_ = os.Remove(dir)
-		return "", err
-	}
-	return dir, nil
+	// Nobody else makes names here: Open has emptied tmp and holds the lock.
+	tmp := s.path("tmp", "gone-"+strconv.FormatUint(s.discarded.Add(1), 10))
+	return tmp, os.Rename(path, tmp)
 }

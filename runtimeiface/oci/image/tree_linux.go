@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// opaqueXattr makes overlay show nothing of lower layers in a directory.
+const opaqueXattr = "trusted.overlay.opaque"
+
 // maxLinks is how many symlinks a parent path may go through, as in the kernel.
 const maxLinks = 40
 
@@ -24,6 +27,10 @@ type tree struct {
 	// The last directory used: archives come directory by directory.
 	lastPath string
 	lastFD   int
+	// implied holds the directories that no entry has described so far.
+	implied map[string]bool
+	// whites holds the paths that this layer hides.
+	whites map[string]bool
 }
 
 // newTree makes dir, mode 0755 until the archive says otherwise.
@@ -38,7 +45,7 @@ func newTree(dir string, b *budget) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
-	return &tree{root: fd, budget: b, lastFD: -1}, nil
+	return &tree{root: fd, budget: b, lastFD: -1, implied: map[string]bool{".": true}, whites: map[string]bool{}}, nil
 }
 
 func (t *tree) close() {
@@ -91,7 +98,7 @@ func (t *tree) dir(dir string) (int, error) {
 
 func (t *tree) openMaking(dir string, links int) (int, error) {
 	fd, err := t.open(dir)
-	if err != unix.ENOENT || dir == "." {
+	if err != unix.ENOENT && err != unix.ENOTDIR || dir == "." {
 		return fd, err
 	}
 	if links == 0 {
@@ -103,15 +110,11 @@ func (t *tree) openMaking(dir string, links int) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(parent)
-	err = unix.Mkdirat(parent, base, 0o755)
-	if err == nil {
-		if err := errors.Join(t.budget.entry(), unix.Fchmodat(parent, base, 0o755, 0)); err != nil {
+	if err := t.imply(parent, dir, base); err != unix.EEXIST {
+		if err != nil {
 			return -1, err
 		}
 		return t.open(dir)
-	}
-	if err != unix.EEXIST {
-		return -1, err
 	}
 	// A symlink to what is not there yet: make that, inside the root.
 	target := make([]byte, unix.PathMax)
@@ -133,6 +136,31 @@ func (t *tree) openMaking(dir string, links int) (int, error) {
 	}
 	_ = unix.Close(made)
 	return t.open(dir)
+}
+
+// imply makes a directory that has no entry, or not yet. Where this layer hides
+// what is lower, it goes on doing so.
+func (t *tree) imply(parent int, dir, base string) error {
+	err := unix.Mkdirat(parent, base, 0o755)
+	if err == unix.EEXIST && t.whites[dir] {
+		if st, statErr := t.stat(parent, base); statErr != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR {
+			return err
+		}
+		if err = unix.Unlinkat(parent, base, 0); err == nil {
+			err = unix.Mkdirat(parent, base, 0o755)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	t.implied[dir] = true
+	if err := errors.Join(t.budget.entry(len(dir)), unix.Fchmodat(parent, base, 0o755, 0)); err != nil {
+		return err
+	}
+	if t.whites[dir] {
+		return unix.Setxattr(fdPath(parent)+"/"+base, opaqueXattr, []byte("y"), 0)
+	}
+	return nil
 }
 
 // replace runs f, which makes base; if base is there already, that is removed

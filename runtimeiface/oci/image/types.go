@@ -25,7 +25,7 @@ type Image struct {
 	Architecture string `json:"architecture,omitempty"`
 	// Created is when the image was built, as it claims.
 	Created time.Time `json:"created"`
-	// Pulled is when it came here, or was last pulled again.
+	// Pulled is when it came here, or last got a new name.
 	Pulled time.Time `json:"pulled"`
 }
 

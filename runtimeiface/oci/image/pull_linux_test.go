@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sys/unix"
 
 	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/runtimeiface/oci/image"
@@ -72,7 +74,6 @@ var _ = Describe("Pull", func() {
 		Expect(err).NotTo(HaveOccurred())
 		again, err := s.Pull(ctx, ref, image.PullOptions{})
 		Expect(err).NotTo(HaveOccurred())
-		again.Pulled = first.Pulled
 		Expect(again).To(Equal(first))
 		Expect(h.blobGets(digestOf(layer))).To(Equal(1))
 		h.onRequest(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(http.StatusForbidden) })
@@ -344,6 +345,19 @@ var _ = Describe("Pull", func() {
 			Expect(err).To(MatchError(image.ErrDiskFull))
 			expectClean(full)
 		})
+		It("for a disk that fills up while unpacking", func(ctx context.Context) {
+			small := newRoot()
+			Expect(unix.Mount("tmpfs", small, "tmpfs", 0, "size=8m")).To(Succeed())
+			DeferCleanup(func() { Expect(unix.Unmount(small, unix.MNT_DETACH)).To(Succeed()) })
+			tiny := open(image.Config{Root: small})
+			ref := h.push("web:1", imageOf(lay(file("zeros", string(make([]byte, 20<<20))))))
+			_, err := tiny.Pull(ctx, ref, image.PullOptions{})
+			Expect(err).To(MatchError(image.ErrDiskFull))
+			Expect(err).To(MatchError(ContainSubstring(`entry "zeros"`)))
+			Expect(err).To(MatchError(ContainSubstring("no space left on device")))
+			expectClean(small)
+			Expect(names(small, "layers")).To(BeEmpty())
+		})
 		It("for an image of another architecture", func(ctx context.Context) {
 			_, err := s.Pull(ctx, h.push("web:1", imageFor("s390x", lay(file("a", "")))), image.PullOptions{})
 			Expect(err).To(MatchError(image.ErrNoPlatform))
@@ -377,6 +391,45 @@ var _ = Describe("Pull", func() {
 			_, err = other.Pull(ctx, ref, image.PullOptions{})
 			Expect(err).NotTo(HaveOccurred())
 			Expect(asked).To(Equal(h.host))
+		})
+
+		It("exchanges them for a token", func(ctx context.Context) {
+			ref := h.push("private:1", imageOf(lay(file("a", ""))))
+			h.onRequest(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.URL.Path == "/token" {
+					if user, pass, _ := r.BasicAuth(); user+pass != "joesecret" || r.FormValue("scope") != "repository:private:pull" {
+						w.WriteHeader(http.StatusUnauthorized)
+						return
+					}
+					_, _ = w.Write([]byte(`{"token":"t0ken"}`))
+					return
+				}
+				if r.Header.Get("Authorization") != "Bearer t0ken" {
+					w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+h.host+`/token",service="here"`)
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+			_, err := s.Pull(ctx, ref, image.PullOptions{Auth: image.Auth{Username: "joe", Password: "wrong"}})
+			Expect(err).To(MatchError(image.ErrUnauthorized))
+			_, err = s.Pull(ctx, ref, image.PullOptions{Auth: image.Auth{Username: "joe", Password: "secret"}})
+			Expect(err).NotTo(HaveOccurred())
+			_, err = open(image.Config{}).Pull(ctx, ref, image.PullOptions{Auth: image.Auth{RegistryToken: "t0ken"}})
+			Expect(err).NotTo(HaveOccurred())
+		})
+
+		It("goes without TLS where the Config allows it", func(ctx context.Context) {
+			h.push("web:1", imageOf(lay(file("a", ""))))
+			dialer := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "tcp", h.host)
+			}}
+			defer dialer.CloseIdleConnections()
+			for _, allowed := range []bool{false, true} {
+				other := open(image.Config{Transport: dialer, Attempts: 1, PlainHTTP: func(r string) bool { return allowed && r == "reg.example:80" }})
+				_, err := other.Pull(ctx, "reg.example:80/web:1", image.PullOptions{})
+				Expect(err == nil).To(Equal(allowed), "%v", err)
+			}
 		})
 	})
 })

@@ -95,23 +95,49 @@ var _ = Describe("Mount", func() {
 	It("lets whiteouts and opaque directories hide what is lower", func(ctx context.Context) {
 		rootfs := mount(ctx,
 			lay(file("gone", "1"), file("kept", "1"), file("dir/gone", "1"), file("dir/kept", "1"),
-				file("opaque/old", "1"), file("replaced/old", "1"), file("before/old", "1"), file("tofile/old", "1")),
+				file("opaque/old", "1"), file("replaced/old", "1"), file("before/old", "1"), file("tofile/old", "1"), file("bare/old", "1")),
 			lay(file(".wh.gone", ""), file("dir/.wh.gone", ""),
 				dir("opaque"), file("opaque/new", "2"), file("opaque/.wh..wh..opq", ""),
 				file(".wh.replaced", ""), dir("replaced"), file("replaced/new", "2"),
 				dir("before"), file("before/new", "2"), file(".wh.before", ""),
-				file(".wh.tofile", ""), file("tofile", "2")))
-		Expect(names(rootfs)).To(ConsistOf("kept", "dir", "opaque", "replaced", "before", "tofile"))
+				file(".wh.tofile", ""), file("tofile", "2"), file(".wh.bare", ""), file("bare/new/x", "2")))
+		Expect(names(rootfs)).To(ConsistOf("kept", "dir", "opaque", "replaced", "before", "tofile", "bare"))
 		Expect(names(rootfs, "dir")).To(ConsistOf("kept"))
 		Expect(names(rootfs, "opaque")).To(ConsistOf("new"))
 		Expect(names(rootfs, "replaced")).To(ConsistOf("new"))
 		Expect(names(rootfs, "before")).To(ConsistOf("new"))
+		Expect(names(rootfs, "bare")).To(ConsistOf("new"))
 		Expect(read(rootfs, "tofile")).To(Equal("2"))
 	})
 
 	It("lets an opaque root hide all that is lower", func(ctx context.Context) {
 		rootfs := mount(ctx, lay(file("old", "1")), lay(file(".wh..wh..opq", ""), file("mid", "2")), lay(file("new", "3")))
 		Expect(names(rootfs)).To(ConsistOf("mid", "new"))
+	})
+
+	It("keeps owner and mode of directories that a higher layer only implies", func(ctx context.Context) {
+		owned := func(name string, mode int64, id int) entry {
+			return entry{name: name, kind: tar.TypeDir, mode: mode, uid: id, gid: id}
+		}
+		img := pull(ctx,
+			lay(owned(".", 0o750, 9), owned("tmp", 0o1777, 1), owned("srv", 0o700, 2), owned("srv/a", 0o711, 3),
+				owned("hidden", 0o700, 4), owned("changed", 0o700, 5), file("implied/x", "")),
+			lay(file("tmp/x", ""), file("srv/a/x", ""), file(".wh.hidden", ""), owned("changed", 0o770, 6)),
+			lay(file("hidden/x", ""), file("implied/y", ""), file("srv/a/y", ""), file("changed/x", "")))
+		for id, opts := range map[string]image.MountOptions{"rw": {}, "ro": {ReadOnly: true}} {
+			rootfs, err := s.Mount(ctx, id, img.ID, opts)
+			Expect(err).NotTo(HaveOccurred())
+			for name, want := range map[string][2]uint32{
+				".": {0o750, 9}, "tmp": {0o1777, 1}, "srv": {0o700, 2}, "srv/a": {0o711, 3},
+				"hidden": {0o755, 0}, "changed": {0o770, 6}, "implied": {0o755, 0},
+			} {
+				var st unix.Stat_t
+				Expect(unix.Lstat(filepath.Join(rootfs, name), &st)).To(Succeed())
+				Expect([2]uint32{st.Mode & 0o7777, st.Uid}).To(Equal(want), "%s of %s", name, id)
+			}
+			Expect(names(rootfs, "srv/a")).To(ConsistOf("x", "y"))
+			Expect(names(rootfs, "hidden")).To(ConsistOf("x"))
+		}
 	})
 
 	It("stacks the same layer twice", func(ctx context.Context) {
@@ -126,12 +152,26 @@ var _ = Describe("Mount", func() {
 		Expect(os.WriteFile(filepath.Join(rootfs, "x"), nil, 0o600)).To(Succeed())
 	})
 
-	It("mounts 120 layers", func(ctx context.Context) {
+	It("mounts 190 layers, and refuses more", func(ctx context.Context) {
 		var layers []v1.Layer
-		for i := range 120 {
+		for i := range 191 {
 			layers = append(layers, lay(file(fmt.Sprint(i), "x")))
 		}
-		Expect(names(mount(ctx, layers...))).To(HaveLen(120))
+		Expect(names(mount(ctx, layers[:190]...))).To(HaveLen(190))
+		_, err := s.Pull(ctx, h.push("more:1", imageOf(layers...)), image.PullOptions{})
+		Expect(err).To(MatchError(image.ErrRefused))
+	})
+
+	It("tells when its root cannot be written through", func(ctx context.Context) {
+		odd := mount(ctx, lay(dir("inside")))
+		nested := open(image.Config{Root: filepath.Join(odd, "inside")})
+		img, err := nested.Pull(ctx, s.List()[0].RepoTags[0], image.PullOptions{})
+		Expect(err).NotTo(HaveOccurred())
+		_, err = nested.Mount(ctx, "box", img.ID, image.MountOptions{})
+		Expect(err).To(MatchError(image.ErrNotSupported))
+		Expect(err).To(MatchError(ContainSubstring("is on an overlay itself")))
+		Expect(nested.Mounted()).To(BeEmpty())
+		Expect(nested.Close()).To(Succeed())
 	})
 
 	It("mounts below a root of a difficult name", func(ctx context.Context) {
@@ -240,24 +280,35 @@ var _ = Describe("Mount", func() {
 		Expect(read(again, "a")).To(Equal("1"))
 	})
 
-	It("may be called by many at once", func(ctx context.Context) {
+	It("never pulls the layers from under a mount, with many at once", func(ctx context.Context) {
 		img := pull(ctx, lay(file("a", "1")), lay(file("b", "2")))
 		var wg sync.WaitGroup
 		for i := range 16 {
 			wg.Go(func() {
 				defer GinkgoRecover()
-				id := fmt.Sprint("c", i%4)
-				rootfs, err := s.Mount(ctx, id, img.ID, image.MountOptions{})
-				Expect(err).NotTo(HaveOccurred())
-				Expect(rootfs).To(HaveSuffix(id + "/rootfs"))
-				_ = s.Remove(img.ID)
+				id := fmt.Sprint("c", i)
+				var rootfs string
+				for {
+					got, err := s.Pull(ctx, img.RepoTags[0], image.PullOptions{})
+					Expect(err).NotTo(HaveOccurred())
+					rootfs, err = s.Mount(ctx, id, got.ID, image.MountOptions{})
+					if err == nil {
+						break
+					}
+					Expect(err).To(MatchError(image.ErrNotFound), "removed by another meanwhile")
+				}
+				Expect(s.Remove(img.ID)).To(MatchError(image.ErrInUse))
+				Expect(names(rootfs)).To(ConsistOf("a", "b"))
 				Expect(s.Unmount(id)).To(Succeed())
-				_, err = s.Pull(ctx, img.RepoTags[0], image.PullOptions{})
-				Expect(err).NotTo(HaveOccurred())
+				if err := s.Remove(img.ID); err != nil {
+					Expect(err).To(MatchError(image.ErrInUse))
+				}
 			})
 		}
 		wg.Wait()
 		Expect(s.Mounted()).To(BeEmpty())
+		Expect(s.List()).To(BeEmpty())
+		Expect(names(root, "layers")).To(BeEmpty())
 		expectClean(root)
 	})
 })
