@@ -172,8 +172,10 @@ var _ = Describe("the kernel's figures", Label("kernel"), func() {
 		s, err = m.Sample(ctx, cg.path, 0)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(s.Gone).To(BeFalse())
-		Expect(s.Get(metrics.CPUUsage)).To(BeZero())
-		_, ok := s.Get(metrics.CPURate)
+		fresh, ok := s.Get(metrics.CPUUsage)
+		Expect(ok).To(BeTrue())
+		Expect(fresh).To(BeZero())
+		_, ok = s.Get(metrics.CPURate)
 		Expect(ok).To(BeFalse())
 		Expect(m.History(cg.path)).To(HaveLen(1))
 	},
