@@ -41,13 +41,21 @@
 //	{"pod": "ns/name", "uid": "", "phase": "Running", "ready": false,
 //	 "summary": "why it is not ready, in one sentence",
 //	 "next": {"action": "", "at": "time", "reason": ""},
+//	 "problems": ["what is wrong with its manifest"],
 //	 "records": [{"time": "", "container": "", "rule": "", "input": "",
-//	              "action": "", "reason": "", "result": "", "error": ""}]}
+//	              "action": "", "reason": "", "result": "", "error": "",
+//	              "count": 1, "last": "", "took": 1000000}]}
 //
-//	{"from": "", "to": "", "protocol": "tcp", "verdict": "dnat",
-//	 "rules": [{"chain": "", "rule": "", "note": ""}],
-//	 "backends": [{"address": "", "port": 80, "odds": 0.5, "pod": "ns/name"}],
+//	{"packet": {"from": "", "to": "", "protocol": "TCP"},
+//	 "verdict": "balance", "service": "ns/name", "portName": "",
+//	 "steps": [{"chain": "", "rule": "", "text": ""}],
+//	 "backends": [{"addr": "10.88.0.2:8080", "odds": 0.5, "target": "ns/name",
+//	               "masquerade": false, "terminating": false}],
 //	 "text": ""}
+//
+// took is in nanoseconds. In a trace, from, to and protocol may stand outside
+// packet, and rules, note, address with port, and pod may be said for steps,
+// text, addr and target.
 //
 // # Who gets in
 //

@@ -137,6 +137,13 @@ func (w *world) config() statusserver.Config {
 	})
 	config.Trace = statusserver.TraceFunc(func(_ context.Context, from netip.Addr, to netip.AddrPort, proto string) (fmt.Stringer, error) {
 		w.change(func(w *world) { w.asked = append(w.asked, fmt.Sprintf("trace %v %v %s", from, to, proto)) })
+		if to.Port() == 8 { // the other shape
+			return doc{
+				"packet": doc{"from": from.String(), "to": to.String(), "protocol": "TCP"}, "verdict": "balance", "service": "default/web", "portName": "http",
+				"steps":    []any{doc{"rule": "cluster-ip", "text": "the address is that of a Service"}},
+				"backends": []any{doc{"addr": "[fd00::3]:8080", "target": "default/web-1", "odds": 1, "masquerade": true, "terminating": true}},
+			}, nil
+		}
 		if to.Port() == 9 {
 			return doc{"verdict": "reject", "to": to.String()}, nil
 		}
@@ -171,7 +178,7 @@ func (w *world) explanation(ns, pod string) doc {
 		doc{"time": at(48), "rule": "image-missing", "container": "main", "action": "pull image", "reason": "image is not present", "result": "ok, 812 ms"},
 		doc{"time": at(870), "rule": "container-missing", "container": "main", "action": "create container", "reason": "never ran", "result": "ok"},
 		doc{"time": at(905), "rule": "created", "container": "main", "action": "start container", "reason": "created and not started", "result": "ok"},
-		doc{"time": at(2905), "rule": "readiness", "container": "main", "input": "GET :8080/ready 200", "action": "none", "reason": "ready after 1 success"},
+		doc{"time": at(2905), "rule": "readiness", "container": "main", "input": "GET :8080/ready 200", "action": "none", "reason": "ready after 1 success", "count": 7, "last": at(9905), "took": 1_500_000},
 	}
 	if strings.HasPrefix(pod, "api") {
 		for i := range 4 {
@@ -184,7 +191,8 @@ func (w *world) explanation(ns, pod string) doc {
 			"next":    doc{"action": "restart container main", "at": time.Now().Add(25 * time.Second).Format(time.RFC3339Nano), "reason": "CrashLoopBackOff"},
 			"records": records}
 	}
-	return doc{"pod": ns + "/" + pod, "phase": "Running", "ready": true, "summary": "Ready since the readiness probe of main succeeded.", "records": records}
+	return doc{"pod": ns + "/" + pod, "phase": "Running", "ready": true, "summary": "Ready since the readiness probe of main succeeded.",
+		"problems": []any{"web.yaml: spec.foo: unknown field"}, "records": records}
 }
 
 type doc map[string]any
@@ -293,6 +301,8 @@ var _ = Describe("The page", func() {
 		b.key("Enter")
 		see("#detail .summary").Should(ContainSubstring("Ready since"))
 		see("#detail .boxes").Should(And(ContainSubstring("sidecar"), ContainSubstring("init"), ContainSubstring("terminated: Completed (exit code 0)")))
+		see("#detail .why .problem").Should(Equal("web.yaml: spec.foo: unknown field"))
+		see("#detail .records li:first-child").Should(And(ContainSubstring("readiness"), ContainSubstring("7 times, last at"), ContainSubstring("1.5 ms")))
 		b.screen(1440, 1000, "dark")
 		b.shot("3-why-dark")
 		b.key("Escape")
@@ -314,6 +324,12 @@ var _ = Describe("The page", func() {
 		see("#trace-answer .problem").Should(ContainSubstring(`"web:80" is not an IP address and port`))
 		b.eval(`document.querySelector("#trace-form [name=to]").value = "10.96.0.10:9"; document.querySelector("#trace-form").requestSubmit()`)
 		see("#trace-answer .verdict").Should(Equal("reject"))
+
+		b.eval(`document.querySelector("#trace-form [name=to]").value = "10.96.0.10:8"; document.querySelector("#trace-form").requestSubmit()`)
+		see("#trace-answer .verdict").Should(Equal("balance"))
+		see("#trace-answer .path").Should(And(ContainSubstring("10.88.0.3"), ContainSubstring("Service default/web, port http")))
+		see("#trace-answer .rules").Should(ContainSubstring("the address is that of a Service"))
+		see("#trace-answer .backends").Should(And(ContainSubstring("[fd00::3]:8080"), ContainSubstring("default/web-1, sees the address of the node, terminating"), ContainSubstring("100 %")))
 
 		By("surviving explanations that lack all or fail")
 		b.eval(`location.hash = "#pod/jobs/migrate"`)

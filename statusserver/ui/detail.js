@@ -132,10 +132,12 @@ export class Detail {
   }
 
   explain(why) {
-    const good = why.ready === true || why.phase === 'Succeeded';
+    const mood = this.row ? tone(this.row) : why.ready === true ? 'good' : 'wait';
+    const problems = Array.isArray(why.problems) ? why.problems : [];
     const next = why.next && (why.next.action || why.next.at || why.next.reason) ? why.next : undefined;
     this.answer.replaceChildren(
-      why.summary ? h('p', {class: 'summary', 'data-tone': good ? 'good' : why.ready === false ? 'bad' : 'wait'}, why.summary) : '',
+      why.summary ? h('p', {class: 'summary', 'data-tone': mood}, why.summary) : '',
+      ...problems.map((text) => h('p', {class: 'problem'}, String(text))),
       next ? h('p', {class: 'next'}, h('strong', null, 'Next: '), next.action || 'wait',
         next.at && Date.parse(next.at) > 0 ? h('span', {'data-until': next.at}) : null, next.reason ? h('span', {class: 'soft'}, ' – ' + next.reason) : null) : '');
     const records = Array.isArray(why.records) ? why.records : [];
@@ -154,13 +156,20 @@ export class Detail {
   }
 }
 
+// took says a duration that Go wrote: a number of nanoseconds.
+function took(ns) {
+  if (typeof ns !== 'number' || !(ns > 0)) return '';
+  return ns < 1e9 ? (ns / 1e6).toFixed(ns < 1e7 ? 1 : 0) + ' ms' : (ns / 1e9).toFixed(1) + ' s';
+}
+
 function record(r) {
   const acts = r.action && !/^none$/i.test(r.action);
   return h('li', {class: r.error ? 'bad' : null},
     h('time', {datetime: r.time || null}, clock(r.time)),
     h('div', null,
       h('p', null, h('strong', null, acts ? r.action : r.rule || 'noted'), r.container ? h('span', {class: 'kind'}, r.container) : null,
-        r.result ? h('span', {class: 'result'}, r.result) : null),
+        r.result || r.took ? h('span', {class: 'result'}, [r.result, took(r.took)].filter(Boolean).join(' in ')) : null,
+        r.count > 1 ? h('span', {class: 'result'}, `${r.count} times` + (r.last ? ', last at ' + clock(r.last) : '')) : null),
       r.reason ? h('p', null, r.reason) : null,
       r.error ? h('p', {class: 'error'}, r.error) : null,
       r.rule || r.input ? h('p', {class: 'soft'}, [r.rule && acts ? 'rule ' + r.rule : '', r.input ? 'saw ' + r.input : ''].filter(Boolean).join(' · ')) : null));

@@ -17,30 +17,37 @@ export function setUpTrace(form, answer) {
   });
 }
 
+// The names of two shapes are understood: rules or steps, address and port or
+// addr, pod or target.
 function show(t) {
-  const rules = Array.isArray(t.rules) ? t.rules : [];
+  const packet = t.packet || t;
+  const rules = [t.rules, t.steps].find(Array.isArray) || [];
   const backends = Array.isArray(t.backends) ? t.backends : [];
+  const bad = /drop|reject|refuse|no endpoint/i.test(t.verdict || '');
   const parts = [];
   parts.push(h('p', {class: 'path'},
-    h('code', null, t.from || 'this node'), h('span', {'aria-label': 'to'}, ' → '), h('code', null, t.to || '?'),
-    t.protocol ? h('span', {class: 'kind'}, t.protocol) : null,
-    t.verdict ? h('strong', {class: 'verdict', 'data-tone': /drop|reject|refuse|no endpoint/i.test(t.verdict) ? 'bad' : 'good'}, t.verdict) : null));
+    h('code', null, packet.from || 'this node'), h('span', {'aria-label': 'to'}, ' → '), h('code', null, packet.to || '?'),
+    packet.protocol ? h('span', {class: 'kind'}, packet.protocol) : null,
+    t.verdict ? h('strong', {class: 'verdict', 'data-tone': bad ? 'bad' : t.verdict === 'pass' ? 'done' : 'good'}, t.verdict) : null,
+    t.service ? h('span', {class: 'soft'}, ' Service ' + t.service + (t.portName ? ', port ' + t.portName : '')) : null));
   if (rules.length) {
     parts.push(h('h3', null, 'Rules, in order'), h('ol', {class: 'rules'}, rules.map((r) => h('li', null,
       r.chain ? h('span', {class: 'kind'}, r.chain) : null, r.rule ? h('code', null, r.rule) : null,
-      r.note ? h('p', {class: 'soft'}, r.note) : null))));
+      r.note || r.text ? h('p', {class: 'soft'}, r.note || r.text) : null))));
   }
   if (backends.length) {
     parts.push(h('h3', null, 'Back-ends'), h('ul', {class: 'backends'}, backends.map((b) => h('li', null,
-      h('code', null, address(b)), h('span', {class: 'soft'}, b.pod || ''), meter(b.odds)))));
+      h('code', null, address(b)),
+      h('span', {class: 'soft'}, [b.pod || b.target, b.masquerade ? 'sees the address of the node' : '', b.terminating ? 'terminating' : ''].filter(Boolean).join(', ')),
+      meter(b.odds)))));
   }
   if (t.text) parts.push(h('details', null, h('summary', null, 'As text'), h('pre', {tabindex: 0}, t.text)));
   return parts;
 }
 
 function address(b) {
-  const host = b.address || '?';
-  return (host.includes(':') && !host.startsWith('[') ? `[${host}]` : host) + (b.port ? ':' + b.port : '');
+  const host = b.addr || b.address || '?';
+  return (host.includes(':') && !b.addr && !host.startsWith('[') ? `[${host}]` : host) + (b.port ? ':' + b.port : '');
 }
 
 function meter(odds) {
