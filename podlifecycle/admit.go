@@ -1,0 +1,338 @@
+package podlifecycle
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodekit/nodekit/podlifecycle/manifest"
+	"github.com/nodekit/nodekit/podlifecycle/source"
+	"github.com/nodekit/nodekit/runtimeiface"
+)
+
+// ReasonInvalid is the status reason of a manifest that is no valid pod.
+const ReasonInvalid = "InvalidManifest"
+
+// reconcile compares the newest set with the workers: it ends, changes and
+// starts them, and decides who is admitted.
+func (m *Manager) reconcile(ctx context.Context) {
+	set := m.set.Load()
+	m.mu.Lock()
+	draining := m.draining
+	m.mu.Unlock()
+	if set == nil && !draining {
+		return
+	}
+	if !m.first && !m.recover(ctx) {
+		return
+	}
+	desired := map[types.UID]*corev1.Pod{}
+	names := map[string]types.UID{}
+	if set != nil && !draining {
+		for _, pod := range set.Pods {
+			desired[pod.UID], names[pod.Namespace+"/"+pod.Name] = pod, pod.UID
+		}
+	}
+	now := m.config.Clock.Now()
+	for _, w := range m.list() {
+		m.match(w, desired[w.uid], names, set, draining, now)
+	}
+	if set != nil && !draining {
+		m.startNew(set.Pods)
+		m.showProblems(set, names)
+	}
+	m.first = true
+	m.admit()
+	m.launch(ctx)
+}
+
+// match brings one worker in line with the set.
+func (m *Manager) match(w *worker, want *corev1.Pod, names map[string]types.UID, set *source.Set, draining bool, now time.Time) {
+	w.mu.Lock()
+	have, leaving := w.pod, w.ending != nil && w.ending.Forget
+	w.mu.Unlock()
+	switch {
+	case draining:
+		if !leaving {
+			w.end(Ending{Reason: EndingStopped, Message: "the agent stops all pods", Since: now, Grace: GracePeriod(have), Forget: true})
+		}
+	case want != nil && want.DeletionTimestamp != nil:
+		grace := GracePeriod(want)
+		if s := want.DeletionGracePeriodSeconds; s != nil {
+			grace = time.Duration(*s) * time.Second
+		}
+		w.end(Ending{Reason: EndingDeleted, Message: "the pod was deleted", Since: now, Grace: grace, Forget: true})
+	case leaving:
+	case want != nil:
+		w.change(want, set)
+	case slices.Contains(set.Broken, have.Annotations[source.AnnotationFile]):
+		// Its file cannot be read now; a slip of the pen stops nothing.
+	default:
+		e := Ending{Reason: EndingDeleted, Message: "no source wants the pod any more", Since: now, Grace: GracePeriod(have), Forget: true}
+		if uid, ok := names[have.Namespace+"/"+have.Name]; ok {
+			e.Reason, e.Message = EndingReplaced, "pod "+string(uid)+" takes its place"
+		} else if !m.first {
+			e.Reason, e.Message = EndingOrphaned, "it ran when the agent started and no source wants it"
+		}
+		w.end(e)
+	}
+}
+
+// change gives a worker a new version of its pod, and tells it of new objects.
+func (w *worker) change(pod *corev1.Pod, set *source.Set) {
+	objects := objectsKey(pod, set)
+	w.mu.Lock()
+	edited := w.pod != pod && !equality.Semantic.DeepEqual(w.pod, pod)
+	refreshed := w.objects != objects
+	if edited {
+		w.pod = pod
+		w.stale = true
+	}
+	if refreshed {
+		w.objects, w.stale, w.fresh = objects, true, true
+	}
+	w.mu.Unlock()
+	if edited {
+		w.keepSpec(pod)
+	}
+	if edited || refreshed {
+		w.wake()
+	}
+}
+
+func (w *worker) keepSpec(pod *corev1.Pod) {
+	if err := putJSON(w.m.journal, keySpec+string(w.uid), pod); err != nil {
+		w.log.Error(err, "journal write failed")
+	}
+	w.m.unsynced.Store(true)
+}
+
+// startNew makes workers for pods that have none. A pod whose UID still ends
+// waits until that is over: reconcile comes again then.
+func (m *Manager) startNew(pods []*corev1.Pod) {
+	for _, pod := range pods {
+		m.mu.Lock()
+		_, there := m.workers[pod.UID]
+		m.mu.Unlock()
+		if there || pod.DeletionTimestamp != nil {
+			continue
+		}
+		w := m.newWorker(pod, m.recovered[pod.UID].state)
+		w.objects = objectsKey(pod, m.set.Load())
+		w.keepSpec(pod)
+		m.enlist(w)
+	}
+}
+
+// admit decides for each pod whether it may run: first those that have been
+// let in before, then the others in the order of the set.
+func (m *Manager) admit() {
+	workers := m.list()
+	rank := map[types.UID]int{}
+	if set := m.set.Load(); set != nil {
+		for i, pod := range set.Pods {
+			rank[pod.UID] = i
+		}
+	}
+	slices.SortStableFunc(workers, func(a, b *worker) int {
+		if a.admitted != b.admitted {
+			if a.admitted {
+				return -1
+			}
+			return 1
+		}
+		return rank[a.uid] - rank[b.uid]
+	})
+	ports := map[string]*worker{}
+	names := map[string]*worker{}
+	for _, w := range workers {
+		w.mu.Lock()
+		pod, leaving, over := w.pod, w.ending != nil && w.ending.Forget, terminal(w.status.Phase)
+		w.mu.Unlock()
+		blocked, rejected := "", (*Rejection)(nil)
+		if w.admitted || leaving {
+			// Neither is judged again; their names and ports stay theirs.
+		} else if other := names[pod.Namespace+"/"+pod.Name]; other != nil {
+			blocked = fmt.Sprintf("waiting until the pod of the same name with UID %s is gone", other.uid)
+		} else if port, other := clash(pod, ports); other != nil {
+			rejected = &Rejection{Reason: "NodePorts", Pending: true, Message: fmt.Sprintf(
+				"host port %s%s is taken by pod %s/%s", port, inFile(pod), other.pod.Namespace, other.pod.Name)}
+		} else {
+			w.admitted = true
+		}
+		if names[pod.Namespace+"/"+pod.Name] == nil {
+			names[pod.Namespace+"/"+pod.Name] = w
+		}
+		if w.admitted && !over {
+			for _, key := range portKeys(pod) {
+				ports[key] = w
+			}
+		}
+		w.mu.Lock()
+		changed := w.blocked != blocked || !equality.Semantic.DeepEqual(w.rejected, rejected)
+		w.blocked, w.rejected = blocked, rejected
+		w.mu.Unlock()
+		if changed {
+			w.wake()
+			if rejected != nil {
+				w.log.Info("pod is not admitted", "reason", rejected.Reason, "message", rejected.Message)
+			}
+		}
+	}
+}
+
+// clash finds another pod that has one of the host ports. An address and
+// "every address" exclude each other.
+func clash(pod *corev1.Pod, ports map[string]*worker) (string, *worker) {
+	for _, p := range hostPorts(pod) {
+		own := fmt.Sprintf("%d/%s", p.HostPort, p.Protocol)
+		for key, other := range ports {
+			host, port, _ := strings.Cut(key, " ")
+			if port == own && (host == "" || hostIP(p) == "" || host == hostIP(p)) {
+				return own, other
+			}
+		}
+	}
+	return "", nil
+}
+
+func portKeys(pod *corev1.Pod) []string {
+	var keys []string
+	for _, p := range hostPorts(pod) {
+		keys = append(keys, fmt.Sprintf("%s %d/%s", hostIP(p), p.HostPort, p.Protocol))
+	}
+	return keys
+}
+
+func hostIP(p corev1.ContainerPort) string {
+	if p.HostIP == "0.0.0.0" || p.HostIP == "::" {
+		return ""
+	}
+	return p.HostIP
+}
+
+// hostPorts are the ports of the node that a pod's containers ask for; on the
+// host's network those are all its ports.
+func hostPorts(pod *corev1.Pod) []corev1.ContainerPort {
+	var list []corev1.ContainerPort
+	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			for _, p := range containers[i].Ports {
+				if pod.Spec.HostNetwork && p.HostPort == 0 {
+					p.HostPort = p.ContainerPort
+				}
+				if p.HostPort == 0 {
+					continue
+				}
+				if p.Protocol == "" {
+					p.Protocol = corev1.ProtocolTCP
+				}
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}
+
+// recover makes workers for what an earlier agent left: from the journal, and
+// from the runtime for what the journal does not know.
+func (m *Manager) recover(ctx context.Context) bool {
+	sandboxes, containers, err := m.listAll(ctx)
+	if err != nil {
+		m.config.Logger.Error(err, "look at the runtime")
+		if m.sleep(ctx, retryRuntime) {
+			m.kick()
+		}
+		return false
+	}
+	for _, known := range m.recovered {
+		w := m.newWorker(known.pod, known.state)
+		w.admitted = known.state.Status.StartTime != nil && known.state.Status.Reason != "NodePorts"
+		m.enlist(w)
+	}
+	for _, s := range sandboxes {
+		m.mu.Lock()
+		w := m.workers[types.UID(s.UID)]
+		m.mu.Unlock()
+		if w != nil {
+			w.admitted = true
+			continue
+		}
+		set := m.set.Load()
+		if set != nil && slices.ContainsFunc(set.Pods, func(p *corev1.Pod) bool { return string(p.UID) == s.UID }) {
+			continue // the set knows more of it than its sandbox; startNew adopts it
+		}
+		m.adopt(s, containers)
+	}
+	return true
+}
+
+// adopt makes a worker for a sandbox of which nothing else is known.
+func (m *Manager) adopt(s runtimeiface.Sandbox, containers []runtimeiface.Container) {
+	pod := &corev1.Pod{}
+	pod.Name, pod.Namespace, pod.UID = s.Name, s.Namespace, types.UID(s.UID)
+	pod.Labels, pod.Annotations = s.Labels, s.Annotations
+	if seconds, err := strconv.ParseInt(s.Annotations[AnnotationGrace], 10, 64); err == nil {
+		pod.Spec.TerminationGracePeriodSeconds = &seconds
+	}
+	for _, c := range containers {
+		if c.Labels[LabelPodUID] == s.UID && containerOf(pod, c.Name) == nil {
+			pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: c.Name, Image: c.Annotations[AnnotationImage]})
+		}
+	}
+	w := m.newWorker(pod, podState{})
+	w.admitted = true
+	w.keepSpec(pod)
+	m.enlist(w)
+}
+
+// showProblems makes a pod to look at of each manifest that is none.
+func (m *Manager) showProblems(set *source.Set, names map[string]types.UID) {
+	phantoms := map[string]*corev1.Pod{}
+	for _, p := range set.Problems {
+		if p.Kind != "Pod" || p.Name == "" {
+			continue
+		}
+		key := p.Namespace + "/" + p.Name
+		if _, there := names[key]; there {
+			continue
+		}
+		if old := phantoms[key]; old != nil {
+			old.Status.Message += "; " + p.Error()
+			continue
+		}
+		phantoms[key] = phantom(p, m.config.Clock.Now())
+	}
+	m.mu.Lock()
+	before := m.phantoms
+	for key, pod := range phantoms {
+		if old := before[key]; old != nil && old.Status.Message == pod.Status.Message {
+			phantoms[key] = old
+		}
+	}
+	m.phantoms = phantoms
+	m.mu.Unlock()
+	for key, pod := range phantoms {
+		if before[key] != pod {
+			m.config.Logger.Info("manifest is not a valid pod", "pod", key, "message", pod.Status.Message)
+		}
+	}
+}
+
+func phantom(p manifest.Problem, now time.Time) *corev1.Pod {
+	pod := &corev1.Pod{}
+	pod.Name, pod.Namespace = p.Name, p.Namespace
+	pod.Annotations = map[string]string{source.AnnotationFile: p.File}
+	pod.Status = corev1.PodStatus{Phase: corev1.PodPending, Reason: ReasonInvalid, Message: p.Error(),
+		Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: ReasonInvalid,
+			Message: p.Error(), LastTransitionTime: metav1.Time{Time: now}}}}
+	return pod
+}

@@ -1,0 +1,161 @@
+package podlifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"github.com/nodekit/nodekit/podlifecycle/hostfiles"
+	"github.com/nodekit/nodekit/podlifecycle/probe"
+	"github.com/nodekit/nodekit/podlifecycle/qos"
+	"github.com/nodekit/nodekit/podlifecycle/security"
+	"github.com/nodekit/nodekit/podlifecycle/volume"
+	"github.com/nodekit/nodekit/runtimeiface"
+)
+
+// Runtime is what a Manager asks of a container runtime; every
+// runtimeiface.Runtime is one.
+type Runtime interface {
+	runtimeiface.Sandboxes
+	runtimeiface.Containers
+	runtimeiface.Images
+	runtimeiface.Streams
+	runtimeiface.Events
+	Version(ctx context.Context) (runtimeiface.Version, error)
+}
+
+// Cgroups makes and removes the cgroups of pods; *cgroup.Manager is one.
+type Cgroups interface {
+	Ensure(ctx context.Context, path string, resources *specs.LinuxResources) error
+	Remove(ctx context.Context, path string) error
+}
+
+// Volumes makes and removes the volumes of pods; *volume.Manager is one.
+type Volumes interface {
+	PodDir(uid types.UID) string
+	Setup(ctx context.Context, pod *corev1.Pod, objects volume.Objects) error
+	Update(ctx context.Context, pod *corev1.Pod, objects volume.Objects) (changed []string, err error)
+	Mounts(ctx context.Context, pod *corev1.Pod, container *corev1.Container, environ []string) ([]specs.Mount, error)
+	Teardown(ctx context.Context, uid types.UID) error
+}
+
+// Config of a Manager.
+type Config struct {
+	// Runtime that the pods run on; required.
+	Runtime Runtime
+	// Root is the agent's own directory, absolute; required. The journal, the
+	// volumes and the hosts files of pods lie in it.
+	Root string
+	// LogRoot is the directory of the pods' logs, absolute; "" means Root/logs.
+	// A container's log is LogRoot/NAMESPACE_NAME_UID/CONTAINER/RESTART.log.
+	LogRoot string
+	// NodeName marks what this agent made in the runtime, and stands in
+	// spec.nodeName; "" means "nodekit".
+	NodeName string
+	// NodeIPs are the node's addresses, the primary first; nil leaves hostIP empty.
+	NodeIPs []netip.Addr
+	// Hosts is what of the node enters /etc/hosts and /etc/resolv.conf; Name
+	// is NodeName if "".
+	Hosts hostfiles.Node
+	// QoS is what of the node decides cgroup values.
+	QoS qos.Node
+	// Security is the node's part in security contexts.
+	Security security.Config
+	// Allocatable stands for limits that a container does not set, in the
+	// downward API; nil is unknown.
+	Allocatable corev1.ResourceList
+	// Cgroups makes a cgroup for each pod; nil leaves that to the runtime.
+	Cgroups Cgroups
+	// Volumes; nil means volume.New on Root.
+	Volumes Volumes
+	// Prober makes probe attempts; nil means probe.NewProber on Runtime.
+	Prober probe.Attempter
+	// Auth gives the credential for an image, or nil for none; may be nil.
+	Auth func(pod *corev1.Pod, image string) *runtimeiface.Auth
+	// MaxParallelPulls bounds the image pulls at one time; 0 means 4.
+	MaxParallelPulls int
+	// Relist is how often everything is looked at again, should an event be
+	// lost; 0 means 10 s.
+	Relist time.Duration
+	// Records is how many decisions are kept of each pod; 0 means 100.
+	Records int
+	// OnStatus, if not nil, is called after each change of a pod's status with a
+	// copy, for one pod in order, and a last time after it is gone from Pods.
+	// It is called without locks and should be quick: the pod waits for it.
+	OnStatus func(pod *corev1.Pod)
+	// Clock; nil means the real one.
+	Clock clock.WithTicker
+	// Seed of the random first delays of probes after a restart.
+	Seed uint64
+	// Logger; the zero value discards.
+	Logger logr.Logger
+}
+
+// complete checks the config and fills in what is left open.
+func (c Config) complete() (Config, error) {
+	var errs []error
+	if c.Runtime == nil {
+		errs = append(errs, errors.New("Runtime is required"))
+	}
+	if !filepath.IsAbs(c.Root) {
+		errs = append(errs, fmt.Errorf("Root must be an absolute path: %q", c.Root))
+	}
+	if c.LogRoot == "" {
+		c.LogRoot = filepath.Join(c.Root, "logs")
+	} else if !filepath.IsAbs(c.LogRoot) {
+		errs = append(errs, fmt.Errorf("LogRoot must be an absolute path: %q", c.LogRoot))
+	}
+	for _, n := range []struct {
+		name  string
+		value int
+	}{{"MaxParallelPulls", c.MaxParallelPulls}, {"Records", c.Records}, {"Relist", int(c.Relist)}} {
+		if n.value < 0 {
+			errs = append(errs, fmt.Errorf("%s must not be negative: %d", n.name, n.value))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("podlifecycle config: %w", err)
+	}
+	if c.NodeName == "" {
+		c.NodeName = "nodekit"
+	}
+	if c.Hosts.Name == "" {
+		c.Hosts.Name = c.NodeName
+	}
+	if c.MaxParallelPulls == 0 {
+		c.MaxParallelPulls = 4
+	}
+	if c.Relist == 0 {
+		c.Relist = 10 * time.Second
+	}
+	if c.Records == 0 {
+		c.Records = 100
+	}
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	if c.Volumes == nil {
+		v, err := volume.New(volume.Config{Root: c.Root, Allocatable: c.Allocatable, Logger: c.Logger})
+		if err != nil {
+			return c, fmt.Errorf("podlifecycle config: %w", err)
+		}
+		c.Volumes = v
+	}
+	if c.Prober == nil {
+		p, err := probe.NewProber(probe.ProberConfig{Exec: c.Runtime})
+		if err != nil {
+			return c, fmt.Errorf("podlifecycle config: %w", err)
+		}
+		c.Prober = p
+	}
+	return c, nil
+}

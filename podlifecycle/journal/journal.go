@@ -1,0 +1,306 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// ErrClosed: the journal was closed.
+var ErrClosed = errors.New("journal closed")
+
+// ErrTooLarge: a key over 65,535 bytes or a value over 16 MiB.
+var ErrTooLarge = errors.New("too large")
+
+// Config of a Journal.
+type Config struct {
+	// Path of the file; required. Its directory is made if missing.
+	Path string
+	// Slack is how many superseded bytes may lie in the file before it is
+	// rewritten; 0 means 1 MiB. It is also rewritten only when less than half of
+	// it counts.
+	Slack int64
+	// KeepDamaged is how many copies of damaged files stay; 0 means 3.
+	KeepDamaged int
+}
+
+// Found is what Open found.
+type Found struct {
+	// Records read, and keys that are set.
+	Records, Keys int
+	// Torn bytes at the end, as a crash leaves them; nothing is wrong with that.
+	Torn int
+	// Lost bytes of damage.
+	Lost int
+	// Quarantined is where the damaged file lies, or "".
+	Quarantined string
+	// Err is why the file could not be read, if that was the damage.
+	Err error
+}
+
+// Journal is a map on disk. Its methods may be used concurrently.
+type Journal struct {
+	config Config
+
+	syncing sync.Mutex // held over fsync, before mu
+
+	mu     sync.Mutex
+	file   *os.File
+	values map[string][]byte
+	live   int64 // bytes that count
+	size   int64 // bytes in the file
+	synced int64
+	broken bool // the file's end is not known; rewrite it first
+}
+
+// Open reads the file, or makes it. Damage is no error: see Found.
+func Open(config Config) (*Journal, Found, error) {
+	if config.Path == "" {
+		return nil, Found{}, errors.New("journal: Path is required")
+	}
+	if config.Slack <= 0 {
+		config.Slack = 1 << 20
+	}
+	if config.KeepDamaged <= 0 {
+		config.KeepDamaged = 3
+	}
+	j := &Journal{config: config, values: map[string][]byte{}}
+	if err := os.MkdirAll(filepath.Dir(config.Path), 0o700); err != nil {
+		return nil, Found{}, fmt.Errorf("make directory of journal: %w", err)
+	}
+	found, err := j.load()
+	if err != nil {
+		return nil, found, err
+	}
+	return j, found, nil
+}
+
+func (j *Journal) load() (Found, error) {
+	var found Found
+	data, err := os.ReadFile(j.config.Path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		found.Err = err
+	}
+	found.Lost, found.Torn = scan(data, func(r record) {
+		found.Records++
+		j.apply(r)
+	})
+	found.Keys = len(j.values)
+	if found.Lost > 0 || found.Err != nil {
+		if found.Quarantined, err = j.quarantine(); err != nil {
+			return found, err
+		}
+	}
+	if err == nil && found.Lost == 0 && found.Torn == 0 && len(data) > 0 {
+		file, err := os.OpenFile(j.config.Path, os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			return found, fmt.Errorf("open journal: %w", err)
+		}
+		j.file, j.size, j.synced = file, int64(len(data)), 0
+		return found, nil
+	}
+	return found, j.rewrite()
+}
+
+func (j *Journal) apply(r record) {
+	if old, ok := j.values[r.key]; ok {
+		j.live -= recordSize(r.key, old)
+		delete(j.values, r.key)
+	}
+	if r.op == opPut {
+		j.values[r.key] = r.value
+		j.live += recordSize(r.key, r.value)
+	}
+}
+
+// quarantine moves the damaged file aside under the first free number, and
+// removes the oldest of too many.
+func (j *Journal) quarantine() (string, error) {
+	copies, err := filepath.Glob(globQuote(j.config.Path) + ".damaged-*")
+	if err != nil {
+		return "", fmt.Errorf("find damaged journals: %w", err)
+	}
+	slices.Sort(copies)
+	number := 1
+	if len(copies) > 0 {
+		last := copies[len(copies)-1]
+		if _, err := fmt.Sscanf(last[strings.LastIndexByte(last, '-')+1:], "%06d", &number); err == nil {
+			number++
+		}
+	}
+	for len(copies) >= j.config.KeepDamaged {
+		if err := os.RemoveAll(copies[0]); err != nil {
+			return "", fmt.Errorf("remove old damaged journal: %w", err)
+		}
+		copies = copies[1:]
+	}
+	name := fmt.Sprintf("%s.damaged-%06d", j.config.Path, number)
+	if err := os.Rename(j.config.Path, name); err != nil {
+		return "", fmt.Errorf("set damaged journal aside: %w", err)
+	}
+	return name, nil
+}
+
+func globQuote(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
+// Get gives a copy of the value of key.
+func (j *Journal) Get(key string) ([]byte, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	value, ok := j.values[key]
+	return bytes.Clone(value), ok
+}
+
+// Keys gives the keys with a prefix, sorted.
+func (j *Journal) Keys(prefix string) []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var keys []string
+	for key := range j.values {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Put sets key to a copy of value. The same value again writes nothing.
+func (j *Journal) Put(key string, value []byte) error {
+	if len(key) > 1<<16-1 || 3+len(key)+len(value) > maxSize {
+		return fmt.Errorf("put %.64q: %w", key, ErrTooLarge)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if old, ok := j.values[key]; ok && bytes.Equal(old, value) && !j.broken {
+		return nil
+	}
+	return j.append(record{opPut, key, bytes.Clone(value)})
+}
+
+// Delete forgets key.
+func (j *Journal) Delete(key string) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if _, ok := j.values[key]; !ok {
+		return nil
+	}
+	return j.append(record{op: opDelete, key: key})
+}
+
+// append changes the map whatever happens to the file: a full disk must not
+// make the agent forget what it knows.
+func (j *Journal) append(r record) error {
+	if j.file == nil && !j.broken {
+		return ErrClosed
+	}
+	j.apply(r)
+	if j.broken || j.size > j.config.Slack && j.size-j.live > j.config.Slack && j.live < j.size/2 {
+		return j.rewrite()
+	}
+	n, err := j.file.Write(appendRecord(nil, r))
+	if err != nil {
+		j.broken = true
+		return fmt.Errorf("append to journal: %w", err)
+	}
+	j.size += int64(n)
+	return nil
+}
+
+// Sync makes everything put before durable. Concurrent calls share one fsync.
+func (j *Journal) Sync() error {
+	j.mu.Lock()
+	target := j.size
+	j.mu.Unlock()
+	j.syncing.Lock()
+	defer j.syncing.Unlock()
+	j.mu.Lock()
+	if j.broken {
+		defer j.mu.Unlock()
+		return j.rewrite()
+	}
+	file, size := j.file, j.size
+	if file == nil {
+		j.mu.Unlock()
+		return ErrClosed
+	}
+	if j.synced >= target && j.synced <= size {
+		j.mu.Unlock()
+		return nil
+	}
+	j.mu.Unlock()
+	err := file.Sync()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file != file {
+		return nil // rewritten meanwhile, which syncs
+	}
+	if err != nil {
+		// What the kernel dropped cannot be known: write all of it again.
+		j.broken = true
+		return fmt.Errorf("sync journal: %w", err)
+	}
+	j.synced = size
+	return nil
+}
+
+// rewrite puts what counts into a new file in place of the old one.
+func (j *Journal) rewrite() error {
+	fail := func(err error) error {
+		j.broken = true
+		return fmt.Errorf("rewrite journal: %w", err)
+	}
+	keys := make([]string, 0, len(j.values))
+	for key := range j.values {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	var data []byte
+	for _, key := range keys {
+		data = appendRecord(data, record{opPut, key, j.values[key]})
+	}
+	temp := j.config.Path + ".new"
+	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return fail(err)
+	}
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err == nil {
+		err = os.Rename(temp, j.config.Path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(j.config.Path))
+	}
+	if err != nil {
+		return fail(errors.Join(err, file.Close()))
+	}
+	if j.file != nil {
+		_ = j.file.Close() // it is not the journal any more
+	}
+	j.file, j.size, j.synced, j.live, j.broken = file, int64(len(data)), int64(len(data)), int64(len(data)), false
+	return nil
+}
+
+// Close syncs and closes. The Journal cannot be used after it.
+func (j *Journal) Close() error {
+	err := j.Sync()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file == nil {
+		return err
+	}
+	err = errors.Join(err, j.file.Close())
+	j.file, j.broken = nil, false
+	return err
+}

@@ -1,0 +1,366 @@
+package podlifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodekit/nodekit/podlifecycle/journal"
+	"github.com/nodekit/nodekit/podlifecycle/probe"
+	"github.com/nodekit/nodekit/podlifecycle/source"
+	"github.com/nodekit/nodekit/runtimeiface"
+)
+
+// retryRuntime is how long to wait for a runtime that does not answer.
+const retryRuntime = time.Second
+
+// Manager runs the pods of a set on a runtime. Its methods may be used
+// concurrently.
+type Manager struct {
+	config  Config
+	probes  *probe.Manager
+	http    *http.Client
+	pulls   chan struct{}
+	kicked  chan struct{} // reconcile
+	started atomic.Bool
+	stopped chan struct{} // closed when Run returns
+
+	journal  *journal.Journal // of Run
+	unsynced atomic.Bool
+	version  atomic.Pointer[runtimeiface.Version]
+	set      atomic.Pointer[source.Set]
+
+	mu       sync.Mutex
+	workers  map[types.UID]*worker
+	phantoms map[string]*corev1.Pod // by namespace/name: manifests that are no pods
+	draining bool
+
+	// Of Run's goroutine alone.
+	recovered map[types.UID]remembered
+	first     bool // the first set has been taken
+	group     sync.WaitGroup
+	ended     chan *worker
+}
+
+// New checks config. It does no I/O and starts nothing.
+func New(config Config) (*Manager, error) {
+	config, err := config.complete()
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		config: config, pulls: make(chan struct{}, config.MaxParallelPulls), kicked: make(chan struct{}, 1),
+		stopped: make(chan struct{}), workers: map[types.UID]*worker{}, phantoms: map[string]*corev1.Pod{},
+		recovered: map[types.UID]remembered{}, ended: make(chan *worker),
+		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil}},
+	}
+	m.probes, err = probe.New(probe.Config{
+		Prober: config.Prober, Clock: config.Clock, Seed: config.Seed, Logger: config.Logger,
+		Changed: func(c probe.Change) { m.hint(c.PodUID) },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("podlifecycle config: %w", err)
+	}
+	return m, nil
+}
+
+// Set gives the whole of what shall run, in place of the set before. Pods that
+// are not in it end gracefully. It does not block; before the first call
+// nothing is begun and nothing ends. Objects in it are shared: do not change them.
+func (m *Manager) Set(set source.Set) {
+	m.set.Store(&set)
+	m.kick()
+}
+
+func (m *Manager) kick() {
+	select {
+	case m.kicked <- struct{}{}:
+	default:
+	}
+}
+
+// objects are what pods refer to, of the newest set.
+func (m *Manager) objects() source.Set {
+	if set := m.set.Load(); set != nil {
+		return *set
+	}
+	return source.Set{}
+}
+
+func (m *Manager) scheme() string {
+	if v := m.version.Load(); v != nil {
+		return v.Scheme
+	}
+	return ""
+}
+
+// hint wakes a pod's worker. Events say no more than that something changed.
+func (m *Manager) hint(uid types.UID) {
+	m.mu.Lock()
+	w := m.workers[uid]
+	m.mu.Unlock()
+	if w != nil {
+		w.wake()
+	}
+}
+
+// Run keeps the pods running until ctx ends, and gives nil then. Pods run on:
+// the next Run, of this program or another, finds them. Use StopAll to end them.
+// It fails if the journal cannot be opened.
+func (m *Manager) Run(ctx context.Context) error {
+	if m.started.Swap(true) {
+		return ErrStarted
+	}
+	defer close(m.stopped)
+	if err := m.openJournal(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var helpers sync.WaitGroup
+	helpers.Go(func() { m.watch(ctx) })
+	helpers.Go(func() {
+		if err := m.probes.Run(ctx); err != nil {
+			m.config.Logger.Error(err, "probes ended")
+		}
+	})
+	m.loop(ctx)
+	cancel()
+	for done := false; !done; {
+		waited := make(chan struct{})
+		go func() { m.group.Wait(); close(waited) }()
+		select {
+		case <-m.ended:
+		case <-waited:
+			done = true
+		}
+	}
+	helpers.Wait()
+	m.http.CloseIdleConnections()
+	if err := m.journal.Close(); err != nil {
+		return fmt.Errorf("close journal: %w", err)
+	}
+	return nil
+}
+
+func (m *Manager) openJournal() error {
+	j, found, err := journal.Open(journal.Config{Path: filepath.Join(m.config.Root, "journal")})
+	if err != nil {
+		return fmt.Errorf("open journal: %w", err)
+	}
+	if found.Quarantined != "" {
+		m.config.Logger.Info("journal was damaged and is rebuilt", "lost", found.Lost, "copy", found.Quarantined)
+	}
+	m.journal = j
+	pods, errs := recall(j)
+	for _, err := range errs {
+		m.config.Logger.Error(err, "journal entry dropped")
+	}
+	m.recovered = pods
+	return nil
+}
+
+// loop waits for the runtime and the first set, and then reconciles whenever
+// something asks for it.
+func (m *Manager) loop(ctx context.Context) {
+	if !m.greet(ctx) {
+		return
+	}
+	ticker := m.config.Clock.NewTicker(m.config.Relist)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.kicked:
+			m.reconcile(ctx)
+		case w := <-m.ended:
+			m.remove(w)
+			m.reconcile(ctx)
+		case <-ticker.C():
+			m.relist(ctx)
+		}
+		if m.unsynced.Swap(false) {
+			// A kill of the agent loses nothing that was written; this is for the
+			// loss of power. What must not be lost was synced before.
+			if err := m.journal.Sync(); err != nil {
+				m.config.Logger.Error(err, "journal sync failed")
+			}
+		}
+	}
+}
+
+// greet asks the runtime who it is, until it answers.
+func (m *Manager) greet(ctx context.Context) bool {
+	for {
+		v, err := m.config.Runtime.Version(ctx)
+		if err == nil {
+			m.version.Store(&v)
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		m.config.Logger.Error(err, "runtime does not answer")
+		if !m.sleep(ctx, retryRuntime) {
+			return false
+		}
+	}
+}
+
+func (m *Manager) sleep(ctx context.Context, d time.Duration) bool {
+	timer := m.config.Clock.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C():
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// watch follows the runtime's events. When they break off, everybody looks.
+func (m *Manager) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		events, err := m.config.Runtime.Subscribe(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				m.config.Logger.V(1).Info("no events from the runtime", "error", err.Error())
+			}
+			m.sleep(ctx, retryRuntime)
+			continue
+		}
+		m.wakeAll()
+		for e := range events {
+			m.hint(types.UID(e.PodUID))
+		}
+	}
+}
+
+func (m *Manager) wakeAll() {
+	for _, w := range m.list() {
+		w.wake()
+	}
+}
+
+// enlist makes a worker known. It is launched once it has been matched with the
+// set and judged, so that it never acts on less.
+func (m *Manager) enlist(w *worker) {
+	m.mu.Lock()
+	m.workers[w.uid] = w
+	m.mu.Unlock()
+}
+
+func (m *Manager) launch(ctx context.Context) {
+	for _, w := range m.list() {
+		if w.launched {
+			continue
+		}
+		w.launched = true
+		m.group.Go(func() {
+			if w.run(ctx) {
+				select {
+				case m.ended <- w:
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+}
+
+func (m *Manager) remove(w *worker) {
+	m.mu.Lock()
+	if m.workers[w.uid] == w {
+		delete(m.workers, w.uid)
+	}
+	m.mu.Unlock()
+	delete(m.recovered, w.uid)
+	w.tell()
+}
+
+// relist looks at everything and wakes the workers that missed something.
+func (m *Manager) relist(ctx context.Context) {
+	if !m.first {
+		return
+	}
+	sandboxes, containers, err := m.listAll(ctx)
+	if err != nil {
+		m.config.Logger.V(1).Info("relist failed", "error", err.Error())
+		return
+	}
+	bySandbox := map[types.UID][]runtimeiface.Sandbox{}
+	for _, s := range sandboxes {
+		bySandbox[types.UID(s.UID)] = append(bySandbox[types.UID(s.UID)], s)
+	}
+	byPod := map[types.UID][]runtimeiface.Container{}
+	for _, c := range containers {
+		uid := types.UID(c.Labels[LabelPodUID])
+		byPod[uid] = append(byPod[uid], c)
+	}
+	for _, w := range m.list() {
+		w.mu.Lock()
+		missed := look(w.seen.sandboxes, w.seen.containers) != look(bySandbox[w.uid], byPod[w.uid])
+		w.mu.Unlock()
+		if missed {
+			w.wake()
+		}
+		delete(bySandbox, w.uid)
+	}
+	for _, list := range bySandbox {
+		// It turned up late, and nobody wants it: reconcile ends it.
+		m.adopt(list[0], containers)
+		m.kick()
+	}
+}
+
+func (m *Manager) listAll(ctx context.Context) ([]runtimeiface.Sandbox, []runtimeiface.Container, error) {
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	mine := map[string]string{LabelAgent: m.config.NodeName}
+	sandboxes, err := m.config.Runtime.ListSandboxes(ctx, runtimeiface.SandboxFilter{Labels: mine})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list sandboxes: %w", err)
+	}
+	containers, err := m.config.Runtime.ListContainers(ctx, runtimeiface.ContainerFilter{Labels: mine})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list containers: %w", err)
+	}
+	return sandboxes, containers, nil
+}
+
+// StopAll ends every pod gracefully and waits until all is gone, or ctx ends.
+// No pod starts afterwards. Run must be running.
+func (m *Manager) StopAll(ctx context.Context) error {
+	if !m.started.Load() {
+		return ErrEnded
+	}
+	m.mu.Lock()
+	m.draining = true
+	m.mu.Unlock()
+	m.kick()
+	tick := m.config.Clock.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		m.mu.Lock()
+		left, drained := len(m.workers), m.draining
+		m.mu.Unlock()
+		if left == 0 && drained {
+			return nil
+		}
+		select {
+		case <-tick.C():
+		case <-m.stopped:
+			return fmt.Errorf("stop all pods, %d left: %w", left, ErrEnded)
+		case <-ctx.Done():
+			return fmt.Errorf("stop all pods, %d left: %w", left, errors.Join(ctx.Err()))
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package podlifecycle
+
+import (
+	"net/netip"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodekit/nodekit/podlifecycle/probe"
+	"github.com/nodekit/nodekit/runtimeiface"
+)
+
+// Observed is everything that Plan knows beside the pod. Its zero value is a
+// node on which nothing of the pod is there yet. Plan changes nothing in it.
+type Observed struct {
+	// Sandboxes and Containers of the pod's UID, in any order, from a look at
+	// the runtime that began after the last action in Flights had ended.
+	Sandboxes  []runtimeiface.Sandbox
+	Containers []runtimeiface.Container
+	// Flights are the actions under way, by container name, or "" for those of
+	// the pod as a whole. Plan begins nothing beside them.
+	Flights map[string]Flight
+	// Images by container name.
+	Images map[string]Image
+	// Faults by container name, or "" for the pod: what went wrong last, until
+	// it went well.
+	Faults map[string]Fault
+	// Verdicts of probes, Hooks (postStart), Kills (why this agent killed it)
+	// and Messages (termination messages), by container ID.
+	Verdicts map[string]Verdicts
+	Hooks    map[string]Hook
+	Kills    map[string]Kill
+	Messages map[string]string
+	// ExitedFor tells by container ID how long the exit has been known, by a
+	// clock that nobody can set. It counts if it is more than now - FinishedAt.
+	ExitedFor map[string]time.Duration
+	// Prepared: volumes, directories and cgroup of the pod are there.
+	Prepared bool
+	// Stale: the volumes' content is older than what the pod refers to.
+	Stale bool
+	// Ending, if not nil, says that the pod shall end. It never becomes nil again.
+	Ending *Ending
+	// Ended are the steps of the end already done.
+	Ended Ended
+	// Rejected, if not nil: the node does not take the pod.
+	Rejected *Rejection
+	// Blocked, if not "", says what the pod waits for before anything is begun.
+	Blocked string
+	// Prior is the status reported last, by this agent or an earlier one.
+	Prior corev1.PodStatus
+	// Node is where the pod runs.
+	Node NodeFacts
+}
+
+// NodeFacts are what of the node stands in a pod's status.
+type NodeFacts struct {
+	// HostIPs, the primary first.
+	HostIPs []netip.Addr
+	// Scheme before "://" in container IDs; "" means "unknown".
+	Scheme string
+}
+
+// Flight is an action under way.
+type Flight struct {
+	Type ActionType
+	// Deadline of ActionKill: when SIGKILL follows.
+	Deadline time.Time
+	// Image of ActionPull.
+	Image string
+	// Cancelled: it was told to end, and has not yet.
+	Cancelled bool
+}
+
+// Image is where the image of one container stands.
+type Image struct {
+	// Ref as in the spec; a state of another Ref does not count.
+	Ref string
+	// Attempt of the container for which the registry was asked.
+	Attempt uint32
+	// ID once it is there, as CreateContainer wants it.
+	ID string
+	// Reason is ErrImagePull, InvalidImageName or ErrImageNeverPull, with
+	// Message, if the last try failed At; "" if it did not.
+	Reason, Message string
+	At              time.Time
+	// RetryAt is when to try again; zero: not before the spec changes.
+	RetryAt time.Time
+	// Progress, such as "12 of 30 MiB", while a pull is under way.
+	Progress string
+}
+
+// Fault is a failed action, shown as a waiting reason and tried again later.
+type Fault struct {
+	// Reason as Kubernetes shows it, such as CreateContainerConfigError.
+	Reason, Message string
+	At, RetryAt     time.Time
+}
+
+// Verdicts of one container's probes.
+type Verdicts struct {
+	Startup, Liveness, Readiness probe.Result
+	// Output of the attempt that failed liveness or startup.
+	Output string
+}
+
+// HookState is where a postStart hook stands.
+type HookState string
+
+// States of a postStart hook; "" is not run yet.
+const (
+	HookDone   HookState = "done"
+	HookFailed HookState = "failed"
+)
+
+// Hook is a postStart hook's outcome.
+type Hook struct {
+	State   HookState
+	Message string
+}
+
+// Kill is why a container was killed.
+type Kill struct {
+	Rule    string
+	Message string
+}
+
+// Ending says that, why and how fast a pod ends. It is never taken back.
+type Ending struct {
+	// Reason is one of the Ending constants.
+	Reason string
+	// Message for people.
+	Message string
+	// Since is when it was decided, Grace how long programs may take from then.
+	Since time.Time
+	Grace time.Duration
+	// Failed makes the phase Failed with Reason and Message in the status.
+	Failed bool
+	// Forget: nothing shall remain of the pod, because nobody wants it any
+	// more. Otherwise its status and dead containers stay.
+	Forget bool
+}
+
+// Reasons of an Ending.
+const (
+	EndingDeleted   = "Deleted"          // no source wants it any more
+	EndingReplaced  = "Replaced"         // another pod of its name takes its place
+	EndingOrphaned  = "Orphaned"         // found in the runtime, wanted by nobody
+	EndingStopped   = "Stopped"          // the agent was told to stop everything
+	EndingCompleted = "Completed"        // all its containers have done their work
+	EndingDeadline  = "DeadlineExceeded" // activeDeadlineSeconds
+	EndingSandbox   = "SandboxLost"      // its sandbox is gone and it may not restart
+)
+
+// Merge gives the ending that follows when other is asked for too: forgetting
+// stays, and the deadline can only come nearer. Neither is changed.
+func (e *Ending) Merge(other Ending) *Ending {
+	if e == nil {
+		return &other
+	}
+	merged := *e
+	if other.Forget && !e.Forget {
+		merged.Forget, merged.Reason, merged.Message = true, other.Reason, other.Message
+	}
+	if other.deadline().Before(merged.deadline()) {
+		// The same start with less grace, so that both only shrink.
+		merged.Grace = max(0, other.deadline().Sub(merged.Since))
+	}
+	return &merged
+}
+
+func (e *Ending) deadline() time.Time { return e.Since.Add(e.Grace) }
+
+// Ended are the steps after the last container has exited.
+type Ended struct {
+	// Persisted: the final status is where a restart finds it.
+	Persisted bool
+	// Torn: volumes, directories and cgroup are gone.
+	Torn bool
+}
+
+// Rejection is why the node does not take a pod.
+type Rejection struct {
+	// Reason and Message as the status shows them.
+	Reason, Message string
+	// Pending keeps the phase Pending, because the cause may go away.
+	Pending bool
+}

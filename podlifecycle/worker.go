@@ -1,0 +1,347 @@
+package podlifecycle
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/nodekit/nodekit/podlifecycle/probe"
+	"github.com/nodekit/nodekit/runtimeiface"
+)
+
+const (
+	observeTimeout = 30 * time.Second
+	observeRetry   = time.Second
+)
+
+// worker keeps one pod, by UID, going: observe, plan, act, record, sleep.
+type worker struct {
+	m    *Manager
+	uid  types.UID
+	key  string // namespace/name
+	log  logr.Logger
+	hint chan struct{} // look again
+	done chan result   // flights that landed
+	gone chan struct{} // closed at the end
+
+	mu       sync.Mutex
+	pod      *corev1.Pod // never changed, only replaced
+	status   corev1.PodStatus
+	ending   *Ending
+	rejected *Rejection
+	blocked  string
+	stale    bool
+	fresh    bool // objects changed: configuration errors count no more
+	next     *Next
+	ring     ring
+	seen     seen
+	progress map[string]string // of pulls, by container
+
+	hostsMu sync.Mutex
+
+	// Of the manager's goroutine alone.
+	launched bool
+	admitted bool   // it was let in once and is not judged again
+	objects  string // of the ConfigMaps and Secrets it refers to, when last told
+
+	// Of the worker's goroutine alone.
+	flights   map[string]*flight
+	images    map[string]imageState
+	faults    map[string]fault
+	hooks     map[string]Hook
+	kills     map[string]Kill
+	messages  map[string]string
+	exitSince map[string]time.Time
+	adopted   bool // the first look has been taken
+	prepared  bool
+	ended     Ended
+	seeds     map[string]map[probe.Kind]probe.Result
+	probing   string // what probes were last told
+	saved     string // what was last written to the journal, but for records
+	saveErr   error
+}
+
+// seen is the newest look at the runtime.
+type seen struct {
+	sandboxes  []runtimeiface.Sandbox
+	containers []runtimeiface.Container
+}
+
+type imageState struct {
+	Image
+	user     string
+	failures int
+}
+
+type fault struct {
+	Fault
+	failures int
+	config   bool // new objects may end it at once
+}
+
+func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
+	w := &worker{
+		m: m, uid: pod.UID, key: pod.Namespace + "/" + pod.Name, log: m.config.Logger.WithValues("pod", pod.Namespace+"/"+pod.Name, "podUID", pod.UID),
+		hint: make(chan struct{}, 1), done: make(chan result), gone: make(chan struct{}),
+		pod: pod, status: state.Status, ending: state.Ending, ring: ring{max: m.config.Records},
+		progress: map[string]string{}, flights: map[string]*flight{}, images: map[string]imageState{},
+		faults: map[string]fault{}, hooks: map[string]Hook{}, kills: map[string]Kill{},
+		messages: map[string]string{}, exitSince: map[string]time.Time{}, seeds: state.Verdicts,
+	}
+	for id, h := range state.Hooks {
+		w.hooks[id] = h
+	}
+	for id, k := range state.Kills {
+		w.kills[id] = k
+	}
+	for _, r := range state.Records {
+		w.ring.add(r, false)
+	}
+	return w
+}
+
+// wake makes the worker look again soon. It never blocks.
+func (w *worker) wake() {
+	select {
+	case w.hint <- struct{}{}:
+	default:
+	}
+}
+
+// end asks for the pod's end; repeated, it can only become faster.
+func (w *worker) end(e Ending) {
+	w.mu.Lock()
+	w.ending = w.ending.Merge(e)
+	w.mu.Unlock()
+	w.wake()
+}
+
+// run goes on until the pod is gone for good, which it tells, or ctx ends.
+func (w *worker) run(ctx context.Context) (forgotten bool) {
+	defer close(w.gone)
+	timer := w.m.config.Clock.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		forgotten, wait := w.step(ctx)
+		if forgotten {
+			return true
+		}
+		timer.Stop()
+		select { // a tick that came before the Stop
+		case <-timer.C():
+		default:
+		}
+		if wait <= 0 {
+			wait = time.Hour
+		}
+		timer.Reset(wait)
+		select {
+		case <-w.hint:
+		case r := <-w.done:
+			w.land(r)
+		case <-timer.C():
+		case <-ctx.Done():
+			w.leave()
+			return false
+		}
+		w.landAll()
+	}
+}
+
+// landAll takes what has ended meanwhile, so that one look serves them all.
+func (w *worker) landAll() {
+	for {
+		select {
+		case <-w.hint:
+		case r := <-w.done:
+			w.land(r)
+		default:
+			return
+		}
+	}
+}
+
+// leave waits for the flights, which ctx has cancelled, and stops nothing.
+func (w *worker) leave() {
+	for len(w.flights) > 0 {
+		w.land(<-w.done)
+	}
+	w.save(true)
+}
+
+// step is one turn. It gives how long to sleep, or 0 for as long as nothing happens.
+func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) {
+	now := w.m.config.Clock.Now()
+	o, pod, err := w.observe(ctx)
+	if ctx.Err() != nil {
+		return false, 0
+	}
+	if err != nil {
+		w.mu.Lock()
+		w.ring.add(Record{Time: now, Rule: "observe", Action: "wait", Reason: "the runtime did not answer", Result: "failed", Error: err.Error()}, false)
+		w.mu.Unlock()
+		w.log.V(1).Info("runtime did not answer", "error", err.Error())
+		return false, observeRetry
+	}
+	now = w.m.config.Clock.Now()
+	d := Plan(pod, o, now)
+	w.note(d, now)
+	w.publish(pod, o, d)
+	w.probe(pod, o, d)
+	w.save(false)
+	for _, a := range d.Actions {
+		w.begin(ctx, pod, a, now)
+	}
+	ending := d.Ending
+	if ending == nil {
+		ending = o.Ending
+	}
+	if d.Done && ending.Forget {
+		w.forget()
+		return true, 0
+	}
+	if d.Next != nil {
+		wait = max(time.Millisecond, d.Next.At.Sub(now))
+	}
+	return false, wait
+}
+
+// note keeps the decisions not to act; those to act follow with their results.
+func (w *worker) note(d Decision, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range d.Records {
+		r.Time = now
+		w.ring.add(r, false)
+	}
+	w.next = d.Next
+	if d.Ending != nil {
+		// It may have become more urgent while we planned.
+		w.ending = w.ending.Merge(*d.Ending)
+	}
+}
+
+// publish makes the status known if it changed.
+func (w *worker) publish(pod *corev1.Pod, o Observed, d Decision) {
+	w.mu.Lock()
+	w.seen = seen{o.Sandboxes, o.Containers}
+	before := w.status
+	same := equality.Semantic.DeepEqual(before, d.Status)
+	if !same {
+		w.status = d.Status
+	}
+	w.mu.Unlock()
+	if same {
+		return
+	}
+	if before.Phase != d.Status.Phase || ready(&before) != ready(&d.Status) {
+		w.log.Info("pod changed", "phase", d.Status.Phase, "ready", ready(&d.Status), "reason", d.Status.Reason)
+	}
+	if terminal(d.Status.Phase) && !terminal(before.Phase) {
+		w.m.kick() // its ports are free
+	}
+	w.tell()
+}
+
+func (w *worker) tell() {
+	if w.m.config.OnStatus != nil {
+		w.m.config.OnStatus(w.snapshot())
+	}
+}
+
+// snapshot is the pod with its status, a copy.
+func (w *worker) snapshot() *corev1.Pod {
+	w.mu.Lock()
+	pod, status, ending := w.pod, w.status, w.ending
+	w.mu.Unlock()
+	out := pod.DeepCopy()
+	status.DeepCopyInto(&out.Status)
+	if out.Status.Phase == "" {
+		out.Status.Phase = corev1.PodPending
+	}
+	if ending != nil && ending.Forget {
+		seconds := int64(ending.Grace / time.Second)
+		out.DeletionTimestamp = &metav1.Time{Time: ending.Since.Add(ending.Grace)}
+		out.DeletionGracePeriodSeconds = &seconds
+	}
+	return out
+}
+
+// probe tells the prober what runs, if that has changed.
+func (w *worker) probe(pod *corev1.Pod, o Observed, d Decision) {
+	set := probe.Pod{UID: w.uid, Host: d.Status.PodIP, Terminating: o.Ending != nil || d.Ending != nil}
+	key := d.Status.PodIP
+	if set.Terminating {
+		key += " terminating"
+	}
+	views := newPlanner(pod, &o, time.Time{}).views
+	for _, v := range views {
+		if v.cur == nil || v.cur.State != runtimeiface.ContainerRunning || v.kind == initKind || !hasProbe(v.c) {
+			continue
+		}
+		set.Containers = append(set.Containers, probe.Running{Container: v.c, ID: v.cur.ID, StartedAt: v.cur.StartedAt, Seed: w.seeds[v.cur.ID]})
+		key += " " + v.cur.ID
+	}
+	if key == w.probing {
+		return
+	}
+	w.probing = key
+	if len(set.Containers) == 0 {
+		w.m.probes.Remove(w.uid)
+		return
+	}
+	w.m.probes.Set(set)
+}
+
+func hasProbe(c *corev1.Container) bool {
+	return c.StartupProbe != nil || c.LivenessProbe != nil || c.ReadinessProbe != nil
+}
+
+// save writes to the journal what changed, or everything.
+func (w *worker) save(all bool) {
+	if w.m.journal == nil {
+		return
+	}
+	w.mu.Lock()
+	state := podState{Status: w.status, Ending: w.ending, Hooks: w.hooks, Kills: w.kills, Verdicts: w.verdicts()}
+	records := w.ring.list()
+	w.mu.Unlock()
+	key := fingerprint(state)
+	if key == w.saved && !all {
+		return
+	}
+	state.Records = records[max(0, len(records)-keptRecords):]
+	if w.saveErr = putJSON(w.m.journal, keyState+string(w.uid), state); w.saveErr != nil {
+		w.log.Error(w.saveErr, "journal write failed")
+		return
+	}
+	w.saved = key
+	w.m.unsynced.Store(true)
+}
+
+// forget removes the last that is known of the pod.
+func (w *worker) forget() {
+	w.m.probes.Remove(w.uid)
+	for _, key := range []string{keyState, keySpec} {
+		if err := w.m.journal.Delete(key + string(w.uid)); err != nil {
+			w.log.Error(err, "journal write failed")
+		}
+	}
+	w.m.unsynced.Store(true)
+	w.log.Info("pod is gone")
+}
+
+func ready(s *corev1.PodStatus) bool {
+	for i := range s.Conditions {
+		if s.Conditions[i].Type == corev1.PodReady {
+			return s.Conditions[i].Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
