@@ -29,7 +29,7 @@ func mountCases() []Case {
 func (k *kit) hostDir() string {
 	dir := filepath.Join(k.s.LogRoot, "mount-"+newUID())
 	k.ok(os.MkdirAll(dir, 0o755), "make directory")
-	k.ok(os.Chmod(dir, 0o777), "make directory") //nolint:gosec // containers run as any user
+	k.ok(os.Chmod(dir, 0o777), "make directory")
 	return dir
 }
 
@@ -39,7 +39,7 @@ func bind(source, destination string, options ...string) specs.Mount {
 
 func mountBind(k *kit) {
 	dir := k.hostDir()
-	k.ok(os.WriteFile(filepath.Join(dir, "in"), []byte("from the host\n"), 0o644), "write") //nolint:gosec // to be read by a container
+	k.ok(os.WriteFile(filepath.Join(dir, "in"), []byte("from the host\n"), 0o644), "write")
 	sb := k.pod()
 	spec := k.container("cat", "/mnt/in", ";", "write", "/mnt/out", "from the container", ";", "ls", "/mnt")
 	spec.Mounts = []specs.Mount{bind(dir, "/mnt")}
@@ -54,7 +54,7 @@ func mountBind(k *kit) {
 
 func mountReadOnly(k *kit) {
 	dir := k.hostDir()
-	k.ok(os.WriteFile(filepath.Join(dir, "in"), []byte("from the host\n"), 0o644), "write") //nolint:gosec // to be read by a container
+	k.ok(os.WriteFile(filepath.Join(dir, "in"), []byte("from the host\n"), 0o644), "write")
 	sb := k.pod()
 	spec := k.container("cat", "/mnt/in")
 	spec.Mounts = []specs.Mount{bind(dir, "/mnt", "ro")}
@@ -71,7 +71,7 @@ func mountReadOnly(k *kit) {
 
 func mountFile(k *kit) {
 	file := filepath.Join(k.hostDir(), "file")
-	k.ok(os.WriteFile(file, []byte("one file\n"), 0o644), "write") //nolint:gosec // to be read by a container
+	k.ok(os.WriteFile(file, []byte("one file\n"), 0o644), "write")
 	spec := k.container("cat", "/etc/mounted.conf")
 	spec.Mounts = []specs.Mount{bind(file, "/etc/mounted.conf", "ro")}
 	k.same(k.outputOf(k.pod(), spec), "one file\n", "output")

@@ -30,24 +30,24 @@ func (k *kit) serve(sandbox, address string) string {
 
 func networkShared(k *kit) {
 	sb := k.pod()
-	k.serve(sb, "127.0.0.1:7777")
-	k.same(k.output(sb, "dial", "127.0.0.1:7777", "hello"), "hello\n", "answer")
+	k.serve(sb, "127.0.0.1:47813")
+	k.same(k.output(sb, "dial", "127.0.0.1:47813", "hello"), "hello\n", "answer")
 }
 
 func networkApart(k *kit) {
 	one, two := k.pod(), k.pod()
-	k.serve(one, "127.0.0.1:7777")
-	k.ends(k.prog(two, "dial", "127.0.0.1:7777", "hello"), 1, runtimeiface.ReasonError)
-	k.serve(two, "127.0.0.1:7777")
-	_, err := net.DialTimeout("tcp", "127.0.0.1:7777", time.Second)
+	k.serve(one, "127.0.0.1:47813")
+	k.ends(k.prog(two, "dial", "127.0.0.1:47813", "hello"), 1, runtimeiface.ReasonError)
+	k.serve(two, "127.0.0.1:47813")
+	_, err := net.DialTimeout("tcp", "127.0.0.1:47813", time.Second)
 	k.that(err != nil, "a pod's loopback is the node's")
 }
 
 func networkAddresses(k *kit) {
 	one, two := k.pod(), k.pod()
 	ip := k.sandbox(one).IPs[0]
-	address := netip.AddrPortFrom(ip, 7777).String()
-	k.serve(one, ":7777")
+	address := netip.AddrPortFrom(ip, 47813).String()
+	k.serve(one, ":47813")
 	k.same(k.output(one, "dial", address, "myself"), "myself\n", "answer to the pod itself")
 	k.same(k.output(two, "dial", address, "neighbour"), "neighbour\n", "answer to another pod")
 	k.ok(dialEcho(address), "dial from the node")
@@ -77,8 +77,8 @@ func dialEcho(address string) error {
 
 func networkStopped(k *kit) {
 	sb := k.pod()
-	address := netip.AddrPortFrom(k.sandbox(sb).IPs[0], 7777).String()
-	k.serve(sb, ":7777")
+	address := netip.AddrPortFrom(k.sandbox(sb).IPs[0], 47813).String()
+	k.serve(sb, ":47813")
 	k.ok(dialEcho(address), "dial")
 	k.ok(k.rt.StopSandbox(k.ctx, sb), "stop sandbox")
 	_, err := net.DialTimeout("tcp", address, 300*time.Millisecond)
@@ -88,12 +88,12 @@ func networkStopped(k *kit) {
 func networkOutlives(k *kit) {
 	sb := k.pod()
 	ips := k.sandbox(sb).IPs
-	first := k.serve(sb, ":7777")
+	first := k.serve(sb, ":47813")
 	k.stop(first, 0)
 	k.ok(k.rt.RemoveContainer(k.ctx, first), "remove container")
-	k.serve(sb, ":7777")
+	k.serve(sb, ":47813")
 	k.same(k.sandbox(sb).IPs, ips, "addresses")
-	k.ok(dialEcho(netip.AddrPortFrom(ips[0], 7777).String()), "dial")
+	k.ok(dialEcho(netip.AddrPortFrom(ips[0], 47813).String()), "dial")
 }
 
 func ipcShared(k *kit) {

@@ -19,7 +19,8 @@
 //
 // Programs can wait, fail to start, ignore the stop signal, answer exec, run out
 // of memory, or be chosen by command and attempt: see [Program] and [FakeImage].
-// In a testing/synctest bubble use no Clock: the bubble's time is the fake's.
+// In a testing/synctest bubble make the Fake inside of it and give no Clock: the
+// bubble's time is the fake's.
 //
 // # The promises, for whoever writes a runtime
 //

@@ -32,7 +32,11 @@ func ExampleCases() {
 			Images:  testimage.Serve(t),
 			LogRoot: t.TempDir(),
 			Kernel:  os.Geteuid() == 0,
-			Restart: func(context.Context) (runtimeiface.Runtime, error) { return openMine(dir) },
+		}
+		subject.Restart = func(context.Context) (runtimeiface.Runtime, error) {
+			rt, err := openMine(dir)
+			subject.Runtime = rt
+			return rt, err
 		}
 		for _, c := range runtimetest.Cases() {
 			t.Run(c.Name, func(t *testing.T) {

@@ -42,11 +42,13 @@ type Subject struct {
 	// LogRoot is an absolute directory for logs, that Runtime can write and the
 	// cases can read; required.
 	LogRoot string
-	// Kernel says that the subject has what the need of that name asks for.
+	// Kernel says that containers are processes of Linux that see what a pod's
+	// processes see, and may be limited in memory; the cases look from a process
+	// in the node's namespaces, as root.
 	Kernel bool
-	// Restart ends what serves Runtime as a crash would, and gives a new Runtime
-	// over the same state; nil if that cannot be done. Calls on the old one are
-	// over by then.
+	// Restart ends what serves the newest Runtime as a crash would, and gives a
+	// new one over the same state; nil if that cannot be done. Calls on the old
+	// one are over by then. Keep the new one in Runtime for the cases to come.
 	Restart func(ctx context.Context) (runtimeiface.Runtime, error)
 }
 
