@@ -14,8 +14,9 @@ import (
 
 // Errors that callers branch on, by errors.Is.
 var (
-	// ErrNotFound: no such image here, or the registry has none of that name.
-	ErrNotFound = errors.New("image not found")
+	// ErrNotFound: no such image or container here, or the registry has no
+	// image of that name.
+	ErrNotFound = errors.New("not found")
 	// ErrInUse: the image is the root of a container, or the container has
 	// another image.
 	ErrInUse = errors.New("image in use")
