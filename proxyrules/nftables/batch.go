@@ -181,6 +181,14 @@ func (b *batch) apply(p *plan, sets *[setCount]*set) {
 	for id := range p.dels {
 		b.elements(p.family, sets[id], msgDelElements, &p.dels[id])
 	}
+	b.balancers(p)
+	for id := range p.adds {
+		b.elements(p.family, sets[id], msgNewElements, &p.adds[id])
+	}
+}
+
+// balancers writes the chains that a plan needs.
+func (b *batch) balancers(p *plan) {
 	made := make([]*chain, len(p.made))
 	for i, balancer := range p.made {
 		made[i] = p.family.balancerChain(balancer, p.mark)
@@ -188,8 +196,5 @@ func (b *batch) apply(p *plan, sets *[setCount]*set) {
 	}
 	for _, c := range made {
 		b.rules(p.family, c)
-	}
-	for id := range p.adds {
-		b.elements(p.family, sets[id], msgNewElements, &p.adds[id])
 	}
 }

@@ -158,7 +158,6 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 		return err
 	}
 	var plans [len(families)]*plan
-	b := newBatch(d.config.Table, d.generation)
 	for i, f := range families {
 		plans[i] = newPlan(f, d.config.MasqueradeMark, d.state[i])
 	}
@@ -170,6 +169,10 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 		}
 		plans[n].change(change)
 	}
+	if err := d.prepare(&plans); err != nil {
+		return err
+	}
+	b := newBatch(d.config.Table, d.generation)
 	elements := 0
 	for i, p := range plans {
 		p.finish()
@@ -186,6 +189,25 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 	stats.Elements = elements
 	d.applied = table
 	d.forgetFlows(changes, stats)
+	return nil
+}
+
+// prepare makes the chains that a change needs, in a transaction of its own: a
+// packet on its way while one becomes visible would find it empty.
+func (d *Dialect) prepare(plans *[len(families)]*plan) error {
+	b := newBatch(d.config.Table, d.generation)
+	for _, p := range plans {
+		b.balancers(p)
+		p.made = nil
+	}
+	if b.empty() {
+		return nil
+	}
+	b.close()
+	if err := d.socket.commit(b); err != nil {
+		return err
+	}
+	d.advance(d.generation)
 	return nil
 }
 

@@ -20,9 +20,17 @@
 // keeps them; UDP flows to it are forgotten, since they would go on for ever.
 //
 // Traps:
-//   - net.ipv4.ip_forward (and net.ipv6.conf.all.forwarding) must be 1, and on
-//     a bridge whose pods are routed through the host send_redirects 0: this
-//     package sets no sysctl.
+//   - net.ipv4.ip_forward (and net.ipv6.conf.all.forwarding) must be 1. Where
+//     pods on one bridge are routed through the node, it must not tell them of
+//     shorter ways, since answers would go around the translation:
+//     net.ipv4.conf.{all,default}.send_redirects 0 on the node, and
+//     net.ipv6.conf.default.accept_redirects 0 in the pods. This package sets
+//     no sysctl.
+//   - Where pods hang on a bridge, their ports need hairpin mode: with
+//     br_netfilter (Docker loads it) the bridge turns redirected packets round
+//     by itself, also back to the pod that sent them.
+//   - Cleanup ends connections that go through a Service, unless other NAT
+//     rules are left in the namespace: the kernel then stops translating.
 //   - A process on the node can only connect to an address that the node has a
 //     route for: without a default route, add one for the service network.
 //   - Node ports answer at Node.Addresses, so not at 127.0.0.1.

@@ -21,6 +21,8 @@ const (
 	ctState  = 0
 	ctStatus = 2
 
+	rejectUnreachable = 0
+
 	opEqual    = 0
 	opNotEqual = 1
 
@@ -28,6 +30,7 @@ const (
 	statusDNAT    = 0x20 // IPS_DST_NAT
 	masqFully     = 0x10 // NF_NAT_RANGE_PROTO_RANDOM_FULLY
 	natDNAT       = 1
+	rejectReset   = 1
 	numgenRandom  = 1
 	firstRegister = 8 // NFT_REG32_00
 )
@@ -136,8 +139,8 @@ func (r *rule) masquerade() *rule {
 	return r.expr("masq", func(w *buffer) { w.u32(1, masqFully) })
 }
 
-func (r *rule) reject(code byte) *rule {
-	return r.expr("reject", func(w *buffer) { w.u32(1, 0); w.bytes(2, []byte{code}) })
+func (r *rule) reject(kind uint32, code byte) *rule {
+	return r.expr("reject", func(w *buffer) { w.u32(1, kind); w.bytes(2, []byte{code}) })
 }
 
 func (r *rule) verdict(code uint32, chain string) *rule {

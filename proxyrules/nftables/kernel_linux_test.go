@@ -52,6 +52,7 @@ func canonical(listing string) string {
 	for i := range blocks {
 		blocks[i] = strings.TrimRight(strings.TrimRight(strings.TrimSpace(blocks[i]), "\n}"), "\n\t ")
 	}
+	blocks = slices.DeleteFunc(blocks, func(block string) bool { return block == "" })
 	slices.Sort(blocks)
 	return strings.Join(blocks, "\n\n")
 }

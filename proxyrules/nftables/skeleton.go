@@ -208,9 +208,14 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 		{"refusals", nil, []*rule{
 			front("no-endpoints"),
 			nodePort("np-no-endpoints"),
-			daddr(r("%s daddr @cluster-ips reject", f.name)).lookup(0, "cluster-ips").reject(f.unreachable),
+			daddr(r("%s daddr @cluster-ips goto refuse", f.name)).lookup(0, "cluster-ips").verdict(verdictGoto, "refuse"),
 		}},
-		{"refuse", nil, []*rule{r("reject").reject(f.unreachable)}},
+		// TCP is reset rather than told by ICMP, which is rate-limited, and
+		// which an IPv6 socket on this node hears only at its second attempt.
+		{"refuse", nil, []*rule{
+			r("meta l4proto tcp reject with tcp reset").meta(0, metaL4Proto).cmp(0, opEqual, []byte{6}).reject(rejectReset, 0),
+			r("reject").reject(rejectUnreachable, f.unreachable),
+		}},
 		{"source-node", nil, []*rule{
 			r("meta mark set meta mark ^ 0x%08x", mark).meta(0, metaMark).
 				bitwise(0, host32(0xffffffff), host32(mark)).setMark(0),
@@ -300,6 +305,17 @@ func (f *family) balancerChain(b balancer, mark uint32) *chain {
 		c.rules = []*rule{markRule(mark), goTo.verdict(verdictGoto, plain.name())}
 		return c
 	}
+	c.rules = []*rule{f.pick(b, b.n)}
+	if b.n > 1 {
+		// A packet that came here just before the Service lost an endpoint may
+		// find its slot gone. The first one is there as long as any is.
+		c.rules = append(c.rules, f.pick(b, 1))
+	}
+	return c
+}
+
+// pick sends a packet to one of the first n slots of its front.
+func (f *family) pick(b balancer, n int) *rule {
 	p := protocols[b.protocol]
 	r := new(rule)
 	r.meta(0, metaL4Proto).cmp(0, opEqual, []byte{p.number})
@@ -308,10 +324,9 @@ func (f *family) balancerChain(b balancer, mark uint32) *chain {
 		r.payload(0, baseNetwork, f.daddr, uint32(4*f.words))
 		word, key, maps = f.words, f.name+" daddr . ", "ep-"
 	}
-	r.dport(word).random(word+1, uint32(b.n)).lookupTo(0, maps+p.lower, reg(0)).dnat(uint32(f.number), 0, f.words)
-	r.text = fmt.Sprintf("dnat %s to %s%s dport . numgen random mod %d map @%s%s", f.name, key, p.lower, b.n, maps, p.lower)
-	c.rules = []*rule{r}
-	return c
+	r.dport(word).random(word+1, uint32(n)).lookupTo(0, maps+p.lower, reg(0)).dnat(uint32(f.number), 0, f.words)
+	r.text = fmt.Sprintf("dnat %s to %s%s dport . numgen random mod %d map @%s%s", f.name, key, p.lower, n, maps, p.lower)
+	return r
 }
 
 // What follows writes what nft keeps beside a set so that it can list it:

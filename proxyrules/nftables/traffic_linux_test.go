@@ -1,0 +1,386 @@
+package nftables_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nodekit/nodekit/internal/kerneltest"
+	"github.com/nodekit/nodekit/proxyrules"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+func keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+var _ = Describe("traffic", func() { traffic("0") })
+
+var _ = Describe("traffic on a bridge with netfilter", func() { traffic("1") })
+
+func traffic(bridgeNetfilter string) {
+	ctx := context.Background()
+	var n *network
+	var sync func(services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice) *proxyrules.Table
+	web := service("web", "10.96.0.10", port("TCP", 80, 30080), port("UDP", 53, 30053))
+	six := service("six", "fd00:96::10", port("TCP", 80, 30080), port("UDP", 53, 30053))
+	both := []*corev1.Service{web, six}
+	ready := func(pods ...*host) (out []*discoveryv1.EndpointSlice) {
+		for _, s := range both {
+			like := netip.MustParseAddr(s.Spec.ClusterIP)
+			var ips []string
+			for _, pod := range pods {
+				ips = append(ips, pod.addr(like).String())
+			}
+			for _, p := range s.Spec.Ports {
+				out = append(out, slice(s, p, 8080, ips...))
+			}
+		}
+		return out
+	}
+
+	BeforeEach(func() {
+		kerneltest.Require(GinkgoT(), kerneltest.Root, kerneltest.Nft)
+		n = newNetwork(3, bridgeNetfilter)
+		for _, pod := range n.pods {
+			pod.serve(8080)
+		}
+		d := openIn(n.node.NetNS, "nodekit")
+		var last *proxyrules.Table
+		sync = func(services []*corev1.Service, endpoints []*discoveryv1.EndpointSlice) *proxyrules.Table {
+			GinkgoHelper()
+			last = build(services, endpoints, n.facts, last)
+			_, err := d.Sync(ctx, last)
+			Expect(err).NotTo(HaveOccurred())
+			return last
+		}
+	})
+
+	It("reaches both back-ends by cluster IP and node port, from pods, the node and outside", func() {
+		sync(both, ready(n.pods[0], n.pods[1]))
+		client := n.pods[2]
+		for _, s := range both {
+			vip := netip.MustParseAddr(s.Spec.ClusterIP)
+			gateway, node := gateway4, n.node.addr(vip)
+			if vip.Is6() {
+				gateway = gateway6
+			}
+			for _, p := range s.Spec.Ports {
+				proto := strings.ToLower(string(p.Protocol))
+				at := netip.AddrPortFrom(vip, uint16(p.Port)).String()
+				seen := func(by netip.Addr) []string {
+					return []string{"pod1 " + by.String(), "pod2 " + by.String()}
+				}
+				Expect(keys(client.askAll(proto, at, 2))).To(Equal(seen(client.addr(vip))), "pods keep their address")
+				Expect(keys(n.outside.askAll(proto, at, 2))).To(Equal(seen(gateway)), "others do not")
+				Expect(keys(n.node.askAll(proto, at, 2))).To(Equal(seen(gateway)))
+				at = netip.AddrPortFrom(node, uint16(p.NodePort)).String()
+				for _, from := range []*host{client, n.outside, n.node} {
+					Expect(keys(from.askAll(proto, at, 2))).To(Equal(seen(gateway)), "node port %s %s from %s", proto, at, from.name)
+				}
+			}
+		}
+	})
+
+	It("takes a back-end to itself", func() {
+		sync(both, ready(n.pods[0], n.pods[1]))
+		for _, to := range []string{"10.96.0.10:80", "[fd00:96::10]:80"} {
+			at := netip.MustParseAddrPort(to)
+			gateway := gateway4
+			if at.Addr().Is6() {
+				gateway = gateway6
+			}
+			Expect(keys(n.pods[0].askAll("tcp", to, 2))).To(Equal([]string{
+				"pod1 " + gateway.String(), "pod2 " + n.pods[0].addr(at.Addr()).String()}))
+		}
+	})
+
+	It("is refused at once where no endpoint is", func() {
+		sync(both, nil)
+		for _, from := range []*host{n.pods[2], n.outside, n.node} {
+			for _, to := range []string{"10.96.0.10:80", "192.0.2.1:30080", "10.96.0.10:81",
+				"[fd00:96::10]:80", "[2001:db8::1]:30080", "[fd00:96::10]:81"} {
+				begin := time.Now()
+				_, err := from.ask("tcp", to)
+				Expect(err).To(MatchError(unix.ECONNREFUSED), "%s from %s", to, from.name)
+				GinkgoWriter.Printf("%s from %s refused after %s\n", to, from.name, time.Since(begin))
+			}
+			_, err := from.ask("udp", "10.96.0.10:53")
+			if from == n.node {
+				Expect(err).To(MatchError(unix.EPERM), "so says the kernel to a sender of its own")
+			} else {
+				Expect(err).To(MatchError(unix.ECONNREFUSED), "udp from %s", from.name)
+			}
+		}
+	})
+
+	It("goes on in open connections when their endpoint leaves, while new ones go elsewhere", func() {
+		sync(both, ready(n.pods[0], n.pods[1]))
+		client := n.pods[2]
+		open := make(map[string]*conn)
+		for len(open) < 2 {
+			c, err := client.dial("tcp", "10.96.0.10:80", nil)
+			Expect(err).NotTo(HaveOccurred())
+			DeferCleanup(c.Close)
+			answer, err := c.ask()
+			Expect(err).NotTo(HaveOccurred())
+			open[answer] = c
+		}
+		sync(both, ready(n.pods[1]))
+		for range 20 {
+			Expect(client.ask("tcp", "10.96.0.10:80")).To(Equal("pod2 10.244.0.4"))
+		}
+		sync(both, nil)
+		Expect(open["pod1 10.244.0.4"].ask()).To(Equal("pod1 10.244.0.4"))
+		sync(nil, nil)
+		for answer, c := range open {
+			Expect(c.ask()).To(Equal(answer))
+		}
+	})
+
+	It("leaves no UDP flow behind at an endpoint that left", func() {
+		flow := func(to string, local string) func() (string, error) {
+			addr, err := net.ResolveUDPAddr("udp", local)
+			Expect(err).NotTo(HaveOccurred())
+			c, err := n.pods[2].dial("udp", to, addr)
+			Expect(err).NotTo(HaveOccurred())
+			DeferCleanup(c.Close)
+			return c.ask
+		}
+		ask, nodePort := flow("10.96.0.10:53", "10.244.0.4:4000"), flow("192.0.2.1:30053", "10.244.0.4:4001")
+		sync(both, ready(n.pods[0]))
+		Expect(ask()).To(Equal("pod1 10.244.0.4"))
+		Expect(nodePort()).To(Equal("pod1 10.244.0.1"))
+		sync(both, ready(n.pods[1]))
+		Expect(ask()).To(Equal("pod2 10.244.0.4"))
+		Expect(nodePort()).To(Equal("pod2 10.244.0.1"))
+		// Flows to endpoints that stay are kept.
+		sync(both, ready(n.pods[1], n.pods[0]))
+		for range 10 {
+			Expect(ask()).To(Equal("pod2 10.244.0.4"))
+		}
+		sync(nil, nil)
+		_, err := ask()
+		Expect(err).To(HaveOccurred(), "the service is gone")
+		sync(both, ready(n.pods[0]))
+		Expect(ask()).To(Equal("pod1 10.244.0.4"))
+		Expect(nodePort()).To(Equal("pod1 10.244.0.1"))
+	})
+
+	It("goes on while a new process adopts the rules", func() {
+		first := sync(both, ready(n.pods[0], n.pods[1]))
+		c, err := n.pods[2].dial("tcp", "10.96.0.10:80", nil)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(c.Close)
+		answer, err := c.ask()
+		Expect(err).NotTo(HaveOccurred())
+		before := listing(n.node.NetNS, "nodekit")
+
+		next := openIn(n.node.NetNS, "nodekit")
+		stats, err := next.Sync(ctx, first)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(stats).To(Equal(proxyrules.SyncStats{Full: true}))
+		Expect(listing(n.node.NetNS, "nodekit")).To(Equal(before))
+		Expect(c.ask()).To(Equal(answer))
+
+		// Even where the table has to be made anew.
+		nft(n.node.NetNS, "add chain ip nodekit other { type filter hook forward priority 0; policy drop; }", "-f", "-")
+		stats, err = next.Sync(ctx, first)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(stats.Elements).To(BeNumerically(">", 0))
+		Expect(c.ask()).To(Equal(answer))
+	})
+
+	It("loses no new connection while rules change and processes come and go", func() {
+		table := sync(both, ready(n.pods[0], n.pods[1]))
+		stop, failed := make(chan struct{}), make(chan error, 1)
+		asked := 0
+		go func() {
+			defer close(failed)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := n.pods[2].ask("tcp", "10.96.0.10:80"); err != nil {
+					failed <- fmt.Errorf("after %d: %w", asked, err)
+					return
+				}
+				asked++
+			}
+		}()
+		for i := range 60 {
+			pods := [][]*host{n.pods[:2], n.pods[1:3], n.pods[:1], n.pods}[i%4]
+			table = sync(both, ready(pods...))
+			if i%6 == 5 {
+				next := openIn(n.node.NetNS, "nodekit")
+				_, err := next.Sync(ctx, table)
+				Expect(err).NotTo(HaveOccurred())
+				Expect(next.Close()).To(Succeed())
+			}
+			if i%15 == 14 {
+				nft(n.node.NetNS, "add chain ip nodekit other", "-f", "-")
+			}
+		}
+		close(stop)
+		Expect(<-failed).NotTo(HaveOccurred())
+		Expect(asked).To(BeNumerically(">", 0))
+		GinkgoWriter.Printf("%d connections during 60 changes\n", asked)
+	})
+
+	It("leaves the node with its address if the pods' shall be hidden", func() {
+		n.outside.serve(9000)
+		for _, hide := range []bool{false, true} {
+			n.facts.MasqueradeEgress = hide
+			table := sync(nil, nil)
+			for _, to := range []string{"192.0.2.2:9000", "[2001:db8::2]:9000"} {
+				at := netip.MustParseAddrPort(to)
+				saw := n.pods[0].addr(at.Addr())
+				explained := proxyrules.Trace(table, proxyrules.Packet{From: saw, To: at, Protocol: "TCP"})
+				Expect(explained.Masquerade).To(Equal(hide))
+				if hide {
+					saw = n.node.addr(at.Addr())
+				}
+				Expect(n.pods[0].ask("tcp", to)).To(Equal("outside " + saw.String()))
+			}
+			Expect(n.pods[0].ask("tcp", "10.244.0.3:8080")).To(Equal("pod2 10.244.0.2"))
+		}
+	})
+
+	It("does what Trace says", func() {
+		r := rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), 3))
+		n.outside.serve(8080)
+		n.node.serve(8080)
+		hosts := append([]*host{n.outside, n.node}, n.pods...)
+		sent := map[proxyrules.Verdict]int{}
+		for range 12 {
+			n.facts.MasqueradeAll, n.facts.MasqueradeEgress = r.IntN(4) == 0, r.IntN(2) == 0
+			services, endpoints := randomServices(r, n)
+			table := sync(services, endpoints)
+			for range 40 {
+				from := hosts[r.IntN(len(hosts))]
+				to := randomTarget(r, table, n)
+				packet := proxyrules.Packet{From: from.addr(to.Addr()), To: to, Protocol: []corev1.Protocol{"TCP", "UDP"}[r.IntN(2)]}
+				if from == n.node && n.facts.HasAddress(to.Addr()) {
+					continue // what the node calls itself there depends on its routes
+				}
+				explained := proxyrules.Trace(table, packet)
+				sent[explained.Verdict]++
+				checkPacket(n, from, packet, explained)
+			}
+		}
+		GinkgoWriter.Printf("packets sent: %v\n", sent)
+		Expect(sent[proxyrules.VerdictBalance]).To(BeNumerically(">", 20))
+		Expect(sent[proxyrules.VerdictReject]).To(BeNumerically(">", 5))
+		Expect(sent[proxyrules.VerdictDrop]).To(BeNumerically(">", 0))
+	})
+}
+
+// randomServices uses endpoints in the network of a test.
+func randomServices(r *rand.Rand, n *network) ([]*corev1.Service, []*discoveryv1.EndpointSlice) {
+	services, endpoints := random(r)
+	backends := append([]*host{n.outside}, n.pods...)
+	for _, s := range endpoints {
+		*s.Ports[0].Port = 8080
+		for i := range s.Endpoints {
+			like := netip.MustParseAddr(s.Endpoints[i].Addresses[0])
+			s.Endpoints[i].Addresses[0] = backends[r.IntN(len(backends))].addr(like).String()
+		}
+	}
+	return services, endpoints
+}
+
+func randomTarget(r *rand.Rand, table *proxyrules.Table, n *network) netip.AddrPort {
+	if len(table.Fronts) == 0 {
+		return netip.AddrPortFrom(n.pods[0].v4, 8080)
+	}
+	front := table.Fronts[r.IntN(len(table.Fronts))]
+	to := netip.AddrPortFrom(front.Addr, front.Port)
+	if front.Addr.IsUnspecified() {
+		to = netip.AddrPortFrom(n.node.addr(front.Addr), front.Port)
+	}
+	switch r.IntN(8) {
+	case 0:
+		to = netip.AddrPortFrom(to.Addr(), 99)
+	case 1:
+		to = netip.AddrPortFrom(n.pods[r.IntN(len(n.pods))].addr(to.Addr()), 8080)
+	}
+	return to
+}
+
+// checkPacket sends a packet often enough to see every back-end.
+func checkPacket(n *network, from *host, packet proxyrules.Packet, explained proxyrules.Explanation) {
+	GinkgoHelper()
+	proto := strings.ToLower(string(packet.Protocol))
+	node := gateway4
+	if packet.From.Is6() {
+		node = gateway6
+	}
+	saw := func(b proxyrules.Backend) string {
+		var name string
+		for _, h := range append([]*host{n.outside}, n.pods...) {
+			if h.addr(packet.From) == b.Addr.Addr() {
+				name = h.name
+			}
+		}
+		switch {
+		case b.Masquerade && name == "outside", from == n.node && name == "outside":
+			return name + " " + n.node.addr(packet.From).String()
+		case b.Masquerade || from == n.node:
+			return name + " " + node.String()
+		}
+		return name + " " + packet.From.String()
+	}
+	switch explained.Verdict {
+	case proxyrules.VerdictBalance:
+		want := make(map[string]int)
+		for _, b := range explained.Backends {
+			want[saw(b)]++
+		}
+		Expect(keys(from.askAll(proto, packet.To.String(), len(want)))).To(Equal(keys(want)), "%s", explained)
+	case proxyrules.VerdictReject:
+		_, err := from.ask(proto, packet.To.String())
+		refusal := unix.ECONNREFUSED
+		if from == n.node && proto == "udp" {
+			refusal = unix.EPERM
+		}
+		Expect(err).To(MatchError(refusal), "%s", explained)
+	case proxyrules.VerdictDrop:
+		c, err := from.dial("udp", packet.To.String(), nil)
+		if packet.Protocol == corev1.ProtocolTCP {
+			return // would wait long; the same rule drops both
+		}
+		Expect(err).NotTo(HaveOccurred())
+		defer func() { _ = c.Close() }()
+		Expect(c.SetDeadline(time.Now().Add(50 * time.Millisecond))).To(Succeed())
+		_, err = c.Write([]byte("hello"))
+		if err == nil {
+			_, err = c.Read(make([]byte, 10))
+		}
+		var timeout net.Error
+		if from != n.node { // the kernel tells a local sender of the drop: EPERM
+			Expect(err).To(BeAssignableToTypeOf(&net.OpError{}))
+			timeout = err.(*net.OpError)
+			Expect(timeout.Timeout()).To(BeTrue(), "%v %s", err, explained)
+		}
+	case proxyrules.VerdictPass:
+		for _, pod := range n.pods {
+			if pod.addr(packet.To.Addr()) == packet.To.Addr() && packet.To.Port() == 8080 {
+				want := pod.name + " " + packet.From.String()
+				if from == n.node {
+					want = pod.name + " " + node.String()
+				}
+				Expect(from.ask(proto, packet.To.String())).To(Equal(want), "%s", explained)
+			}
+		}
+	}
+}
