@@ -2,11 +2,17 @@ package source
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/clock"
 
 	"github.com/nodekit/nodekit/podlifecycle/manifest"
@@ -22,6 +28,18 @@ const (
 	AnnotationFile = "nodekit.dev/file"
 )
 
+const (
+	defaultReread = 20 * time.Second
+	// How long a changed directory must be quiet before it is read, and how
+	// long it is waited for that.
+	settle, settleAtMost = 10 * time.Millisecond, 200 * time.Millisecond
+	// How often a directory that cannot be watched is looked at.
+	retry = time.Second
+)
+
+// ErrDuplicate: another file, or an earlier document, has an object of that name.
+var ErrDuplicate = errors.New("duplicate")
+
 // Set is all that a source wants at one moment. Objects in it are shared:
 // read, never change them.
 type Set struct {
@@ -33,18 +51,33 @@ type Set struct {
 	EndpointSlices []*discoveryv1.EndpointSlice
 	// Problems of all files, sorted by file.
 	Problems []manifest.Problem
-	// Broken names files, relative to the directory, of which something could not be read or
-	// parsed. What was known from them before is still in the set, so that a
-	// slip of the pen stops nothing.
+	// Broken names files, relative to the directory, in which something could
+	// not be read, parsed or accepted; "." is the directory itself. What was
+	// known from them before is still in the set, so that a slip of the pen
+	// stops nothing.
 	Broken []string
 }
 
 // ConfigMap finds by name, nil if there is none. With Secret it makes a Set
-// what env and volume ask for.
-func (s Set) ConfigMap(namespace, name string) *corev1.ConfigMap { return nil }
+// what packages env and volume ask for.
+func (s Set) ConfigMap(namespace, name string) *corev1.ConfigMap {
+	for _, configMap := range s.ConfigMaps {
+		if configMap.Name == name && configMap.Namespace == namespace {
+			return configMap
+		}
+	}
+	return nil
+}
 
 // Secret finds by name, nil if there is none.
-func (s Set) Secret(namespace, name string) *corev1.Secret { return nil }
+func (s Set) Secret(namespace, name string) *corev1.Secret {
+	for _, secret := range s.Secrets {
+		if secret.Name == name && secret.Namespace == namespace {
+			return secret
+		}
+	}
+	return nil
+}
 
 // Config of a Directory.
 type Config struct {
@@ -61,19 +94,115 @@ type Config struct {
 	Logger logr.Logger
 }
 
-// Directory reads manifests from a directory, again at each change.
-// Its methods may be used concurrently.
+// Directory reads manifests from a directory, again at each change. Its methods
+// may be used concurrently; Run only once.
 type Directory struct {
 	config Config
+
+	mu    sync.Mutex
+	files map[string]*file
+	// dirProblem is why the directory could not be read, nil if it was.
+	dirProblem error
 }
 
 // New checks config; it reads nothing.
-func New(config Config) (*Directory, error) { return &Directory{config: config}, nil }
+func New(config Config) (*Directory, error) {
+	var errs []error
+	if config.Path == "" {
+		errs = append(errs, errors.New("Path is required"))
+	}
+	if config.NodeName != "" {
+		for _, message := range validation.IsDNS1123Subdomain(config.NodeName) {
+			errs = append(errs, fmt.Errorf("NodeName %q: %s", config.NodeName, message))
+		}
+	}
+	if config.Reread < 0 {
+		errs = append(errs, errors.New("Reread is negative"))
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("source config: %w", errors.Join(errs...))
+	}
+	if config.Reread == 0 {
+		config.Reread = defaultReread
+	}
+	if config.Clock == nil {
+		config.Clock = clock.RealClock{}
+	}
+	return &Directory{config: config, files: map[string]*file{}}, nil
+}
 
-// Run calls update with the whole set, at once and whenever the set became another, from
-// one goroutine, until ctx ends. It gives nil then.
-func (d *Directory) Run(ctx context.Context, update func(Set)) error { return nil }
+// Run calls update with the whole set, at once and whenever the set became
+// another, from one goroutine, until ctx ends. It gives nil then.
+func (d *Directory) Run(ctx context.Context, update func(Set)) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		// Often a limit of the user's. Reading still works.
+		d.config.Logger.Error(err, "directory is not watched, only read again", "path", d.config.Path, "interval", retry)
+		watcher = &fsnotify.Watcher{}
+	} else {
+		defer func() {
+			_ = watcher.Close()
+			for range watcher.Events { // closed when its goroutine has ended
+			}
+		}()
+	}
+	watched := false
+	for first := true; ; first = false {
+		if err == nil && !watched {
+			// Before reading, so that no change falls between.
+			watched = watcher.Add(d.config.Path) == nil
+		}
+		if set, changed := d.read(); changed || first {
+			update(set)
+		}
+		wait := d.config.Reread
+		if !watched {
+			wait = min(wait, retry)
+		}
+		timer := d.config.Clock.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C():
+			// A directory that was replaced is no longer the one watched.
+			watched = err == nil && watcher.Add(d.config.Path) == nil
+		case event := <-watcher.Events:
+			if event.Has(fsnotify.Remove|fsnotify.Rename) && filepath.Clean(event.Name) == filepath.Clean(d.config.Path) {
+				watched = false
+			}
+			d.settle(ctx, watcher)
+		case <-watcher.Errors:
+			// Most likely an overflow: read all again.
+		}
+		timer.Stop()
+	}
+}
+
+// settle returns when no event came for a while.
+func (d *Directory) settle(ctx context.Context, watcher *fsnotify.Watcher) {
+	end := d.config.Clock.NewTimer(settleAtMost)
+	defer end.Stop()
+	for {
+		quiet := d.config.Clock.NewTimer(settle)
+		select {
+		case <-ctx.Done():
+		case <-end.C():
+		case <-quiet.C():
+		case _, ok := <-watcher.Events:
+			quiet.Stop()
+			if ok {
+				continue
+			}
+		}
+		quiet.Stop()
+		return
+	}
+}
 
 // Read reads the directory once and gives the whole set; what earlier reads
 // found in files that are broken now is kept.
-func (d *Directory) Read() Set { return Set{} }
+func (d *Directory) Read() Set {
+	set, _ := d.read()
+	return set
+}

@@ -1,0 +1,237 @@
+package source
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/nodekit/nodekit/podlifecycle/manifest"
+)
+
+// file is what is known of one file.
+type file struct {
+	// sum of the content last read, and readErr why it could not be.
+	sum     [sha256.Size]byte
+	readErr string
+	// objects are the new good ones, and old ones that a problem may hide.
+	objects  manifest.Objects
+	problems []manifest.Problem
+}
+
+// read looks at all files and tells whether anything differs from last time.
+func (d *Directory) read() (Set, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	before := errorText(d.dirProblem)
+	names, err := manifestNames(d.config.Path)
+	d.dirProblem = err
+	changed := before != errorText(err)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		for name := range d.files {
+			if !slices.Contains(names, name) {
+				delete(d.files, name)
+				changed = true
+			}
+		}
+	}
+	for _, name := range names {
+		changed = d.readFile(name) || changed
+	}
+	return d.set(), changed
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// manifestNames lists what may be manifests, sorted.
+func manifestNames(path string) ([]string, error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, entry := range entries {
+		name := entry.Name()
+		if entry.IsDir() || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "#") || strings.HasSuffix(name, "~") ||
+			strings.HasSuffix(name, ".swp") || strings.HasSuffix(name, ".swx") {
+			continue
+		}
+		if info, err := os.Stat(filepath.Join(path, name)); err == nil && info.IsDir() {
+			continue // a link to a directory
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// readFile brings one file up to date and tells whether it changed.
+func (d *Directory) readFile(name string) bool {
+	known := d.files[name]
+	data, err := readRegular(filepath.Join(d.config.Path, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, lerr := os.Lstat(filepath.Join(d.config.Path, name)); errors.Is(lerr, fs.ErrNotExist) {
+			delete(d.files, name) // gone since the directory was listed
+			return known != nil
+		}
+		// A link to nothing.
+	}
+	next := &file{sum: sha256.Sum256(data), readErr: errorText(err)}
+	if known != nil && known.sum == next.sum && known.readErr == next.readErr {
+		return false
+	}
+	if err != nil {
+		next.problems = []manifest.Problem{{File: name, Err: err}}
+	} else {
+		decoded, problems := manifest.Decode(name, bytes.NewReader(data))
+		next.objects, next.problems = d.accept(name, decoded)
+		next.problems = append(problems, next.problems...)
+	}
+	if len(next.problems) > 0 && known != nil {
+		keep(&next.objects, known.objects)
+	}
+	d.files[name] = next
+	return true
+}
+
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("is no regular file but %s", info.Mode().Type())
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	// One byte more than Decode takes, for it to refuse.
+	return io.ReadAll(io.LimitReader(f, manifest.MaxSize+1))
+}
+
+// accept defaults and checks objects, and makes pods this node's.
+func (d *Directory) accept(name string, in manifest.Objects) (out manifest.Objects, problems []manifest.Problem) {
+	ok := func(kind string, meta metav1.Object, errs ...*field.Error) bool {
+		for _, err := range errs {
+			problems = append(problems, manifest.Problem{File: name, Kind: kind, Namespace: meta.GetNamespace(),
+				Name: meta.GetName(), Field: err.Field, Err: err})
+		}
+		return len(errs) == 0
+	}
+	for _, pod := range in.Pods {
+		d.own(name, pod)
+		if ok("Pod", pod, append(manifest.Validate(pod), manifest.Unsupported(pod)...)...) {
+			out.Pods = append(out.Pods, pod)
+		}
+	}
+	for _, configMap := range in.ConfigMaps {
+		if ok("ConfigMap", configMap, manifest.ValidateConfigMap(configMap)...) {
+			out.ConfigMaps = append(out.ConfigMaps, configMap)
+		}
+	}
+	for _, secret := range in.Secrets {
+		manifest.DefaultSecret(secret)
+		if ok("Secret", secret, manifest.ValidateSecret(secret)...) {
+			out.Secrets = append(out.Secrets, secret)
+		}
+	}
+	for _, service := range in.Services {
+		manifest.DefaultService(service)
+		if ok("Service", service, manifest.ValidateService(service)...) {
+			out.Services = append(out.Services, service)
+		}
+	}
+	out.EndpointSlices = in.EndpointSlices
+	return out, problems
+}
+
+// keep adds to objects what old has and it has not.
+func keep(objects *manifest.Objects, old manifest.Objects) {
+	objects.Pods = merge(objects.Pods, old.Pods)
+	objects.ConfigMaps = merge(objects.ConfigMaps, old.ConfigMaps)
+	objects.Secrets = merge(objects.Secrets, old.Secrets)
+	objects.Services = merge(objects.Services, old.Services)
+	objects.EndpointSlices = merge(objects.EndpointSlices, old.EndpointSlices)
+}
+
+func merge[T metav1.Object](objects, old []T) []T {
+	for _, o := range old {
+		if !slices.ContainsFunc(objects, func(have T) bool { return sameName(have, o) }) {
+			objects = append(objects, o)
+		}
+	}
+	return objects
+}
+
+func sameName[T metav1.Object](a, b T) bool {
+	return a.GetName() == b.GetName() && a.GetNamespace() == b.GetNamespace()
+}
+
+// set makes one of all files, without what is twice in it.
+func (d *Directory) set() Set {
+	var set Set
+	if d.dirProblem != nil {
+		set.Problems = append(set.Problems, manifest.Problem{File: d.config.Path, Err: d.dirProblem})
+		set.Broken = append(set.Broken, ".")
+	}
+	names := make([]string, 0, len(d.files))
+	for name := range d.files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	seen := map[string]string{}
+	for _, name := range names {
+		f := d.files[name]
+		if len(f.problems) > 0 {
+			set.Broken = append(set.Broken, name)
+		}
+		set.Problems = append(set.Problems, f.problems...)
+		set.Pods = add(&set, seen, name, "Pod", set.Pods, f.objects.Pods)
+		set.ConfigMaps = add(&set, seen, name, "ConfigMap", set.ConfigMaps, f.objects.ConfigMaps)
+		set.Secrets = add(&set, seen, name, "Secret", set.Secrets, f.objects.Secrets)
+		set.Services = add(&set, seen, name, "Service", set.Services, f.objects.Services)
+		set.EndpointSlices = add(&set, seen, name, "EndpointSlice", set.EndpointSlices, f.objects.EndpointSlices)
+	}
+	return set
+}
+
+// add appends what seen does not have, and tells of the rest.
+func add[T metav1.Object](set *Set, seen map[string]string, name, kind string, list, more []T) []T {
+	for _, object := range more {
+		keys := map[string]string{"metadata.name": kind + " " + object.GetNamespace() + "/" + object.GetName()}
+		if kind == "Pod" {
+			keys["metadata.uid"] = "UID " + string(object.GetUID())
+		}
+		twice := false
+		for _, path := range []string{"metadata.name", "metadata.uid"} {
+			if by, ok := seen[keys[path]]; ok && keys[path] != "" && !twice {
+				twice = true
+				set.Problems = append(set.Problems, manifest.Problem{File: name, Kind: kind, Namespace: object.GetNamespace(),
+					Name: object.GetName(), Field: path, Err: fmt.Errorf("%s is in %s already: %w", keys[path], by, ErrDuplicate)})
+			}
+		}
+		if twice {
+			continue
+		}
+		for _, key := range keys {
+			seen[key] = name
+		}
+		list = append(list, object)
+	}
+	return list
+}
