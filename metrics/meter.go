@@ -49,10 +49,11 @@ type Config struct {
 	// History is the number of points kept of each target, one a round, of
 	// about 110 bytes. 0 means 60.
 	History int
-	// Descriptors is how many files are kept open for speed, three for each
-	// cgroup, each with about 4.4 KiB of kernel memory. 0 means 4096; negative
-	// means none. Cgroups beyond it are read all the same, at about twice the
-	// cost.
+	// Descriptors is how many files may be kept open for speed, each with about
+	// 4.4 KiB of kernel memory. While it lasts for all that is read of all
+	// cgroups (some fifteen files each) all are kept, else three of each, and
+	// cgroups beyond that are read all the same, at more than twice the cost.
+	// 0 means 4096; negative means none.
 	Descriptors int
 	// Labels chooses what WriteCAdvisor says. The zero value is Compat.
 	Labels Labels

@@ -107,7 +107,7 @@ func (r *reader) sampleNode(h *handle, s *Sample, want groupSet) {
 			continue
 		}
 		var fd *int32
-		if i < r.plan.hot {
+		if i < r.keepable() {
 			fd = &h.fds[i]
 		}
 		if err := r.source(src, "", fd, s); err != nil {

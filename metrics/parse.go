@@ -97,6 +97,7 @@ type keyed struct {
 	keys  []key
 	must  uint64
 	lines []learnt
+	names names
 }
 
 type learnt struct {
@@ -108,7 +109,7 @@ type learnt struct {
 const maxLines = 512
 
 func newKeyed(keys ...key) *keyed {
-	k := &keyed{keys: keys}
+	k := &keyed{keys: keys, names: names{}}
 	for i, key := range keys {
 		if key.required {
 			k.must |= 1 << i
@@ -171,9 +172,9 @@ func (k *keyed) lookup(line int, name []byte) int8 {
 	}
 	switch {
 	case line < len(k.lines):
-		k.lines[line] = learnt{string(name), at}
+		k.lines[line] = learnt{k.names.intern(name), at}
 	case line == len(k.lines) && line < maxLines:
-		k.lines = append(k.lines, learnt{string(name), at})
+		k.lines = append(k.lines, learnt{k.names.intern(name), at})
 	}
 	return at
 }

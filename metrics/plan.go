@@ -7,22 +7,37 @@ type source struct {
 	name     string
 	group    group
 	root     string // of the hierarchy
-	hot      bool   // its descriptor is kept while the budget lasts
+	hot      bool   // its descriptor is the first to be kept
 	required bool   // the group means nothing without it
 	pages    bool   // the kernel gives it page by page: read until the end
 	parse    func(text []byte, into *Sample) error
 }
 
-// plan is what is read of each cgroup on a layout, hot first. Its parsers
-// learn, so it belongs to one reader.
+// plan is what is read of each cgroup on a layout. Its parsers learn, so it
+// belongs to one reader.
 type plan struct {
-	sources []source
-	missing [numGroups]string // the controller that no hierarchy has
-	hot     int               // sources[:hot] are hot
+	sources  []source          // hot ones first, then those that may be kept open, then the rest
+	missing  [numGroups]string // the controller that no hierarchy has
+	hot      int               // sources[:hot] are hot
+	keepable int               // sources[:keepable] may be kept open
 }
 
-// maxHot is the most descriptors that one cgroup keeps.
-const maxHot = 4
+// maxKept is the most descriptors that one cgroup keeps.
+const maxKept = 20
+
+// rank orders the sources. Limits are read too seldom to keep. A file that
+// comes in pages is not kept because v1 answers from a list of up to a second
+// ago if cgroup.procs is read again without being opened.
+func (s *source) rank() int {
+	switch {
+	case s.hot:
+		return 0
+	case s.group != groupLimits && !s.pages:
+		return 1
+	default:
+		return 2
+	}
+}
 
 func single(f Field) func([]byte, *Sample) error {
 	return func(text []byte, into *Sample) error {
@@ -77,19 +92,15 @@ func makePlan(l layout) *plan {
 			p.sources = append(p.sources, s)
 		}
 	}
-	// Hot ones first, so that a cgroup's descriptors are a short array.
-	slices.SortStableFunc(p.sources, func(a, b source) int {
-		switch {
-		case a.hot == b.hot:
-			return 0
-		case a.hot:
-			return -1
-		default:
-			return 1
+	slices.SortStableFunc(p.sources, func(a, b source) int { return a.rank() - b.rank() })
+	for i := range p.sources {
+		switch rank := p.sources[i].rank(); {
+		case i >= maxKept:
+		case rank == 0:
+			p.hot, p.keepable = i+1, i+1
+		case rank == 1:
+			p.keepable = i + 1
 		}
-	})
-	for p.hot < len(p.sources) && p.hot < maxHot && p.sources[p.hot].hot {
-		p.hot++
 	}
 	return p
 }

@@ -20,6 +20,7 @@ type reader struct {
 	now           func() time.Time
 
 	keep   bool // descriptors may be kept
+	rich   bool // the budget lasts for more than the hot ones
 	budget int
 	kept   int
 
@@ -46,8 +47,8 @@ const (
 
 // handle is what the reader keeps of one cgroup.
 type handle struct {
-	fds    [maxHot]int32 // kept descriptors by source, -1 for none
-	absent uint64        // sources known to be absent, until the limits are read again
+	fds    [maxKept]int32 // kept descriptors by source, -1 for none
+	absent uint64         // sources known to be absent, until the limits are read again
 	netPID int
 	netIno uint64
 }
@@ -194,16 +195,28 @@ func (r *reader) read(path []byte, fd *int32, pages bool) ([]byte, error) {
 	}
 }
 
+// keepable is how many sources are kept open now.
+func (r *reader) keepable() int {
+	if r.rich {
+		return r.plan.keepable
+	}
+	return r.plan.hot
+}
+
 // release closes what a cgroup keeps.
 func (r *reader) release(h *handle) {
-	for i, fd := range h.fds {
-		if fd >= 0 {
+	r.releaseFrom(h, 0)
+	h.absent = 0
+}
+
+func (r *reader) releaseFrom(h *handle, first int) {
+	for i := first; i < len(h.fds); i++ {
+		if fd := h.fds[i]; fd >= 0 {
 			sysClose(fd)
 			r.kept--
 		}
 		h.fds[i] = -1
 	}
-	h.absent = 0
 }
 
 // sample reads the wanted groups of a cgroup into s; what s has of others
@@ -223,7 +236,7 @@ func (r *reader) sample(rel string, h *handle, s *Sample, want groupSet) error {
 		err := error(ErrAbsent)
 		if h.absent&(1<<i) == 0 {
 			var fd *int32
-			if i < r.plan.hot {
+			if i < r.keepable() {
 				fd = &h.fds[i]
 			}
 			err = r.source(src, rel, fd, s)

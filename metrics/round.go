@@ -80,6 +80,7 @@ func (m *Meter) round(ctx context.Context, scheduled bool) error {
 		want |= slowGroups
 		m.limits = begun
 	}
+	m.share()
 	var errs uint64
 	gone := 0
 	errs += m.sampleNode(begun, want, scheduled)
@@ -106,6 +107,20 @@ func (m *Meter) round(ctx context.Context, scheduled bool) error {
 	s.Targets, s.Gone = len(m.order), gone
 	s.Descriptors = m.reader.kept
 	return nil
+}
+
+// share decides whether the budget lasts for all files of all cgroups, or for
+// the hot ones only, so that a newcomer finds room for its hot ones.
+func (m *Meter) share() {
+	r := m.reader
+	rich := (len(m.order)+1)*r.plan.keepable <= r.budget
+	if r.rich && !rich {
+		r.releaseFrom(&m.node.handle, r.plan.hot)
+		for _, st := range m.order {
+			r.releaseFrom(&st.handle, r.plan.hot)
+		}
+	}
+	r.rich = rich
 }
 
 func (m *Meter) sampleNode(begun time.Time, want groupSet, scheduled bool) uint64 {

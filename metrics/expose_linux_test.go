@@ -1,0 +1,137 @@
+package metrics_test
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/nodekit/nodekit/metrics"
+)
+
+var _ = Describe("Exposition", func() {
+	It("is the kubelet's /metrics/cadvisor, to the byte", func() {
+		expectGolden("cadvisor.golden", cadvisorText(newTree().meter()))
+	})
+
+	It("has less in lean mode, and times if asked for", func() {
+		t := newTree()
+		cfg := t.config()
+		cfg.Labels, cfg.Timestamps = metrics.Lean, true
+		m, err := metrics.New(cfg)
+		Expect(err).NotTo(HaveOccurred())
+		expectGolden("cadvisor-lean.golden", cadvisorText(m))
+	})
+
+	It("is the kubelet's /metrics/resource, to the byte", func() {
+		expectGolden("resource.golden", resourceText(newTree().meter()))
+	})
+
+	DescribeTable("passes promlint but for names that the kubelet chose", func(text func(*metrics.Meter) string) {
+		problems, err := promlint.New(strings.NewReader(text(newTree().meter()))).Lint()
+		Expect(err).NotTo(HaveOccurred())
+		for _, p := range problems {
+			Expect(lintReasons).To(HaveKey(p.Metric), p.Text)
+			Expect(lintReasons[p.Metric]).NotTo(BeEmpty())
+		}
+	},
+		Entry("cadvisor", cadvisorText),
+		Entry("resource", resourceText),
+	)
+
+	It("escapes what a label must not have", func() {
+		t := newTree()
+		odd := sidecarTarget
+		odd.Image = "a\"b\\c\nd"
+		t.to.set(odd)
+		Expect(cadvisorText(t.meter())).To(ContainSubstring(`image="a\"b\\c\nd",name="c2"`))
+	})
+
+	It("has each series once while a container and its successor both have a cgroup", func() {
+		t := newTree()
+		again := appTarget
+		again.Cgroup, again.ID, again.StartedAt = "/kubepods/pod1/c9", "c9", epoch
+		Expect(copyDir(t.dir+"/cgroup/kubepods/pod1/c1", t.dir+"/cgroup/kubepods/pod1/c9")).To(Succeed())
+		t.burn(again.Cgroup, "77000000")
+		t.to.set(podTarget, appTarget, again)
+		cfg := t.config()
+		cfg.Labels = metrics.Lean
+		lean, err := metrics.New(cfg)
+		Expect(err).NotTo(HaveOccurred())
+		for _, text := range []string{cadvisorText(t.meter()), cadvisorText(lean), resourceText(t.meter())} {
+			expectUnique(text)
+		}
+		Expect(resourceText(t.meter())).To(ContainSubstring(`container_cpu_usage_seconds_total{container="app",namespace="default",pod="web"} 77 `))
+	})
+
+	It("leaves out what is not known", func() {
+		t := newTree()
+		t.write("cgroup/kubepods/pod1/c1/cpu.stat", "garbage")
+		text := cadvisorText(t.meter())
+		Expect(text).NotTo(MatchRegexp(`container_cpu_\w+_total\{container="app"`))
+		Expect(text).To(ContainSubstring(`container_memory_rss{container="app"`))
+	})
+
+	It("gives the same series one by one", func() {
+		m := newTree().meter()
+		var lines []string
+		Expect(m.EachSeries(context.Background(), func(s *metrics.Series) {
+			labels := make([]string, 0, len(s.Labels))
+			for _, l := range s.Labels {
+				labels = append(labels, l.Name)
+			}
+			lines = append(lines, s.Name+" "+strings.Join(labels, ","))
+		})).To(Succeed())
+		want := 0
+		for line := range strings.Lines(cadvisorText(m)) {
+			if !strings.HasPrefix(line, "#") {
+				want++
+			}
+		}
+		Expect(lines).To(HaveLen(want))
+		Expect(lines).To(ContainElement("container_memory_failures_total container,id,image,name,namespace,pod,failure_type,scope"))
+	})
+
+	It("stops at a reader that has gone", func() {
+		broken := errors.New("connection reset")
+		Expect(newTree().meter().WriteCAdvisor(context.Background(), failingWriter{broken})).To(MatchError(broken))
+	})
+
+	It("makes a round when there was none of late", func() {
+		t := newTree()
+		m := t.meter()
+		cadvisorText(m)
+		t.clock.Step(20 * time.Second)
+		cadvisorText(m)
+		Expect(m.Stats().Rounds).To(Equal(uint64(1)))
+		t.clock.Step(time.Second)
+		cadvisorText(m)
+		Expect(m.Stats().Rounds).To(Equal(uint64(2)))
+	})
+})
+
+// lintReasons says why a name stays though promlint objects.
+var lintReasons = map[string]string{
+	"container_memory_failcnt": "cAdvisor's name for a counter; alerts know it",
+}
+
+type failingWriter struct{ err error }
+
+func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
+
+var seriesName = regexp.MustCompile(`(?m)^[a-z_]+(\{[^\n]*\})? `)
+
+func expectUnique(text string) {
+	GinkgoHelper()
+	seen := map[string]bool{}
+	for _, name := range seriesName.FindAllString(text, -1) {
+		Expect(seen).NotTo(HaveKey(name))
+		seen[name] = true
+	}
+	Expect(seen).NotTo(BeEmpty())
+}

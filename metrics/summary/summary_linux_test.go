@@ -1,0 +1,184 @@
+package summary_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	testclock "k8s.io/utils/clock/testing"
+
+	"github.com/nodekit/nodekit/metrics"
+	"github.com/nodekit/nodekit/metrics/summary"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/*.golden")
+
+func TestSummary(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "metrics/summary")
+}
+
+type fixed []metrics.Target
+
+func (f fixed) Targets(context.Context) ([]metrics.Target, error) { return f, nil }
+
+var epoch = time.Unix(1_800_000_000, 0).UTC()
+
+var pods = fixed{
+	{Cgroup: "/kubepods/pod1", Namespace: "default", Pod: "web", PodUID: "u1", PID: 101, StartedAt: epoch.Add(-time.Hour)},
+	{Cgroup: "/kubepods/pod1/c1", Namespace: "default", Pod: "web", PodUID: "u1", Container: "app", ID: "c1", StartedAt: epoch.Add(-time.Minute)},
+	{Cgroup: "/kubepods/pod1/c2", Namespace: "default", Pod: "web", PodUID: "u1", Container: "sidecar", ID: "c2", StartedAt: epoch.Add(-time.Minute)},
+	{Cgroup: "/kubepods/pod1/exited", Namespace: "default", Pod: "web", PodUID: "u1", Container: "init", ID: "c0"},
+}
+
+// machine is a copy of the recorded machine.
+func machine(list fixed) (dir string, clock *testclock.FakeClock, m *metrics.Meter) {
+	GinkgoHelper()
+	dir = GinkgoT().TempDir()
+	Expect(os.CopyFS(dir, os.DirFS("../testdata/v2"))).To(Succeed())
+	clock = testclock.NewFakeClock(epoch)
+	m, err := metrics.New(metrics.Config{
+		Targets: list, Clock: clock,
+		CgroupRoot: dir + "/cgroup", ProcRoot: dir + "/proc", SysRoot: dir + "/sys",
+	})
+	Expect(err).NotTo(HaveOccurred())
+	return dir, clock, m
+}
+
+func provider(cfg summary.Config) *summary.Provider {
+	GinkgoHelper()
+	cfg.NodeName = "n1"
+	p, err := summary.New(cfg)
+	Expect(err).NotTo(HaveOccurred())
+	return p
+}
+
+func expectGolden(name string, value any) {
+	GinkgoHelper()
+	text, err := json.MarshalIndent(value, "", "  ")
+	Expect(err).NotTo(HaveOccurred())
+	path := filepath.Join("testdata", name)
+	if *update {
+		Expect(os.WriteFile(path, append(text, '\n'), 0o644)).To(Succeed())
+	}
+	want, err := os.ReadFile(path)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(string(text) + "\n").To(Equal(string(want)))
+}
+
+var _ = Describe("Summary", func() {
+	ctx := context.Background()
+
+	It("has the kubelet's shape, whole and with CPU and memory only", func() {
+		_, clock, m := machine(pods)
+		p := provider(summary.Config{Meter: m})
+		_, err := p.Summary(ctx, false)
+		Expect(err).NotTo(HaveOccurred())
+		clock.Step(10 * time.Second)
+		s, err := p.Summary(ctx, false)
+		Expect(err).NotTo(HaveOccurred())
+		expectGolden("summary.golden", s)
+		s, err = p.Summary(ctx, true)
+		Expect(err).NotTo(HaveOccurred())
+		expectGolden("summary-cpu-memory.golden", s)
+	})
+
+	It("fills usageNanoCores from the history", func() {
+		dir, clock, m := machine(pods)
+		p := provider(summary.Config{Meter: m})
+		s, err := p.Summary(ctx, true)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Pods[0].CPU.UsageNanoCores).To(BeNil()) // nothing to compare with yet
+		for pod, usec := range map[string]int{"/kubepods/pod1": 6500001, "/kubepods/pod1/c1": 4000001} {
+			text := fmt.Sprintf("usage_usec %d\nuser_usec 1\nsystem_usec 1\n", usec)
+			Expect(os.WriteFile(dir+"/cgroup"+pod+"/cpu.stat", []byte(text), 0o644)).To(Succeed())
+		}
+		clock.Step(10 * time.Second)
+		s, err = p.Summary(ctx, true)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(*s.Pods[0].CPU.UsageNanoCores).To(Equal(uint64(500_000_000)))
+		Expect(*s.Pods[0].Containers[0].CPU.UsageNanoCores).To(Equal(uint64(250_000_000)))
+		Expect(*s.Pods[0].Containers[1].CPU.UsageNanoCores).To(BeZero())
+	})
+
+	It("shows a restarted container once, and system containers with the node", func() {
+		list := append(fixed{}, pods...)
+		again := list[1]
+		again.Cgroup, again.ID, again.StartedAt = "/kubepods/pod1/c2", "c9", epoch
+		list[2] = again
+		list[3] = metrics.Target{Cgroup: "/kubepods", Container: "pods"}
+		dir, _, m := machine(list)
+		for _, file := range []string{"cpu.stat", "memory.current", "memory.stat"} {
+			text, err := os.ReadFile(dir + "/cgroup/kubepods/pod1/" + file)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(os.WriteFile(dir+"/cgroup/kubepods/"+file, text, 0o644)).To(Succeed())
+		}
+		s, err := provider(summary.Config{Meter: m}).Summary(ctx, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Pods).To(HaveLen(1))
+		Expect(s.Pods[0].Containers).To(HaveLen(1))
+		Expect(s.Pods[0].Containers[0].StartTime.Time).To(BeTemporally("==", epoch))
+		Expect(s.Node.SystemContainers).To(HaveLen(1))
+		Expect(s.Node.SystemContainers[0].Name).To(Equal("pods"))
+	})
+
+	It("asks the file systems that it is told of", func() {
+		_, _, m := machine(nil)
+		dir := GinkgoT().TempDir()
+		s, err := provider(summary.Config{Meter: m, NodeFS: dir, ImageFS: dir}).Summary(ctx, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(*s.Node.Fs.CapacityBytes).To(BeNumerically(">=", *s.Node.Fs.AvailableBytes))
+		Expect(*s.Node.Fs.UsedBytes).To(BeNumerically(">", 0))
+		Expect(s.Node.Runtime.ImageFs).NotTo(BeNil())
+		s, err = provider(summary.Config{Meter: m, NodeFS: dir + "/nowhere"}).Summary(ctx, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Node.Fs).To(BeNil())
+	})
+
+	It("hands on errors, and reports all bad fields together", func() {
+		_, err := provider(summary.Config{Meter: broken{}}).Summary(ctx, false)
+		Expect(err).To(MatchError("no hierarchy"))
+		_, err = summary.New(summary.Config{MaxAge: -1})
+		Expect(err).To(MatchError(And(ContainSubstring("Meter"), ContainSubstring("NodeName"), ContainSubstring("MaxAge"))))
+	})
+})
+
+type broken struct{}
+
+func (broken) Samples(context.Context, time.Duration) ([]metrics.Sample, error) {
+	return nil, errors.New("no hierarchy")
+}
+
+func Example() {
+	meter, err := metrics.New(metrics.Config{
+		Targets: pods, CgroupRoot: "../testdata/v2/cgroup", ProcRoot: "../testdata/v2/proc", SysRoot: "../testdata/v2/sys",
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	p, err := summary.New(summary.Config{Meter: meter, NodeName: "n1"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	s, err := p.Summary(context.Background(), false)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, pod := range s.Pods {
+		for _, c := range pod.Containers {
+			fmt.Println(pod.PodRef.Namespace, pod.PodRef.Name, c.Name, *c.CPU.UsageCoreNanoSeconds, *c.Memory.WorkingSetBytes)
+		}
+	}
+	// Output:
+	// default web app 1500001000 50331648
+	// default web sidecar 2000000000 16777216
+}
