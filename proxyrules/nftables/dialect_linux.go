@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/nodekit/nodekit/proxyrules"
 	"github.com/vishvananda/netlink"
@@ -147,7 +148,7 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 	if changes.Node {
 		return errChanged
 	}
-	if changes.Empty() {
+	if changes.Empty() && !d.overdue() {
 		generation, err := d.socket.generation()
 		if err == nil && generation != d.generation {
 			err = errChanged
@@ -190,6 +191,11 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 	d.applied = table
 	d.forgetFlows(changes, stats)
 	return nil
+}
+
+func (d *Dialect) overdue() bool {
+	now := time.Now()
+	return d.state[0].overdue(now) || d.state[1].overdue(now)
 }
 
 // prepare makes the chains that a change needs, in a transaction of its own: a

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/nodekit/nodekit/proxyrules"
 )
@@ -93,10 +94,26 @@ type familyState struct {
 	balancers  map[balancer]bool
 	clusterIPs counts
 	hairpin    counts
+	// left are hairpin elements that nobody wants, since when.
+	left map[netip.Addr]time.Time
 }
 
+// hairpinGrace is how long an endpoint's hairpin element outlives it: a packet
+// that was sent to it may still be between its first hook and its last.
+const hairpinGrace = time.Second
+
 func newFamilyState() *familyState {
-	return &familyState{balancers: map[balancer]bool{}, clusterIPs: counts{}, hairpin: counts{}}
+	return &familyState{balancers: map[balancer]bool{}, clusterIPs: counts{}, hairpin: counts{}, left: map[netip.Addr]time.Time{}}
+}
+
+// overdue says whether elements have outlived their grace.
+func (s *familyState) overdue(now time.Time) bool {
+	for _, since := range s.left {
+		if now.Sub(since) >= hairpinGrace {
+			return true
+		}
+	}
+	return false
 }
 
 // plan collects what one transaction does to one family.
@@ -204,36 +221,60 @@ func (p *plan) changeFront(old, new *proxyrules.Front) {
 // finish turns counted differences into elements, and removes what the kernel
 // holds and nobody wants.
 func (p *plan) finish() {
-	p.settle(setClusterIPs, p.state.clusterIPs, p.clusterIPs, 1)
-	p.settle(setHairpin, p.state.hairpin, p.hairpin, 2)
+	now := time.Now()
+	settle(p.state.clusterIPs, p.clusterIPs, func(addr netip.Addr, wanted bool) {
+		if wanted {
+			p.add(setClusterIPs, appendAddr(nil, addr), value{})
+		} else {
+			p.del(setClusterIPs, appendAddr(nil, addr))
+		}
+	})
+	settle(p.state.hairpin, p.hairpin, func(addr netip.Addr, wanted bool) {
+		_, there := p.state.left[addr]
+		switch {
+		case !wanted:
+			p.state.left[addr] = now
+		case there:
+			delete(p.state.left, addr)
+		default:
+			p.add(setHairpin, hairpinKey(addr), value{})
+		}
+	})
+	for addr, since := range p.state.left {
+		if now.Sub(since) >= hairpinGrace {
+			p.del(setHairpin, hairpinKey(addr))
+			delete(p.state.left, addr)
+		}
+	}
 	if p.held == nil {
 		return
 	}
 	for id := range p.held {
 		for _, key := range slices.Sorted(maps.Keys(p.held[id])) {
+			if half := len(key) / 2; setID(id) == setHairpin && key[:half] == key[half:] {
+				addr, _ := netip.AddrFromSlice([]byte(key[:half]))
+				p.state.left[addr] = now
+				continue
+			}
 			p.del(setID(id), []byte(key))
 		}
 	}
 }
 
-func (p *plan) settle(id setID, have, changes counts, times int) {
+func hairpinKey(addr netip.Addr) []byte { return appendAddr(appendAddr(nil, addr), addr) }
+
+// settle adds changes to have and tells which addresses came and went.
+func settle(have, changes counts, tell func(addr netip.Addr, wanted bool)) {
 	for addr, change := range changes {
 		before := have[addr]
 		after := before + change
-		var key []byte
-		for range times {
-			key = appendAddr(key, addr)
-		}
-		switch {
-		case before == 0 && after > 0:
-			p.add(id, key, value{})
-		case before > 0 && after == 0:
-			p.del(id, key)
-		}
 		if after == 0 {
 			delete(have, addr)
 		} else {
 			have[addr] = after
+		}
+		if (before == 0) != (after == 0) {
+			tell(addr, after > 0)
 		}
 	}
 }

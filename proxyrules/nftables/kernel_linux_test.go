@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/proxyrules"
@@ -135,7 +136,12 @@ var _ = Describe("rules in the kernel", func() {
 				other := kerneltest.NewNetNS(GinkgoT())
 				_, err = openIn(other, table).Sync(ctx, previous)
 				Expect(err).NotTo(HaveOccurred())
-				Expect(inUse(ns, table)).To(Equal(inUse(other, table)), "step %d", step)
+				same := func(g Gomega) {
+					_, err := d.Sync(ctx, previous) // what outlived its use goes later
+					g.Expect(err).NotTo(HaveOccurred())
+					g.Expect(inUse(ns, table)).To(Equal(inUse(other, table)), "step %d", step)
+				}
+				Eventually(ctx, same).WithTimeout(5 * time.Second).WithPolling(100 * time.Millisecond).Should(Succeed())
 			}
 		}
 		Expect(full).To(Equal(1), "only the first sync reads the kernel")

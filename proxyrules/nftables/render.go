@@ -57,7 +57,7 @@ func (f *family) render(b *strings.Builder, config Config, node proxyrules.Node,
 		}
 		for slot, endpoint := range front.Endpoints {
 			r.element(slotElement(front, slot, endpoint.Addr))
-			r.element(setHairpin, appendAddr(appendAddr(nil, endpoint.Addr.Addr()), endpoint.Addr.Addr()), value{})
+			r.element(setHairpin, hairpinKey(endpoint.Addr.Addr()), value{})
 		}
 		if front.Action == proxyrules.Balance {
 			wants := frontBalancer(front)
