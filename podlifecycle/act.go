@@ -332,7 +332,7 @@ func describe(a Action) string {
 	case ActionCreate:
 		return fmt.Sprintf("start attempt %d", a.Attempt)
 	case ActionPull:
-		return "pull " + a.Image
+		return "image " + a.Image
 	case ActionRunSandbox, ActionStopSandbox, ActionRemoveSandbox:
 		return fmt.Sprintf("%s %d", a.Type, a.Attempt)
 	}

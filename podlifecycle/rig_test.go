@@ -85,16 +85,25 @@ func (r *rig) start() *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.m, r.cancel, r.done = m, cancel, make(chan error, 1)
 	go func() { r.done <- m.Run(ctx) }()
+	r.t.Cleanup(r.end)
 	return r
+}
+
+// end is stop for the end of a test that may have failed halfway.
+func (r *rig) end() {
+	if r.cancel == nil {
+		return
+	}
+	r.cancel()
+	if err := <-r.done; err != nil {
+		r.t.Errorf("Run: %v", err)
+	}
+	r.cancel = nil
 }
 
 // stop ends the Manager, as a restart does; pods run on.
 func (r *rig) stop() {
-	r.t.Helper()
-	r.cancel()
-	if err := <-r.done; err != nil {
-		r.t.Fatalf("Run: %v", err)
-	}
+	r.end()
 }
 
 func (r *rig) set(pods ...*corev1.Pod) { r.m.Set(source.Set{Pods: pods}) }

@@ -1,0 +1,478 @@
+package podlifecycle_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nodekit/nodekit/podlifecycle"
+	"github.com/nodekit/nodekit/podlifecycle/probe"
+	"github.com/nodekit/nodekit/runtimeiface"
+)
+
+// world is a node in miniature around Plan: actions take time, fail, are lost
+// with the agent, and things happen. It checks what must always hold.
+type world struct {
+	rng  *rand.Rand
+	calm bool // nothing fails any more
+	now  time.Time
+	pod  *corev1.Pod
+
+	sandboxes  []runtimeiface.Sandbox
+	containers []runtimeiface.Container
+	flights    map[string]podlifecycle.Action
+	cancelled  map[string]bool
+	images     map[string]podlifecycle.Image
+	faults     map[string]podlifecycle.Fault
+	verdicts   map[string]podlifecycle.Verdicts
+	hooks      map[string]podlifecycle.Hook
+	kills      map[string]podlifecycle.Kill
+	prepared   bool
+	ended      podlifecycle.Ended
+	ending     *podlifecycle.Ending
+	status     corev1.PodStatus
+	next       *podlifecycle.Next
+	done       bool
+	idle       bool // the last plan asked for nothing
+	serial     int
+	initDone   map[string]bool // sandbox and init container that succeeded
+	trace      []string
+}
+
+func newWorld(seed uint64) *world {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	w := &world{
+		rng: rng, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), flights: map[string]podlifecycle.Action{},
+		cancelled: map[string]bool{}, images: map[string]podlifecycle.Image{}, faults: map[string]podlifecycle.Fault{},
+		verdicts: map[string]podlifecycle.Verdicts{}, hooks: map[string]podlifecycle.Hook{}, kills: map[string]podlifecycle.Kill{},
+	}
+	w.pod = newPod("web", func(p *corev1.Pod) {
+		p.Spec.RestartPolicy = []corev1.RestartPolicy{corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever}[rng.IntN(3)]
+		grace := int64(rng.IntN(40))
+		p.Spec.TerminationGracePeriodSeconds = &grace
+		if rng.IntN(5) == 0 {
+			limit := int64(100 + rng.IntN(5000))
+			p.Spec.ActiveDeadlineSeconds = &limit
+		}
+		for i := range rng.IntN(4) {
+			c := container(fmt.Sprintf("init%d", i), "web:1")
+			if rng.IntN(2) == 0 {
+				c = sidecar(fmt.Sprintf("side%d", i), "web:1")
+				if rng.IntN(2) == 0 {
+					c.StartupProbe = execProbe("up")
+				}
+			}
+			p.Spec.InitContainers = append(p.Spec.InitContainers, c)
+		}
+		for i := range rng.IntN(3) {
+			p.Spec.Containers = append(p.Spec.Containers, container(fmt.Sprintf("more%d", i), "web:1"))
+		}
+		for i := range p.Spec.Containers {
+			c := &p.Spec.Containers[i]
+			if rng.IntN(3) == 0 {
+				c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 1}}}
+			}
+			if rng.IntN(3) == 0 {
+				c.LivenessProbe = execProbe("live")
+			}
+			if rng.IntN(4) == 0 {
+				c.ImagePullPolicy = corev1.PullAlways
+			}
+		}
+	})
+	return w
+}
+
+func (w *world) chance(percent int) bool { return w.rng.IntN(100) < percent }
+
+func (w *world) observed() podlifecycle.Observed {
+	o := podlifecycle.Observed{
+		Sandboxes: slices.Clone(w.sandboxes), Containers: slices.Clone(w.containers), Flights: map[string]podlifecycle.Flight{},
+		Images: maps.Clone(w.images), Faults: maps.Clone(w.faults), Verdicts: maps.Clone(w.verdicts), Hooks: maps.Clone(w.hooks),
+		Kills: maps.Clone(w.kills), Prepared: w.prepared, Ending: w.ending, Ended: w.ended, Prior: *w.status.DeepCopy(),
+	}
+	for lane, a := range w.flights {
+		o.Flights[lane] = podlifecycle.Flight{Type: a.Type, Deadline: a.Deadline, Image: a.Image, Cancelled: w.cancelled[lane]}
+	}
+	return o
+}
+
+// plan plans, checks, and takes the actions into the air.
+func (w *world) plan() error {
+	d := podlifecycle.Plan(w.pod, w.observed(), w.now)
+	if err := w.check(d); err != nil {
+		return err
+	}
+	w.status, w.next, w.done = d.Status, d.Next, d.Done
+	if d.Ending != nil {
+		w.ending = w.ending.Merge(*d.Ending)
+	}
+	w.idle = len(d.Actions) == 0
+	for _, a := range d.Actions {
+		w.trace = append(w.trace, fmt.Sprintf("%s %s %s %s/%d (%s: %s)", w.now.Format("15:04:05"), a.Type, a.Container, a.ID, a.Attempt, a.Rule, a.Reason))
+		if _, busy := w.flights[a.Container]; busy {
+			if a.Type == podlifecycle.ActionCancel {
+				w.cancelled[a.Container] = true
+			} else {
+				w.flights[a.Container] = a // a kill made faster
+			}
+			continue
+		}
+		if a.Type == podlifecycle.ActionKill {
+			w.kills[a.ID] = podlifecycle.Kill{Rule: a.Rule, Message: a.Reason}
+		}
+		w.flights[a.Container] = a
+	}
+	return nil
+}
+
+// check holds a decision against what must always be so.
+func (w *world) check(d podlifecycle.Decision) error {
+	old := w.status.Phase
+	terminal := old == corev1.PodSucceeded || old == corev1.PodFailed
+	if terminal && d.Status.Phase != old || old == corev1.PodRunning && d.Status.Phase == corev1.PodPending {
+		return fmt.Errorf("phase %s after %s", d.Status.Phase, old)
+	}
+	for i, s := range d.Status.ContainerStatuses {
+		if i < len(w.status.ContainerStatuses) && s.RestartCount < w.status.ContainerStatuses[i].RestartCount {
+			return fmt.Errorf("restart count of %s goes back from %d to %d", s.Name, w.status.ContainerStatuses[i].RestartCount, s.RestartCount)
+		}
+		states := 0
+		for _, set := range []bool{s.State.Waiting != nil, s.State.Running != nil, s.State.Terminated != nil} {
+			if set {
+				states++
+			}
+		}
+		if states != 1 {
+			return fmt.Errorf("container %s is in %d states: %+v", s.Name, states, s.State)
+		}
+	}
+	if d.Ending != nil && w.ending != nil {
+		return fmt.Errorf("ending decided twice: %+v after %+v", d.Ending, w.ending)
+	}
+	lanes := map[string]bool{}
+	for _, a := range d.Actions {
+		if lanes[a.Container] {
+			return fmt.Errorf("two actions of %q in one decision: %+v", a.Container, d.Actions)
+		}
+		lanes[a.Container] = true
+		f, busy := w.flights[a.Container]
+		switch {
+		case !busy && a.Type == podlifecycle.ActionCancel:
+			return fmt.Errorf("nothing to cancel: %+v", a)
+		case busy && a.Type == podlifecycle.ActionKill && f.Type == podlifecycle.ActionKill:
+			if !a.Deadline.Before(f.Deadline) {
+				return fmt.Errorf("grace grows: %v after %v", a.Deadline, f.Deadline)
+			}
+		case busy && a.Type != podlifecycle.ActionCancel:
+			return fmt.Errorf("%+v beside %+v", a, f)
+		}
+		if terminal && (a.Type == podlifecycle.ActionCreate || a.Type == podlifecycle.ActionRunSandbox || a.Type == podlifecycle.ActionPull) {
+			return fmt.Errorf("a pod that has ended begins again: %+v", a)
+		}
+		if w.ending != nil && a.Type == podlifecycle.ActionCreate {
+			return fmt.Errorf("a pod that ends starts something: %+v", a)
+		}
+	}
+	return nil
+}
+
+// land ends one action, well or not.
+func (w *world) land(lane string) error {
+	a := w.flights[lane]
+	delete(w.flights, lane)
+	cancelled := w.cancelled[lane]
+	delete(w.cancelled, lane)
+	fails := !w.calm && w.chance(20)
+	effect := !fails || w.chance(30)
+	if cancelled && w.chance(70) && a.Type != podlifecycle.ActionKill {
+		return nil
+	}
+	w.trace = append(w.trace, fmt.Sprintf("%s   landed %s %s fails=%v effect=%v", w.now.Format("15:04:05"), a.Type, lane, fails, effect))
+	if effect {
+		if err := w.effect(a); err != nil {
+			return err
+		}
+	}
+	if fails && a.Type != podlifecycle.ActionPull {
+		w.faults[lane] = podlifecycle.Fault{Reason: "CreateContainerError", Message: "by chance", At: w.now, RetryAt: w.now.Add(time.Duration(1+w.rng.IntN(10)) * time.Second)}
+	} else if a.Type != podlifecycle.ActionPull {
+		delete(w.faults, lane)
+	}
+	switch {
+	case a.Type == podlifecycle.ActionPull && fails:
+		w.images[lane] = podlifecycle.Image{Ref: a.Image, Attempt: a.Attempt, Reason: "ErrImagePull", At: w.now, RetryAt: w.now.Add(10 * time.Second)}
+	case fails:
+	case a.Type == podlifecycle.ActionPersist:
+		w.ended.Persisted = true
+	case a.Type == podlifecycle.ActionTeardown:
+		w.ended.Torn, w.prepared = true, false
+	case a.Type == podlifecycle.ActionPrepare:
+		w.prepared = true
+	case a.Type == podlifecycle.ActionPull:
+		w.images[lane] = podlifecycle.Image{Ref: a.Image, Attempt: a.Attempt, ID: "id of " + a.Image}
+	case a.Type == podlifecycle.ActionPostStart:
+		state := podlifecycle.HookDone
+		if !w.calm && w.chance(20) {
+			state = podlifecycle.HookFailed
+		}
+		w.hooks[a.ID] = podlifecycle.Hook{State: state}
+	}
+	return nil
+}
+
+// effect is what an action does to the runtime.
+func (w *world) effect(a podlifecycle.Action) error {
+	w.serial++
+	switch a.Type {
+	case podlifecycle.ActionRunSandbox:
+		for _, s := range w.sandboxes {
+			if s.Attempt == a.Attempt && s.State == runtimeiface.SandboxReady {
+				return nil
+			}
+		}
+		w.sandboxes = append(w.sandboxes, runtimeiface.Sandbox{ID: fmt.Sprintf("s%d", w.serial), Attempt: a.Attempt, State: runtimeiface.SandboxReady, IPs: anIP})
+	case podlifecycle.ActionStopSandbox:
+		w.stopSandbox(a.ID)
+	case podlifecycle.ActionRemoveSandbox:
+		w.stopSandbox(a.ID)
+		w.sandboxes = slices.DeleteFunc(w.sandboxes, func(s runtimeiface.Sandbox) bool { return s.ID == a.ID })
+		w.containers = slices.DeleteFunc(w.containers, func(c runtimeiface.Container) bool { return c.SandboxID == a.ID })
+	case podlifecycle.ActionCreate:
+		return w.create(a)
+	case podlifecycle.ActionStart:
+		return w.run(a.ID)
+	case podlifecycle.ActionKill:
+		w.exit(a.ID, 137)
+	case podlifecycle.ActionRemove:
+		w.containers = slices.DeleteFunc(w.containers, func(c runtimeiface.Container) bool { return c.ID == a.ID })
+	}
+	return nil
+}
+
+func (w *world) create(a podlifecycle.Action) error {
+	ready := slices.ContainsFunc(w.sandboxes, func(s runtimeiface.Sandbox) bool { return s.ID == a.ID && s.State == runtimeiface.SandboxReady })
+	if !ready {
+		return nil // an error of the runtime
+	}
+	for _, c := range w.containers {
+		if c.SandboxID == a.ID && c.Name == a.Container && c.Attempt == a.Attempt {
+			return w.run(c.ID)
+		}
+	}
+	spec := w.spec(a.Container)
+	c := runtimeiface.Container{ID: fmt.Sprintf("c%d", w.serial), SandboxID: a.ID, Name: a.Container, Attempt: a.Attempt,
+		State: runtimeiface.ContainerCreated, CreatedAt: w.now, Annotations: map[string]string{
+			podlifecycle.AnnotationHash: podlifecycle.ContainerHash(spec), podlifecycle.AnnotationLevel: fmt.Sprint(a.Level)}}
+	w.containers = append(w.containers, c)
+	if !w.calm && w.chance(10) {
+		return nil // created, and not started
+	}
+	return w.run(c.ID)
+}
+
+// run starts a container, and is where the two oldest rules are checked.
+func (w *world) run(id string) error {
+	i := slices.IndexFunc(w.containers, func(c runtimeiface.Container) bool { return c.ID == id })
+	if i < 0 || w.containers[i].State != runtimeiface.ContainerCreated {
+		return nil
+	}
+	c := &w.containers[i]
+	for _, other := range w.containers {
+		if other.ID != c.ID && other.Name == c.Name && other.State == runtimeiface.ContainerRunning {
+			return fmt.Errorf("two instances of %s run: %s and %s", c.Name, other.ID, c.ID)
+		}
+		if w.isInit(c.Name) && w.isMain(other.Name) && other.SandboxID == c.SandboxID && other.State != runtimeiface.ContainerCreated {
+			return fmt.Errorf("init container %s runs after %s has started in sandbox %s", c.Name, other.Name, c.SandboxID)
+		}
+	}
+	if !w.isInit(c.Name) && w.isMain(c.Name) {
+		for _, spec := range w.pod.Spec.InitContainers {
+			if w.isInit(spec.Name) && !w.initDone[c.SandboxID+spec.Name] {
+				return fmt.Errorf("%s runs before init container %s has succeeded", c.Name, spec.Name)
+			}
+		}
+	}
+	c.State, c.StartedAt = runtimeiface.ContainerRunning, w.now
+	return nil
+}
+
+func (w *world) exit(id string, code int32) {
+	for i := range w.containers {
+		c := &w.containers[i]
+		if c.ID != id || c.State == runtimeiface.ContainerExited {
+			continue
+		}
+		if c.StartedAt.IsZero() {
+			c.StartedAt = w.now
+		}
+		c.State, c.ExitCode, c.FinishedAt = runtimeiface.ContainerExited, code, w.now
+		if code == 0 && w.isInit(c.Name) {
+			if w.initDone == nil {
+				w.initDone = map[string]bool{}
+			}
+			w.initDone[c.SandboxID+c.Name] = true
+		}
+	}
+}
+
+func (w *world) stopSandbox(id string) {
+	for i := range w.sandboxes {
+		if w.sandboxes[i].ID == id {
+			w.sandboxes[i].State, w.sandboxes[i].IPs = runtimeiface.SandboxNotReady, nil
+		}
+	}
+	for _, c := range slices.Clone(w.containers) {
+		if c.SandboxID == id {
+			w.exit(c.ID, 137)
+		}
+	}
+}
+
+func (w *world) spec(name string) *corev1.Container {
+	for _, list := range [][]corev1.Container{w.pod.Spec.InitContainers, w.pod.Spec.Containers} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+	}
+	return nil
+}
+
+func (w *world) isMain(name string) bool {
+	return slices.ContainsFunc(w.pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == name })
+}
+
+func (w *world) isInit(name string) bool {
+	c := w.spec(name)
+	return !w.isMain(name) && (c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways)
+}
+
+// happen does one thing that nobody asked for.
+func (w *world) happen() {
+	pick := func() (runtimeiface.Container, bool) {
+		var list []runtimeiface.Container
+		for _, c := range w.containers {
+			if c.State == runtimeiface.ContainerRunning {
+				list = append(list, c)
+			}
+		}
+		if len(list) == 0 {
+			return runtimeiface.Container{}, false
+		}
+		return list[w.rng.IntN(len(list))], true
+	}
+	c, any := pick()
+	switch n := w.rng.IntN(100); {
+	case n < 30 && any:
+		w.exit(c.ID, int32(w.rng.IntN(2)*w.rng.IntN(3)))
+	case n < 50 && any:
+		w.verdicts[c.ID] = podlifecycle.Verdicts{Startup: probe.Success, Liveness: probe.Success, Readiness: probe.Success}
+	case n < 55 && any:
+		w.verdicts[c.ID] = podlifecycle.Verdicts{Startup: probe.Success, Liveness: probe.Failure}
+	case n < 60 && len(w.sandboxes) > 0:
+		w.stopSandbox(w.sandboxes[w.rng.IntN(len(w.sandboxes))].ID)
+	case n < 65: // the image of a container is edited
+		pod := w.pod.DeepCopy()
+		i := w.rng.IntN(len(pod.Spec.Containers))
+		pod.Spec.Containers[i].Image = fmt.Sprintf("web:%d", 1+w.rng.IntN(2))
+		w.pod = pod
+	case n < 67:
+		w.ending = w.ending.Merge(podlifecycle.Ending{Reason: podlifecycle.EndingDeleted, Since: w.now,
+			Grace: time.Duration(w.rng.IntN(40)) * time.Second, Forget: true})
+	case n < 70: // the agent dies, and what it had begun is done or not
+		for lane, a := range w.flights {
+			if w.chance(50) && a.Type != podlifecycle.ActionKill {
+				_ = w.effect(a)
+			}
+			delete(w.flights, lane)
+		}
+		w.images, w.faults, w.cancelled = map[string]podlifecycle.Image{}, map[string]podlifecycle.Fault{}, map[string]bool{}
+		w.prepared, w.ended = false, podlifecycle.Ended{}
+		for _, c := range w.containers {
+			if c.State == runtimeiface.ContainerRunning && w.hooks[c.ID].State == "" {
+				w.hooks[c.ID] = podlifecycle.Hook{State: podlifecycle.HookDone}
+			}
+		}
+	default:
+		w.now = w.now.Add(time.Duration(w.rng.IntN(20000)) * time.Millisecond)
+	}
+}
+
+// step lets something land or happen, and plans.
+func (w *world) step() error {
+	lanes := slices.Sorted(maps.Keys(w.flights))
+	if len(lanes) > 0 && w.chance(60) {
+		if err := w.land(lanes[w.rng.IntN(len(lanes))]); err != nil {
+			return err
+		}
+	} else {
+		w.happen()
+	}
+	return w.plan()
+}
+
+// calmDown has everything go well from now on, and gives an error if the pod
+// does not come to rest: running, or ended and cleared away.
+func (w *world) calmDown() error {
+	w.calm = true
+	for range 2000 {
+		for _, lane := range slices.Sorted(maps.Keys(w.flights)) {
+			if err := w.land(lane); err != nil {
+				return err
+			}
+		}
+		for _, c := range slices.Clone(w.containers) {
+			if c.State != runtimeiface.ContainerRunning {
+				continue
+			}
+			if w.isInit(c.Name) {
+				w.exit(c.ID, 0)
+			}
+			w.verdicts[c.ID] = podlifecycle.Verdicts{Startup: probe.Success, Liveness: probe.Success, Readiness: probe.Success}
+		}
+		if err := w.plan(); err != nil {
+			return err
+		}
+		if w.done {
+			return nil
+		}
+		if len(w.flights) > 0 || !w.idle {
+			continue
+		}
+		if w.atRest() {
+			return nil
+		}
+		if w.next == nil {
+			return fmt.Errorf("stuck: nothing under way, nothing planned, phase %s", w.status.Phase)
+		}
+		w.now = maxTime(w.now, w.next.At)
+	}
+	return fmt.Errorf("no rest within 2000 steps, phase %s", w.status.Phase)
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// atRest: every container runs, or has ended and is not to be restarted.
+func (w *world) atRest() bool {
+	if w.ending != nil {
+		return false
+	}
+	for _, s := range w.status.ContainerStatuses {
+		if s.State.Running == nil && s.State.Terminated == nil {
+			return false
+		}
+	}
+	return w.status.StartTime != nil && w.status.StartTime.After((metav1.Time{}).Time)
+}
