@@ -1,0 +1,129 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/go-logr/logr"
+
+	"github.com/nodekit/nodekit/runtimeiface/oci/image"
+)
+
+// Defaults that a zero Config field stands for.
+const (
+	DefaultBridge     = "nodekit0"
+	DefaultSubnet     = "10.88.0.0/24"
+	DefaultCgroupRoot = "/nodekit"
+	DefaultShmBytes   = 64 << 20
+)
+
+// Config says where a Runtime lives and what it uses. Two Runtimes on one
+// machine need a Root, a Network.Bridge and a Network.Subnet each.
+type Config struct {
+	// Root is a directory on a disk, made if absent. Required, absolute. All
+	// state lies below it.
+	Root string
+	// ShimPath is the program nodekit-shim. "" looks beside the running
+	// program, then in PATH.
+	ShimPath string
+	// RuntimeHandlers names OCI runtimes, by path or by name in PATH, for
+	// SandboxSpec.RuntimeHandler; "" is the default one, runc if not given.
+	RuntimeHandlers map[string]string
+	// Network is the pods' network.
+	Network Network
+	// CgroupRoot is the parent of the cgroups of sandboxes without
+	// CgroupParent, absolute from each hierarchy's root. "" is
+	// DefaultCgroupRoot.
+	CgroupRoot string
+	// ShmBytes is the size of a pod's /dev/shm. 0 is DefaultShmBytes.
+	ShmBytes int64
+	// Images configures the image store. Its Root is Root/images if empty, its
+	// Logger is Logger.
+	Images image.Config
+	// Logger takes a line for each sandbox and container made and removed, and
+	// for what was repaired. Zero discards.
+	Logger logr.Logger
+}
+
+// Network is the built-in bridge network.
+type Network struct {
+	// Bridge is the interface's name. "" is DefaultBridge.
+	Bridge string
+	// Subnet gives the pods' addresses; the bridge has its first. IPv4 only,
+	// /30 or wider. Zero is DefaultSubnet.
+	Subnet netip.Prefix
+	// MTU of bridge and pods. 0 is 1500.
+	MTU int
+	// NetNSPath is the network namespace that counts as the node's: where the
+	// bridge is and where pods with NamespaceHost run. "" is that of the
+	// thread that calls Open.
+	NetNSPath string
+}
+
+var interfaceName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
+
+// withDefaults reports all bad fields together.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("config: "+format, args...)) }
+	if !filepath.IsAbs(c.Root) {
+		bad("Root %q is not an absolute path", c.Root)
+	}
+	c.Root = filepath.Clean(c.Root)
+	c.RuntimeHandlers = maps.Clone(c.RuntimeHandlers)
+	if c.RuntimeHandlers == nil {
+		c.RuntimeHandlers = map[string]string{}
+	}
+	if c.RuntimeHandlers[""] == "" {
+		c.RuntimeHandlers[""] = "runc"
+	}
+	for name := range c.RuntimeHandlers {
+		if strings.ContainsAny(name, "/\x00") || name == "." || name == ".." || name == "default" {
+			bad("RuntimeHandlers: %q cannot be a name", name)
+		}
+	}
+	n := &c.Network
+	if n.Bridge == "" {
+		n.Bridge = DefaultBridge
+	}
+	if !interfaceName.MatchString(n.Bridge) {
+		bad("Network.Bridge %q is no name of an interface", n.Bridge)
+	}
+	if !n.Subnet.IsValid() {
+		n.Subnet = netip.MustParsePrefix(DefaultSubnet)
+	}
+	n.Subnet = n.Subnet.Masked()
+	if !n.Subnet.Addr().Is4() || n.Subnet.Bits() > 30 {
+		bad("Network.Subnet %v is not an IPv4 subnet of /30 or wider", n.Subnet)
+	}
+	if n.MTU == 0 {
+		n.MTU = 1500
+	}
+	if n.MTU < 576 || n.MTU > 65535 {
+		bad("Network.MTU %d is not within 576 and 65535", n.MTU)
+	}
+	if c.CgroupRoot == "" {
+		c.CgroupRoot = DefaultCgroupRoot
+	}
+	if !cleanAbs(c.CgroupRoot) || c.CgroupRoot == "/" {
+		bad("CgroupRoot %q is not a clean absolute path below /", c.CgroupRoot)
+	}
+	if c.ShmBytes == 0 {
+		c.ShmBytes = DefaultShmBytes
+	}
+	if c.ShmBytes < 0 {
+		bad("ShmBytes is negative")
+	}
+	if c.Images.Root == "" {
+		c.Images.Root = filepath.Join(c.Root, "images")
+	}
+	c.Images.Logger = c.Logger
+	return c, errors.Join(errs...)
+}
+
+func cleanAbs(path string) bool { return filepath.IsAbs(path) && filepath.Clean(path) == path }

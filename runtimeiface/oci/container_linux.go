@@ -1,0 +1,493 @@
+package oci
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci/image"
+	"github.com/nodekit/nodekit/runtimeiface/oci/shim"
+)
+
+// runtimeWait is how long one call of the OCI runtime may take.
+const runtimeWait = 2 * time.Minute
+
+const configFile = "config.json" // of an OCI bundle
+
+// containerRecord is on disk before anything of the container is made.
+type containerRecord struct {
+	ID        string                     `json:"id"`
+	Spec      runtimeiface.ContainerSpec `json:"spec"`
+	ImageID   string                     `json:"imageID"`
+	CreatedAt time.Time                  `json:"createdAt"`
+	Cgroup    string                     `json:"cgroup"`
+	LogPath   string                     `json:"logPath,omitempty"` // absolute
+}
+
+// container: what changes is guarded by Runtime.mu.
+type container struct {
+	containerRecord
+	sandbox *sandbox
+	dir     string
+	seq     uint64
+
+	hidden   bool // not made yet
+	state    runtimeiface.ContainerState
+	pid      int
+	started  time.Time
+	finished time.Time
+	exitCode int32
+	reason   string
+	message  string
+	// done is closed when state becomes Exited.
+	done chan struct{}
+}
+
+func newContainer(s *sandbox, rec containerRecord) *container {
+	return &container{
+		containerRecord: rec, sandbox: s, dir: containerDir(s, rec.ID),
+		state: runtimeiface.ContainerCreated, done: make(chan struct{}),
+	}
+}
+
+func containerDir(s *sandbox, id string) string { return filepath.Join(s.dir, shim.ContainersDir, id) }
+
+func cgroupOf(s *sandbox, id string) string { return filepath.Join(s.CgroupParent, id) }
+
+// CreateContainer mounts the root and has the shim make the process.
+func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec runtimeiface.ContainerSpec) (string, error) {
+	spec = copyContainerSpec(spec)
+	type result struct {
+		c    *container
+		made bool
+	}
+	res, err := finish(ctx, r, sandboxID, func() (result, error) {
+		s := r.sandbox(sandboxID)
+		if s == nil {
+			return result{}, fmt.Errorf("create container %s: sandbox %q: %w", spec.Name, sandboxID, runtimeiface.ErrNotFound)
+		}
+		if c := r.findContainer(s, spec.Name, spec.Attempt); c != nil {
+			return result{c, false}, nil
+		}
+		c, err := r.makeContainer(s, spec)
+		if err != nil {
+			return result{}, fmt.Errorf("create container %s: %w", spec.Name, err)
+		}
+		return result{c, true}, nil
+	}, func(res result) {
+		if !res.made {
+			return
+		}
+		if err := r.removeContainer(res.c); err != nil {
+			r.cfg.Logger.Error(err, "undo cancelled container", "containerID", res.c.ID)
+		}
+	})
+	if err != nil {
+		return "", err
+	}
+	return res.c.ID, nil
+}
+
+func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ *container, err error) {
+	if err := checkContainer(s.spec, spec); err != nil {
+		return nil, err
+	}
+	client := r.shimOf(s)
+	if client == nil {
+		return nil, fmt.Errorf("sandbox %s: %w", s.ID, runtimeiface.ErrNotRunning)
+	}
+	img, err := r.store.Get(spec.Image)
+	if err != nil {
+		return nil, translate(err)
+	}
+	stopSignal, err := parseSignal(cmp.Or(spec.StopSignal, img.Config.StopSignal, "SIGTERM"))
+	if err != nil {
+		return nil, err
+	}
+	id := newID()
+	c := newContainer(s, containerRecord{
+		ID: id, Spec: spec, ImageID: img.ID, CreatedAt: time.Now(), Cgroup: cgroupOf(s, id),
+	})
+	if spec.LogPath != "" {
+		c.LogPath = filepath.Join(s.spec.LogDirectory, spec.LogPath)
+	}
+	c.hidden = true
+	r.addContainer(c)
+	defer func() {
+		if err != nil {
+			r.dropContainer(c)
+			if werr := errors.Join(r.endContainer(s, id), r.wipeContainer(s, id)); werr != nil {
+				r.cfg.Logger.Error(werr, "undo container", "containerID", id)
+			}
+		}
+	}()
+	if err := r.writeContainer(c, img, client.pid); err != nil {
+		return nil, err
+	}
+	h := r.handlers[s.spec.RuntimeHandler]
+	req := shim.CreateRequest{
+		ID: id, Runtime: h.path, RuntimeRoot: h.root, LogDir: s.spec.LogDirectory, LogPath: spec.LogPath,
+		StopSignal: int(stopSignal), TrackDir: filepath.Join(r.cgroups.track, c.Cgroup), TrackPrefix: r.cgroups.trackPrefix,
+		OOMFile: filepath.Join(r.cgroups.memory, c.Cgroup, r.cgroups.oomFile),
+		Sweep:   pidMode(s.spec, spec) != runtimeiface.NamespaceContainer, Stdin: spec.Stdin,
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
+	defer cancel()
+	m, err := client.call(ctx, shim.OpCreate, req.Fields()...)
+	if err != nil {
+		return nil, err
+	}
+	pid, _ := strconv.Atoi(m.Field(0))
+	r.mu.Lock()
+	c.hidden, c.pid = false, pid
+	r.mu.Unlock()
+	r.event(runtimeiface.ContainerMade, s, id, time.Now())
+	r.cfg.Logger.V(4).Info("container created", "podUID", s.spec.UID, "container", spec.Name, "containerID", id)
+	return c, nil
+}
+
+// writeContainer puts the record on disk, then makes the root and the bundle.
+func (r *Runtime) writeContainer(c *container, img image.Image, shimPID int) error {
+	data, err := json.Marshal(c.containerRecord)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(c.dir, 0o700); err != nil {
+		return err
+	}
+	if err := shim.WriteFile(c.dir, recordFile, data); err != nil {
+		return err
+	}
+	rootfs, err := r.store.Mount(context.Background(), c.ID, img.ID, image.MountOptions{})
+	if err != nil {
+		return translate(err)
+	}
+	spec, err := makeSpec(specInput{
+		sandbox: c.sandbox, container: c.Spec, image: img.Config, rootfs: rootfs, cgroup: c.Cgroup, shimPID: shimPID,
+		seccomp: r.handlers[c.sandbox.spec.RuntimeHandler].seccomp, ownCaps: r.ownCaps,
+	})
+	if err != nil {
+		return err
+	}
+	if data, err = json.Marshal(spec); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(c.dir, configFile), data, 0o600)
+}
+
+// StartContainer has the shim run the program.
+func (r *Runtime) StartContainer(ctx context.Context, id string) error {
+	c := r.container(id)
+	if c == nil {
+		return fmt.Errorf("start container %q: %w", id, runtimeiface.ErrNotFound)
+	}
+	return finishErr(ctx, r, c.sandbox.ID, func() error {
+		if err := r.startContainer(c); err != nil {
+			return fmt.Errorf("start container %s: %w", id, err)
+		}
+		return nil
+	})
+}
+
+func (r *Runtime) startContainer(c *container) error {
+	switch r.stateOf(c) {
+	case runtimeiface.ContainerRunning:
+		return nil
+	case runtimeiface.ContainerExited:
+		return fmt.Errorf("it has exited: %w", runtimeiface.ErrNotRunning)
+	}
+	client := r.shimOf(c.sandbox)
+	if client == nil {
+		return fmt.Errorf("sandbox %s: %w", c.sandbox.ID, runtimeiface.ErrNotRunning)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
+	defer cancel()
+	// shimEvent does the rest, see OpStart there: an exit may follow at once.
+	_, err := client.call(ctx, shim.OpStart, c.ID)
+	return err
+}
+
+// StopContainer asks the shim to stop and waits. The shim goes on without us.
+func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Duration) error {
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	c := r.container(id)
+	if c == nil {
+		return nil
+	}
+	if err := r.askStop(c, grace); err != nil {
+		return fmt.Errorf("stop container %s: %w", id, err)
+	}
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Runtime) askStop(c *container, grace time.Duration) error {
+	client := r.shimOf(c.sandbox)
+	if client == nil || r.stateOf(c) == runtimeiface.ContainerExited {
+		return nil // ended, or just being ended
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
+	defer cancel()
+	_, err := client.call(ctx, shim.OpStop, c.ID, strconv.FormatInt(int64(max(grace, 0)), 10))
+	if errors.Is(err, errShimLost) {
+		return nil // mourn ends the container
+	}
+	return err
+}
+
+// RemoveContainer kills the container if need be and forgets it.
+func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	c := r.container(id)
+	if c == nil {
+		return nil
+	}
+	return finishErr(ctx, r, c.sandbox.ID, func() error {
+		if r.container(id) != c {
+			return nil
+		}
+		if err := r.removeContainer(c); err != nil {
+			return fmt.Errorf("remove container %s: %w", id, err)
+		}
+		return nil
+	})
+}
+
+// removeContainer is called with the sandbox's lock held.
+func (r *Runtime) removeContainer(c *container) error {
+	s := c.sandbox
+	if err := r.forgetInShim(s, c.ID); err != nil {
+		return err
+	}
+	if err := r.wipeContainer(s, c.ID); err != nil {
+		return err
+	}
+	r.dropContainer(c)
+	r.event(runtimeiface.ContainerRemoved, s, c.ID, time.Now())
+	return nil
+}
+
+// forgetInShim ends a container and has the OCI runtime forget it.
+func (r *Runtime) forgetInShim(s *sandbox, id string) error {
+	client := r.shimOf(s)
+	if client == nil {
+		return r.endContainer(s, id)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
+	defer cancel()
+	if _, err := client.call(ctx, shim.OpRemove, id); err != nil {
+		return err
+	}
+	return r.endContainer(s, id)
+}
+
+// endContainer ends what a container has beside files, when no shim keeps it.
+func (r *Runtime) endContainer(s *sandbox, id string) error {
+	path := cgroupOf(s, id)
+	err := r.cgroups.kill(path)
+	for _, h := range r.handlers {
+		state := filepath.Join(h.root, id)
+		if _, serr := os.Stat(state); serr == nil {
+			err = errors.Join(err, h.forget(id))
+		}
+	}
+	return errors.Join(err, r.cgroups.remove(path))
+}
+
+// wipeContainer removes root and files. The mark goes first: without it the
+// container does not count.
+func (r *Runtime) wipeContainer(s *sandbox, id string) error {
+	dir := containerDir(s, id)
+	if err := os.Remove(filepath.Join(dir, shim.CreatedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := r.store.Unmount(id); err != nil {
+		return fmt.Errorf("unmount root: %w", err)
+	}
+	return os.RemoveAll(dir)
+}
+
+// containerDirs gives the IDs of all containers on disk, made whole or not.
+func (r *Runtime) containerDirs(s *sandbox) []string {
+	var ids []string
+	entries, _ := os.ReadDir(filepath.Join(s.dir, shim.ContainersDir))
+	for _, e := range entries {
+		ids = append(ids, e.Name())
+	}
+	return ids
+}
+
+// ContainerStatus gives a copy.
+func (r *Runtime) ContainerStatus(ctx context.Context, id string) (runtimeiface.Container, error) {
+	if err := r.ready(ctx); err != nil {
+		return runtimeiface.Container{}, err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	c := r.containers[id]
+	if c == nil || c.hidden {
+		return runtimeiface.Container{}, fmt.Errorf("status of container %q: %w", id, runtimeiface.ErrNotFound)
+	}
+	return c.status(), nil
+}
+
+// ListContainers gives copies, oldest first.
+func (r *Runtime) ListContainers(ctx context.Context, f runtimeiface.ContainerFilter) ([]runtimeiface.Container, error) {
+	if err := r.ready(ctx); err != nil {
+		return nil, err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := []runtimeiface.Container{}
+	for _, c := range slices.SortedFunc(maps.Values(r.containers), func(a, b *container) int { return cmp.Compare(a.seq, b.seq) }) {
+		st := c.status()
+		if !c.hidden && (f.ID == "" || f.ID == st.ID) && (f.SandboxID == "" || f.SandboxID == st.SandboxID) &&
+			(f.State == "" || f.State == st.State) && hasLabels(st.Labels, f.Labels) {
+			out = append(out, st)
+		}
+	}
+	return out, nil
+}
+
+// status is called with Runtime.mu held.
+func (c *container) status() runtimeiface.Container {
+	return runtimeiface.Container{
+		ID: c.ID, SandboxID: c.sandbox.ID, Name: c.Spec.Name, Attempt: c.Spec.Attempt,
+		Labels: maps.Clone(c.Spec.Labels), Annotations: maps.Clone(c.Spec.Annotations),
+		State: c.state, Image: c.Spec.Image, ImageID: c.ImageID,
+		CreatedAt: c.CreatedAt, StartedAt: c.started, FinishedAt: c.finished,
+		ExitCode: c.exitCode, Reason: c.reason, Message: c.message,
+		LogPath: c.LogPath, PID: c.pid, Cgroup: c.Cgroup,
+	}
+}
+
+// ReopenLog has the shim write to a new file.
+func (r *Runtime) ReopenLog(ctx context.Context, id string) error {
+	c, client, err := r.running(ctx, id)
+	if err == nil {
+		_, err = client.call(ctx, shim.OpReopen, c.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("reopen log of container %q: %w", id, err)
+	}
+	return nil
+}
+
+// running gives a container that runs, and its shim.
+func (r *Runtime) running(ctx context.Context, id string) (*container, *shimClient, error) {
+	if err := r.ready(ctx); err != nil {
+		return nil, nil, err
+	}
+	c := r.container(id)
+	if c == nil {
+		return nil, nil, runtimeiface.ErrNotFound
+	}
+	client := r.shimOf(c.sandbox)
+	if client == nil || r.stateOf(c) != runtimeiface.ContainerRunning {
+		return nil, nil, runtimeiface.ErrNotRunning
+	}
+	return c, client, nil
+}
+
+func (r *Runtime) container(id string) *container {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if c := r.containers[id]; c != nil && !c.hidden {
+		return c
+	}
+	return nil
+}
+
+func (r *Runtime) findContainer(s *sandbox, name string, attempt uint32) *container {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, c := range s.containers {
+		if c.Spec.Name == name && c.Spec.Attempt == attempt && !c.hidden {
+			return c
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) addContainer(c *container) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seq++
+	c.seq = r.seq
+	r.containers[c.ID], c.sandbox.containers[c.ID] = c, c
+}
+
+func (r *Runtime) dropContainer(c *container) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.containers, c.ID)
+	delete(c.sandbox.containers, c.ID)
+}
+
+func (r *Runtime) stateOf(c *container) runtimeiface.ContainerState {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return c.state
+}
+
+// shimOf gives the sandbox's shim, or nil if it is not ready.
+func (r *Runtime) shimOf(s *sandbox) *shimClient {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if !s.ready {
+		return nil
+	}
+	return s.shim
+}
+
+// parseSignal knows SIGTERM, TERM, 15, SIGRTMIN+3 and SIGRTMAX-1.
+func parseSignal(name string) (unix.Signal, error) {
+	bad := invalid("StopSignal", "is no signal: "+name)
+	if n, err := strconv.Atoi(name); err == nil {
+		if n < 1 || n > 64 {
+			return 0, bad
+		}
+		return unix.Signal(n), nil
+	}
+	full := "SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG")
+	if s := unix.SignalNum(full); s != 0 {
+		return s, nil
+	}
+	for prefix, base := range map[string]int{"SIGRTMIN": 34, "SIGRTMAX": 64} {
+		if rest, ok := strings.CutPrefix(full, prefix); ok {
+			n, err := strconv.Atoi(cmp.Or(rest, "0"))
+			if s := base + n; err == nil && s >= 34 && s <= 64 {
+				return unix.Signal(s), nil
+			}
+		}
+	}
+	return 0, bad
+}
+
+func copyContainerSpec(spec runtimeiface.ContainerSpec) runtimeiface.ContainerSpec {
+	spec.Command, spec.Args, spec.Env = slices.Clone(spec.Command), slices.Clone(spec.Args), slices.Clone(spec.Env)
+	spec.Labels, spec.Annotations = maps.Clone(spec.Labels), maps.Clone(spec.Annotations)
+	spec.Mounts, spec.Devices = slices.Clone(spec.Mounts), slices.Clone(spec.Devices)
+	return spec
+}

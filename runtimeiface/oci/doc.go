@@ -1,0 +1,62 @@
+// Package oci is a container runtime without a daemon: it implements
+// runtimeiface.Runtime with the command line of an OCI runtime (runc, crun),
+// images and overlay roots of its own, a bridge network by netlink, and one
+// small shim process per pod.
+//
+//	rt, err := oci.Open(oci.Config{Root: "/var/lib/nodekit"})
+//	if err != nil { ... }
+//	defer rt.Close()
+//	img, err := rt.PullImage(ctx, runtimeiface.ImageSpec{Ref: "registry.k8s.io/pause:3.10"}, nil)
+//	id, err := rt.RunSandbox(ctx, runtimeiface.SandboxSpec{
+//		Name: "web", Namespace: "default", UID: uid, LogDirectory: dir,
+//	})
+//	ctr, err := rt.CreateContainer(ctx, id, runtimeiface.ContainerSpec{Name: "app", Image: img.ID})
+//	err = rt.StartContainer(ctx, ctr)
+//
+// It does not decide anything: pulls, restarts, limits and garbage collection
+// of images belong to the caller. It does no masquerading and no services:
+// that is proxyrules' part.
+//
+// # Who holds what
+//
+// The shim ([github.com/nodekit/nodekit/runtimeiface/oci/shim]) is started in
+// the pod's new namespaces and so holds them; containers join them. There is no
+// pause container, no bind-mounted namespace, nothing that outlives the
+// processes but files below Root, overlay and tmpfs mounts below Root, cgroups,
+// and the bridge.
+//
+// # What a kill leaves
+//
+// A record is on disk before anything is made, and a mark after all is made
+// (runtimeiface's caller has no ID before). Open finishes what was begun: a
+// sandbox or container without its mark is destroyed, one with it is taken up
+// again; a sandbox whose shim died is NotReady, its containers' processes are
+// killed, exits that nobody saw are ExitCodeUnknown.
+//
+//	Root/lock                            held while a Runtime is open
+//	Root/images/                         package image
+//	Root/runtime/HANDLER/                the OCI runtime's own state
+//	Root/sandboxes/ID/record.json        written first
+//	Root/sandboxes/ID/committed,stopped  marks
+//	Root/sandboxes/ID/lock,sock,shim.log the shim's
+//	Root/sandboxes/ID/shm/               the pod's /dev/shm
+//	Root/sandboxes/ID/containers/ID/     OCI bundle, record.json, created, started, exit.json
+//	Root/network.json                    kernel parameters as they were before
+//
+// # Network
+//
+// A bridge has the subnet's first address; each pod gets the next free one as
+// /32, with its routes through the bridge's address. So each packet between two
+// pods is routed by the host, and rules for services see all of them without
+// br_netfilter. Open switches nothing; the first pod with a network of its own
+// turns on net.ipv4.ip_forward and turns off net.ipv4.conf.all.send_redirects.
+// [Runtime.Purge] puts both back.
+//
+// # Traps
+//
+// The shims live in the agent's cgroup: a service manager that kills the whole
+// cgroup of the agent (systemd's KillMode=control-group) ends all pods with it.
+//
+// Not there yet, and told with ErrNotSupported and the field's name: terminals,
+// host ports, and seccomp where the OCI runtime was built without it.
+package oci

@@ -1,0 +1,238 @@
+package oci_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodekit/nodekit/internal/kerneltest"
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci"
+	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
+	"github.com/nodekit/nodekit/runtimeiface/runtimetest/testimage"
+)
+
+// env is a Runtime in a network namespace and cgroup of its own.
+type env struct {
+	tb     testing.TB
+	cfg    oci.Config
+	rt     *oci.Runtime
+	images runtimetest.Images
+	logs   string
+	ns     *kerneltest.NetNS
+	image  string // ID of images.Prog
+}
+
+var pods atomic.Int64
+
+// newEnv opens a Runtime on a Root that is gone after the test. tb is a
+// testing.TB or a GinkgoTInterface.
+func newEnv(tb testing.TB) *env {
+	tb.Helper()
+	e := prepareEnv(tb)
+	e.open()
+	e.image = e.pull(e.images.Prog)
+	return e
+}
+
+func prepareEnv(tb testing.TB) *env {
+	tb.Helper()
+	kerneltest.Require(tb, kerneltest.Root, kerneltest.Overlay, kerneltest.Runc, kerneltest.Shim, kerneltest.Cgroup)
+	ns := kerneltest.NewNetNS(tb)
+	dir := tb.TempDir()
+	e := &env{
+		tb: tb, ns: ns, logs: filepath.Join(dir, "logs"), images: testimage.Serve(tb),
+		cfg: oci.Config{
+			Root:       filepath.Join(dir, "root"),
+			CgroupRoot: fmt.Sprintf("/nodekit-test-%d-%d", os.Getpid(), pods.Add(1)),
+			Network:    oci.Network{NetNSPath: ns.Path()},
+		},
+	}
+	tb.Cleanup(e.purge)
+	return e
+}
+
+func (e *env) open() {
+	e.tb.Helper()
+	rt, err := oci.Open(e.cfg)
+	if err != nil {
+		e.tb.Fatalf("open: %v", err)
+	}
+	e.rt = rt
+}
+
+func (e *env) close() {
+	e.tb.Helper()
+	if err := e.rt.Close(); err != nil {
+		e.tb.Errorf("close: %v", err)
+	}
+}
+
+func (e *env) reopen() { e.tb.Helper(); e.close(); e.open() }
+
+// purge removes everything and then looks for what is left.
+func (e *env) purge() {
+	if e.rt == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := e.rt.Purge(ctx); err != nil {
+		e.tb.Errorf("purge: %v", err)
+	}
+	e.close()
+	for _, left := range e.leftovers() {
+		e.tb.Errorf("left behind: %s", left)
+	}
+}
+
+// leftovers looks for mounts, processes, cgroups, interfaces and files of pods.
+func (e *env) leftovers() []string {
+	var out []string
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, e.cfg.Root) {
+			out = append(out, "mount "+line)
+		}
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		line, _ := os.ReadFile(p)
+		if strings.Contains(string(line), e.cfg.Root) {
+			out = append(out, "process "+p+" "+strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	cgroups, _ := filepath.Glob("/sys/fs/cgroup/*" + e.cfg.CgroupRoot)
+	for _, c := range append(cgroups, "/sys/fs/cgroup"+e.cfg.CgroupRoot) {
+		below, _ := os.ReadDir(c)
+		for _, b := range below {
+			if b.IsDir() {
+				out = append(out, "cgroup "+filepath.Join(c, b.Name()))
+			}
+		}
+	}
+	for _, dir := range []string{"sandboxes", "runtime/default", "images/containers"} {
+		entries, _ := os.ReadDir(filepath.Join(e.cfg.Root, dir))
+		for _, entry := range entries {
+			out = append(out, "file "+filepath.Join(dir, entry.Name()))
+		}
+	}
+	_ = e.ns.Do(func() error {
+		// Not /sys: that shows the namespace of who mounted it.
+		data, err := os.ReadFile("/proc/thread-self/net/dev")
+		for line := range strings.Lines(string(data)) {
+			if name := strings.TrimSpace(line); strings.HasPrefix(name, "nk") {
+				out = append(out, "interface "+name)
+			}
+		}
+		return err
+	})
+	return out
+}
+
+func (e *env) pull(ref string) string {
+	e.tb.Helper()
+	img, err := e.rt.PullImage(e.ctx(), runtimeiface.ImageSpec{Ref: ref}, nil)
+	if err != nil {
+		e.tb.Fatalf("pull: %v", err)
+	}
+	return img.ID
+}
+
+func (e *env) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	e.tb.Cleanup(cancel)
+	return ctx
+}
+
+func (e *env) sandboxSpec() runtimeiface.SandboxSpec {
+	uid := fmt.Sprintf("uid-%d", pods.Add(1))
+	return runtimeiface.SandboxSpec{
+		Name: "pod-" + uid, Namespace: "test", UID: uid, LogDirectory: filepath.Join(e.logs, uid),
+	}
+}
+
+func (e *env) sandbox(change ...func(*runtimeiface.SandboxSpec)) string {
+	e.tb.Helper()
+	spec := e.sandboxSpec()
+	for _, f := range change {
+		f(&spec)
+	}
+	id, err := e.rt.RunSandbox(e.ctx(), spec)
+	if err != nil {
+		e.tb.Fatalf("run sandbox: %v", err)
+	}
+	return id
+}
+
+// create makes a container that does the steps of testimage's program.
+func (e *env) create(sandbox, name, steps string, change ...func(*runtimeiface.ContainerSpec)) string {
+	e.tb.Helper()
+	spec := runtimeiface.ContainerSpec{Name: name, Image: e.image, Args: strings.Fields(steps), LogPath: name + "/0.log"}
+	for _, f := range change {
+		f(&spec)
+	}
+	id, err := e.rt.CreateContainer(e.ctx(), sandbox, spec)
+	if err != nil {
+		e.tb.Fatalf("create container: %v", err)
+	}
+	return id
+}
+
+func (e *env) start(sandbox, name, steps string, change ...func(*runtimeiface.ContainerSpec)) string {
+	e.tb.Helper()
+	id := e.create(sandbox, name, steps, change...)
+	if err := e.rt.StartContainer(e.ctx(), id); err != nil {
+		e.tb.Fatalf("start container: %v", err)
+	}
+	return id
+}
+
+func (e *env) status(id string) runtimeiface.Container {
+	e.tb.Helper()
+	c, err := e.rt.ContainerStatus(e.ctx(), id)
+	if err != nil {
+		e.tb.Fatalf("status: %v", err)
+	}
+	return c
+}
+
+// exited waits for the end of a container.
+func (e *env) exited(id string) runtimeiface.Container {
+	e.tb.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		c := e.status(id)
+		if c.State == runtimeiface.ContainerExited {
+			return c
+		}
+		if time.Now().After(deadline) {
+			e.tb.Fatalf("container does not end: %+v", c)
+		}
+	}
+}
+
+// log gives the text of a container's log, without times and tags.
+func (e *env) log(c runtimeiface.Container) string {
+	e.tb.Helper()
+	data, err := os.ReadFile(c.LogPath)
+	if err != nil {
+		e.tb.Fatalf("log: %v", err)
+	}
+	var b strings.Builder
+	for line := range strings.Lines(string(data)) {
+		parts := strings.SplitN(line, " ", 4)
+		if len(parts) == 4 {
+			b.WriteString(parts[3])
+		}
+	}
+	return b.String()
+}
+
+func processGone(pid int) bool { return unix.Kill(pid, 0) == unix.ESRCH }

@@ -1,0 +1,78 @@
+package oci
+
+import (
+	"context"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci/image"
+)
+
+// PullImage brings an image from its registry.
+func (r *Runtime) PullImage(ctx context.Context, spec runtimeiface.ImageSpec, progress func(runtimeiface.PullProgress)) (runtimeiface.Image, error) {
+	if err := r.ready(ctx); err != nil {
+		return runtimeiface.Image{}, err
+	}
+	var opts image.PullOptions
+	if a := spec.Auth; a != nil {
+		opts.Auth = image.Auth{Username: a.Username, Password: a.Password, RegistryToken: a.RegistryToken}
+	}
+	if progress != nil {
+		opts.Progress = func(p image.Progress) {
+			out := runtimeiface.PullProgress{
+				Ref: p.Ref, Phase: string(p.Phase), Done: p.Done, Total: p.Total, Layers: len(p.Layers),
+			}
+			for _, l := range p.Layers {
+				if l.Phase == image.PhaseDone {
+					out.LayersDone++
+				}
+			}
+			progress(out)
+		}
+	}
+	img, err := r.store.Pull(ctx, spec.Ref, opts)
+	if err != nil {
+		if ctx.Err() != nil {
+			return runtimeiface.Image{}, ctx.Err()
+		}
+		return runtimeiface.Image{}, translate(err)
+	}
+	return imageOf(img), nil
+}
+
+// ImageStatus finds an image on the node.
+func (r *Runtime) ImageStatus(ctx context.Context, ref string) (runtimeiface.Image, error) {
+	if err := r.ready(ctx); err != nil {
+		return runtimeiface.Image{}, err
+	}
+	img, err := r.store.Get(ref)
+	if err != nil {
+		return runtimeiface.Image{}, translate(err)
+	}
+	return imageOf(img), nil
+}
+
+// ListImages gives the images of the node, by ID.
+func (r *Runtime) ListImages(ctx context.Context) ([]runtimeiface.Image, error) {
+	if err := r.ready(ctx); err != nil {
+		return nil, err
+	}
+	out := []runtimeiface.Image{}
+	for _, img := range r.store.List() {
+		out = append(out, imageOf(img))
+	}
+	return out, nil
+}
+
+// RemoveImage forgets an image or one name of it.
+func (r *Runtime) RemoveImage(ctx context.Context, ref string) error {
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	return translate(r.store.Remove(ref))
+}
+
+func imageOf(img image.Image) runtimeiface.Image {
+	return runtimeiface.Image{
+		ID: img.ID, Tags: img.RepoTags, Digests: img.RepoDigests, Size: img.Size, User: img.Config.User,
+	}
+}

@@ -1,0 +1,312 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci/image"
+)
+
+var _ runtimeiface.Runtime = (*Runtime)(nil)
+
+// Runtime is a runtimeiface.Runtime without a daemon. It is safe for
+// concurrent use; calls for one pod never wait for another pod.
+type Runtime struct {
+	cfg      Config
+	lockFile *os.File
+	store    *image.Store
+	net      *network
+	cgroups  *cgroups
+	hub      *hub
+	locks    *locks
+	shimPath string
+	handlers map[string]handler
+	ownCaps  map[string]bool
+	// work is what goes on in the background: calls that their callers gave
+	// up on, shims that were lost.
+	work sync.WaitGroup
+	// mourners wait for the end of shims.
+	mourners sync.WaitGroup
+
+	mu         sync.RWMutex
+	sandboxes  map[string]*sandbox
+	containers map[string]*container
+	seq        uint64
+	closed     bool
+}
+
+// handler is one configured OCI runtime.
+type handler struct {
+	path, root, version string
+	seccomp             bool
+}
+
+// Open takes the Root for itself, finishes what a killed agent left half-done
+// and takes up the pods that are there. ErrLocked: another agent has the Root.
+func Open(cfg Config) (*Runtime, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("oci: %w", err)
+	}
+	r := &Runtime{
+		cfg: cfg, hub: newHub(), locks: newLocks(), handlers: map[string]handler{}, ownCaps: ownCapabilities(),
+		sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
+	}
+	if err := r.open(); err != nil {
+		_ = r.Close()
+		return nil, fmt.Errorf("oci: open %s: %w", cfg.Root, err)
+	}
+	return r, nil
+}
+
+func (r *Runtime) open() error {
+	if err := os.MkdirAll(r.cfg.Root, 0o700); err != nil {
+		return err
+	}
+	lock, err := os.OpenFile(filepath.Join(r.cfg.Root, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	r.lockFile = lock
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return ErrLocked
+		}
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(r.cfg.Root, sandboxesDir), 0o700); err != nil {
+		return err
+	}
+	if r.shimPath, err = findShimProgram(r.cfg.ShimPath); err != nil {
+		return err
+	}
+	for name, program := range r.cfg.RuntimeHandlers {
+		if r.handlers[name], err = r.openHandler(name, program); err != nil {
+			return err
+		}
+	}
+	if r.cgroups, err = readCgroups(); err != nil {
+		return err
+	}
+	if r.net, err = openNetwork(r.cfg.Network, r.cfg.Root); err != nil {
+		return err
+	}
+	if r.store, err = image.Open(r.cfg.Images); err != nil {
+		return translate(err)
+	}
+	return r.recover()
+}
+
+// findShimProgram looks beside the running program, then in PATH.
+func findShimProgram(path string) (string, error) {
+	const name = "nodekit-shim"
+	if path == "" {
+		if self, err := os.Executable(); err == nil {
+			beside := filepath.Join(filepath.Dir(self), name)
+			if _, err := os.Stat(beside); err == nil {
+				return beside, nil
+			}
+		}
+		path = name
+	}
+	found, err := exec.LookPath(path)
+	if err != nil {
+		return "", fmt.Errorf("find shim: %w", err)
+	}
+	return filepath.Abs(found)
+}
+
+// openHandler asks the OCI runtime for its version once.
+func (r *Runtime) openHandler(name, program string) (handler, error) {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return handler{}, fmt.Errorf("find OCI runtime: %w", err)
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return handler{}, err
+	}
+	dir := name
+	if dir == "" {
+		dir = "default"
+	}
+	h := handler{path: path, root: filepath.Join(r.cfg.Root, "runtime", dir)}
+	if err := os.MkdirAll(h.root, 0o700); err != nil {
+		return handler{}, err
+	}
+	out, err := exec.Command(path, "--version").Output()
+	if err != nil {
+		return handler{}, fmt.Errorf("ask %s for its version: %w", path, err)
+	}
+	first, _, _ := bytes.Cut(out, []byte{'\n'})
+	h.version = string(bytes.TrimSpace(first))
+	// runtime-spec v1.3.0 features.md; a runtime without the command has none.
+	if out, err := exec.Command(path, "features").Output(); err == nil {
+		var features struct {
+			Linux struct {
+				Seccomp struct {
+					Enabled bool `json:"enabled"`
+				} `json:"seccomp"`
+			} `json:"linux"`
+		}
+		if json.Unmarshal(out, &features) == nil {
+			h.seccomp = features.Linux.Seccomp.Enabled
+		}
+	}
+	return h, nil
+}
+
+// Close lets another agent open the Root. Pods keep running. It waits for what
+// is under way in the background.
+func (r *Runtime) Close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	r.closed = true
+	var shims []*shimClient
+	for _, s := range r.sandboxes {
+		if s.shim != nil {
+			shims = append(shims, s.shim)
+		}
+	}
+	r.mu.Unlock()
+	r.work.Wait()
+	r.hub.close()
+	for _, c := range shims {
+		c.close()
+		<-c.lost
+	}
+	r.mourners.Wait()
+	var errs []error
+	if r.store != nil {
+		errs = append(errs, r.store.Close())
+	}
+	if r.net != nil {
+		r.net.close()
+	}
+	if r.lockFile != nil {
+		errs = append(errs, r.lockFile.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Purge removes every sandbox and the bridge, and puts back the kernel
+// parameters of the node as they were. Images stay. The Runtime can be used on.
+func (r *Runtime) Purge(ctx context.Context) error {
+	list, err := r.ListSandboxes(ctx, runtimeiface.SandboxFilter{})
+	if err != nil {
+		return err
+	}
+	errs := make([]error, len(list)+1)
+	var wg sync.WaitGroup
+	for i, s := range list {
+		wg.Go(func() { errs[i] = r.RemoveSandbox(ctx, s.ID) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("purge: %w", err)
+	}
+	// Cgroups that others put below ours stay.
+	_ = r.cgroups.remove(r.cfg.CgroupRoot)
+	return r.net.purge()
+}
+
+// Version tells the default OCI runtime's, as it was at Open.
+func (r *Runtime) Version(ctx context.Context) (runtimeiface.Version, error) {
+	if err := r.ready(ctx); err != nil {
+		return runtimeiface.Version{}, err
+	}
+	h := r.handlers[""]
+	if _, err := os.Stat(h.path); err != nil {
+		return runtimeiface.Version{}, fmt.Errorf("%w: OCI runtime: %w", runtimeiface.ErrUnavailable, err)
+	}
+	name := filepath.Base(h.path)
+	version := strings.TrimPrefix(h.version, name+" version ")
+	return runtimeiface.Version{Name: "oci/" + name, Version: version, Scheme: "nodekit"}, nil
+}
+
+// Subscribe gives events from now on.
+func (r *Runtime) Subscribe(ctx context.Context) (<-chan runtimeiface.Event, error) {
+	if err := r.ready(ctx); err != nil {
+		return nil, err
+	}
+	return r.hub.subscribe(ctx)
+}
+
+func (r *Runtime) ready(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.closed {
+		return errClosed
+	}
+	return nil
+}
+
+// begin counts a piece of background work, unless the Runtime is closed.
+func (r *Runtime) begin() error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.closed {
+		return errClosed
+	}
+	r.work.Add(1)
+	return nil
+}
+
+// finish runs f under the lock name to its end, whatever becomes of ctx. If
+// ctx ends first its error is given, and what f made is undone.
+func finish[T any](ctx context.Context, r *Runtime, name string, f func() (T, error), undo func(T)) (T, error) {
+	var zero T
+	if err := r.begin(); err != nil {
+		return zero, err
+	}
+	unlock, err := r.locks.lock(ctx, name)
+	if err != nil {
+		r.work.Done()
+		return zero, err
+	}
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		defer r.work.Done()
+		defer unlock()
+		v, err := f()
+		select {
+		case done <- result{v, err}:
+		case <-ctx.Done():
+			if err == nil && undo != nil {
+				undo(v)
+			}
+		}
+	}()
+	select {
+	case res := <-done:
+		return res.v, res.err
+	case <-ctx.Done():
+		return zero, ctx.Err()
+	}
+}
+
+// finishErr is finish for what gives only an error.
+func finishErr(ctx context.Context, r *Runtime, name string, f func() error) error {
+	_, err := finish(ctx, r, name, func() (struct{}, error) { return struct{}{}, f() }, nil)
+	return err
+}

@@ -1,0 +1,520 @@
+package oci
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci/shim"
+)
+
+// Names below Root and in a sandbox's directory.
+const (
+	sandboxesDir = "sandboxes"
+	recordFile   = "record.json"
+	stoppedFile  = "stopped"
+	shmDir       = "shm"
+	hostnameFile = "hostname"
+	resolvFile   = "resolv.conf"
+)
+
+// sandboxRecord is on disk before anything of the sandbox is made.
+type sandboxRecord struct {
+	ID           string                   `json:"id"`
+	Spec         runtimeiface.SandboxSpec `json:"spec"`
+	CreatedAt    time.Time                `json:"createdAt"`
+	IPs          []netip.Addr             `json:"ips,omitempty"`
+	CgroupParent string                   `json:"cgroupParent"`
+	// OwnCgroup: the backend chose the cgroup, and removes it.
+	OwnCgroup bool `json:"ownCgroup,omitempty"`
+}
+
+// sandbox: what changes is guarded by Runtime.mu.
+type sandbox struct {
+	sandboxRecord
+	spec runtimeiface.SandboxSpec
+	dir  string
+	seq  uint64
+
+	shim       *shimClient // nil when there is none
+	ready      bool
+	stopping   bool // its shim's end is no surprise
+	containers map[string]*container
+}
+
+func (r *Runtime) newSandbox(rec sandboxRecord) *sandbox {
+	return &sandbox{
+		sandboxRecord: rec, spec: rec.Spec, dir: filepath.Join(r.cfg.Root, sandboxesDir, rec.ID),
+		containers: map[string]*container{},
+	}
+}
+
+func (s *sandbox) hostname() string {
+	name := cmp.Or(s.spec.Hostname, s.spec.Name)
+	return name[:min(len(name), 63)]
+}
+
+// RunSandbox starts a shim in new namespaces and joins it to the network.
+func (r *Runtime) RunSandbox(ctx context.Context, spec runtimeiface.SandboxSpec) (string, error) {
+	if err := checkSandbox(spec, r.cfg.RuntimeHandlers); err != nil {
+		return "", fmt.Errorf("run sandbox of %s/%s: %w", spec.Namespace, spec.Name, err)
+	}
+	spec = copySandboxSpec(spec)
+	type result struct {
+		id   string
+		made bool
+	}
+	identity := "sandbox/" + spec.UID + "/" + strconv.FormatUint(uint64(spec.Attempt), 10)
+	res, err := finish(ctx, r, identity, func() (result, error) {
+		if s := r.findSandbox(spec.UID, spec.Attempt); s != nil {
+			if !r.isReady(s) {
+				return result{}, fmt.Errorf("run sandbox of %s/%s: %w: sandbox %s, not ready, is attempt %d of this pod",
+					spec.Namespace, spec.Name, runtimeiface.ErrInUse, s.ID, spec.Attempt)
+			}
+			return result{s.ID, false}, nil
+		}
+		s, err := r.makeSandbox(spec)
+		if err != nil {
+			return result{}, fmt.Errorf("run sandbox of %s/%s: %w", spec.Namespace, spec.Name, err)
+		}
+		return result{s.ID, true}, nil
+	}, func(res result) {
+		if res.made {
+			r.undoSandbox(res.id)
+		}
+	})
+	return res.id, err
+}
+
+// undoSandbox is for a caller that gave up, and so has no ID.
+func (r *Runtime) undoSandbox(id string) {
+	unlock, err := r.locks.lock(context.Background(), id)
+	if err == nil {
+		defer unlock()
+		err = r.removeSandbox(id)
+	}
+	if err != nil {
+		r.cfg.Logger.Error(err, "undo cancelled sandbox", "sandboxID", id)
+	}
+}
+
+func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err error) {
+	rec := sandboxRecord{ID: newID(), Spec: spec, CreatedAt: time.Now(), CgroupParent: spec.CgroupParent}
+	if rec.CgroupParent == "" {
+		rec.CgroupParent, rec.OwnCgroup = filepath.Join(r.cfg.CgroupRoot, "pod"+rec.ID[:32]), true
+	}
+	if spec.Network != runtimeiface.NamespaceHost {
+		ip, err := r.net.addresses.take()
+		if err != nil {
+			return nil, err
+		}
+		rec.IPs = []netip.Addr{ip}
+	}
+	s := r.newSandbox(rec)
+	defer func() {
+		if err != nil {
+			if derr := r.destroySandbox(s); derr != nil {
+				r.cfg.Logger.Error(derr, "undo sandbox", "sandboxID", s.ID)
+			}
+		}
+	}()
+	if err := r.writeSandbox(s); err != nil {
+		return nil, err
+	}
+	if err := r.startSandbox(s); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	r.seq++
+	s.seq, s.ready = r.seq, true
+	r.sandboxes[s.ID] = s
+	r.mu.Unlock()
+	// Not earlier: an end of the shim before this is this call's error.
+	r.mourn(s, s.shim)
+	r.event(runtimeiface.SandboxStarted, s, "", time.Now())
+	r.cfg.Logger.Info("sandbox started", "pod", spec.Namespace+"/"+spec.Name, "podUID", spec.UID, "sandboxID", s.ID)
+	return s, nil
+}
+
+// writeSandbox puts the record on disk, and what containers will see.
+func (r *Runtime) writeSandbox(s *sandbox) error {
+	data, err := json.Marshal(s.sandboxRecord)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(s.dir, shim.ContainersDir), 0o700); err != nil {
+		return err
+	}
+	if err := shim.WriteFile(s.dir, recordFile, data); err != nil {
+		return err
+	}
+	if err := shim.SyncDir(filepath.Dir(s.dir)); err != nil {
+		return err
+	}
+	if s.spec.LogDirectory != "" {
+		if err := os.MkdirAll(s.spec.LogDirectory, 0o755); err != nil {
+			return fmt.Errorf("make log directory: %w", err)
+		}
+	}
+	name := s.hostname()
+	if s.spec.Network == runtimeiface.NamespaceHost {
+		if name, err = os.Hostname(); err != nil {
+			return err
+		}
+	}
+	resolv, err := resolvConf(s.spec.DNS)
+	if err != nil {
+		return err
+	}
+	// Containers' users read these through bind mounts.
+	if err := os.WriteFile(filepath.Join(s.dir, hostnameFile), []byte(name+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.dir, resolvFile), resolv, 0o644)
+}
+
+func resolvConf(dns *runtimeiface.DNS) ([]byte, error) {
+	if dns == nil {
+		data, err := os.ReadFile("/etc/resolv.conf")
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return data, err
+	}
+	var b strings.Builder
+	if len(dns.Searches) > 0 {
+		b.WriteString("search " + strings.Join(dns.Searches, " ") + "\n")
+	}
+	for _, server := range dns.Servers {
+		b.WriteString("nameserver " + server + "\n")
+	}
+	if len(dns.Options) > 0 {
+		b.WriteString("options " + strings.Join(dns.Options, " ") + "\n")
+	}
+	return []byte(b.String()), nil
+}
+
+// startSandbox makes the namespaces, the network and the shared memory, then
+// has the shim commit.
+func (r *Runtime) startSandbox(s *sandbox) error {
+	var flags uintptr
+	hostname := ""
+	if s.spec.Network != runtimeiface.NamespaceHost {
+		flags |= unix.CLONE_NEWNET | unix.CLONE_NEWUTS
+		hostname = s.hostname()
+	}
+	if s.spec.IPC != runtimeiface.NamespaceHost {
+		flags |= unix.CLONE_NEWIPC
+	}
+	client, err := r.startShim(s.dir, flags)
+	if err != nil {
+		return err
+	}
+	r.setShim(s, client)
+	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
+	defer cancel()
+	setup := []string{hostname}
+	if s.spec.Network != runtimeiface.NamespaceHost {
+		setup = append(setup, podSysctls...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.spec.Sysctls)) {
+		setup = append(setup, name, s.spec.Sysctls[name])
+	}
+	if s.spec.IPC != runtimeiface.NamespaceHost {
+		if err := mountShm(filepath.Join(s.dir, shmDir), r.cfg.ShmBytes); err != nil {
+			return err
+		}
+	}
+	if _, err := client.call(ctx, shim.OpSetup, setup...); err != nil {
+		return fmt.Errorf("set up shim: %w", err)
+	}
+	if s.spec.Network != runtimeiface.NamespaceHost {
+		if err := r.net.attach(s.ID, client.pid, s.IPs[0]); err != nil {
+			return err
+		}
+	}
+	if _, err := client.call(ctx, shim.OpWatch); err != nil {
+		return fmt.Errorf("watch shim: %w", err)
+	}
+	if _, err := client.call(ctx, shim.OpCommit); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+func (r *Runtime) setShim(s *sandbox, client *shimClient) {
+	r.mu.Lock()
+	s.shim = client
+	r.mu.Unlock()
+	go client.read(func(m shim.Message) { r.shimEvent(s, m) })
+}
+
+func mountShm(dir string, size int64) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	options := "mode=1777,size=" + strconv.FormatInt(size, 10)
+	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
+		return fmt.Errorf("mount /dev/shm of the pod: %w", err)
+	}
+	return nil
+}
+
+// StopSandbox kills the containers and the shim, and takes the network away.
+func (r *Runtime) StopSandbox(ctx context.Context, id string) error {
+	return finishErr(ctx, r, id, func() error {
+		if s := r.sandbox(id); s != nil {
+			return r.stopSandbox(s)
+		}
+		return nil
+	})
+}
+
+// stopSandbox is called with the sandbox's lock held.
+func (r *Runtime) stopSandbox(s *sandbox) error {
+	if !r.isReady(s) {
+		return nil
+	}
+	// The mark first: after a kill here the next Open finishes.
+	if err := shim.WriteFile(s.dir, stoppedFile, nil); err != nil {
+		return fmt.Errorf("stop sandbox %s: %w", s.ID, err)
+	}
+	if err := r.endSandbox(s); err != nil {
+		return fmt.Errorf("stop sandbox %s: %w", s.ID, err)
+	}
+	r.notReady(s)
+	return nil
+}
+
+// notReady tells what endSandbox did.
+func (r *Runtime) notReady(s *sandbox) {
+	r.markUnknown(s)
+	r.mu.Lock()
+	s.ready = false
+	ips := s.IPs
+	s.IPs = nil
+	r.mu.Unlock()
+	r.net.addresses.free(ips)
+	r.event(runtimeiface.SandboxStopped, s, "", time.Now())
+	r.cfg.Logger.Info("sandbox stopped", "pod", s.spec.Namespace+"/"+s.spec.Name, "podUID", s.spec.UID, "sandboxID", s.ID)
+}
+
+// endSandbox ends all processes of the sandbox and takes away what is not a
+// file. It can be repeated, and works on what was half made.
+func (r *Runtime) endSandbox(s *sandbox) error {
+	r.mu.Lock()
+	s.stopping = true
+	client := s.shim
+	s.shim = nil
+	r.mu.Unlock()
+	var errs []error
+	if client != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), shimWait)
+		_, err := client.call(ctx, shim.OpShutdown)
+		cancel()
+		if err == nil {
+			waitGone(s.dir)
+		}
+		client.close()
+	}
+	errs = append(errs, killShim(s.dir))
+	for _, id := range r.containerDirs(s) {
+		errs = append(errs, r.endContainer(s, id))
+	}
+	if s.OwnCgroup {
+		errs = append(errs, r.cgroups.kill(s.CgroupParent), r.cgroups.remove(s.CgroupParent))
+	}
+	if s.spec.Network != runtimeiface.NamespaceHost {
+		errs = append(errs, r.net.detach(s.ID))
+	}
+	errs = append(errs, unmount(filepath.Join(s.dir, shmDir)))
+	return errors.Join(errs...)
+}
+
+// waitGone gives a shim that said it ends a moment to do so.
+func waitGone(dir string) {
+	for i := 0; i < 100 && shimAlive(dir); i++ {
+		time.Sleep(200 * time.Microsecond)
+	}
+}
+
+func unmount(dir string) error {
+	err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("unmount %s: %w", dir, err)
+	}
+	return nil
+}
+
+// RemoveSandbox stops the sandbox and forgets it with its containers.
+func (r *Runtime) RemoveSandbox(ctx context.Context, id string) error {
+	return finishErr(ctx, r, id, func() error { return r.removeSandbox(id) })
+}
+
+// removeSandbox is called with the sandbox's lock held.
+func (r *Runtime) removeSandbox(id string) error {
+	s := r.sandbox(id)
+	if s == nil {
+		return nil
+	}
+	if err := r.stopSandbox(s); err != nil {
+		return err
+	}
+	if err := r.destroySandbox(s); err != nil {
+		return fmt.Errorf("remove sandbox %s: %w", id, err)
+	}
+	r.mu.Lock()
+	gone := slices.Sorted(maps.Keys(s.containers))
+	for _, cid := range gone {
+		delete(r.containers, cid)
+	}
+	s.containers = map[string]*container{}
+	delete(r.sandboxes, id)
+	r.mu.Unlock()
+	for _, cid := range gone {
+		r.event(runtimeiface.ContainerRemoved, s, cid, time.Now())
+	}
+	r.event(runtimeiface.SandboxRemoved, s, "", time.Now())
+	return nil
+}
+
+// destroySandbox leaves nothing. It can be repeated, and works on what was half
+// made.
+func (r *Runtime) destroySandbox(s *sandbox) error {
+	if err := os.Remove(filepath.Join(s.dir, shim.CommittedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := r.endSandbox(s); err != nil {
+		return err
+	}
+	for _, id := range r.containerDirs(s) {
+		if err := r.wipeContainer(s, id); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(s.dir); err != nil {
+		return err
+	}
+	r.net.addresses.free(s.IPs)
+	return nil
+}
+
+// SandboxStatus gives a copy.
+func (r *Runtime) SandboxStatus(ctx context.Context, id string) (runtimeiface.Sandbox, error) {
+	if err := r.ready(ctx); err != nil {
+		return runtimeiface.Sandbox{}, err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	s := r.sandboxes[id]
+	if s == nil {
+		return runtimeiface.Sandbox{}, fmt.Errorf("status of sandbox %q: %w", id, runtimeiface.ErrNotFound)
+	}
+	return s.status(), nil
+}
+
+// ListSandboxes gives copies, oldest first.
+func (r *Runtime) ListSandboxes(ctx context.Context, f runtimeiface.SandboxFilter) ([]runtimeiface.Sandbox, error) {
+	if err := r.ready(ctx); err != nil {
+		return nil, err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	out := []runtimeiface.Sandbox{}
+	for _, s := range slices.SortedFunc(maps.Values(r.sandboxes), func(a, b *sandbox) int { return cmp.Compare(a.seq, b.seq) }) {
+		st := s.status()
+		if (f.ID == "" || f.ID == st.ID) && (f.UID == "" || f.UID == st.UID) &&
+			(f.State == "" || f.State == st.State) && hasLabels(st.Labels, f.Labels) {
+			out = append(out, st)
+		}
+	}
+	return out, nil
+}
+
+// status is called with Runtime.mu held.
+func (s *sandbox) status() runtimeiface.Sandbox {
+	out := runtimeiface.Sandbox{
+		ID: s.ID, Name: s.spec.Name, Namespace: s.spec.Namespace, UID: s.spec.UID, Attempt: s.spec.Attempt,
+		Labels: maps.Clone(s.spec.Labels), Annotations: maps.Clone(s.spec.Annotations),
+		State: runtimeiface.SandboxNotReady, CreatedAt: s.CreatedAt, IPs: slices.Clone(s.IPs),
+		Network:        cmp.Or(s.spec.Network, runtimeiface.NamespacePod),
+		RuntimeHandler: s.spec.RuntimeHandler, CgroupParent: s.CgroupParent,
+	}
+	if s.ready {
+		out.State = runtimeiface.SandboxReady
+		if s.shim != nil {
+			out.PID = s.shim.pid
+		}
+	}
+	return out
+}
+
+func (r *Runtime) sandbox(id string) *sandbox {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.sandboxes[id]
+}
+
+func (r *Runtime) findSandbox(uid string, attempt uint32) *sandbox {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, s := range r.sandboxes {
+		if s.spec.UID == uid && s.spec.Attempt == attempt {
+			return s
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) isReady(s *sandbox) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return s.ready
+}
+
+func (r *Runtime) event(t runtimeiface.EventType, s *sandbox, containerID string, at time.Time) {
+	r.hub.publish(runtimeiface.Event{Type: t, PodUID: s.spec.UID, SandboxID: s.ID, ContainerID: containerID, Time: at})
+}
+
+func hasLabels(have, want map[string]string) bool {
+	for k, v := range want {
+		if got, ok := have[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+func copySandboxSpec(spec runtimeiface.SandboxSpec) runtimeiface.SandboxSpec {
+	spec.Labels, spec.Annotations = maps.Clone(spec.Labels), maps.Clone(spec.Annotations)
+	spec.Sysctls, spec.PortMappings = maps.Clone(spec.Sysctls), slices.Clone(spec.PortMappings)
+	if spec.DNS != nil {
+		dns := *spec.DNS
+		dns.Servers, dns.Searches, dns.Options = slices.Clone(dns.Servers), slices.Clone(dns.Searches), slices.Clone(dns.Options)
+		spec.DNS = &dns
+	}
+	return spec
+}
+
+// newID is like those of Docker and containerd: 64 hexadecimal digits.
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}

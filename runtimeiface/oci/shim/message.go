@@ -1,0 +1,118 @@
+package shim
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+)
+
+// Limits of a message.
+const (
+	MaxMessage = 256 << 10
+	maxFields  = 4096
+)
+
+// ErrMessage says that bytes are not a message, or too many.
+var ErrMessage = errors.New("shim: malformed message")
+
+// Operations. An answer has the Seq of its request and is OpOK, or OpFail with
+// the cause as its only field. Events have Seq 0.
+const (
+	OpOK   = "ok"
+	OpFail = "fail"
+
+	OpSetup    = "setup"    // hostname, then sysctls as name, value
+	OpCommit   = "commit"   // makes the sandbox lasting
+	OpWatch    = "watch"    // answers the state, then events follow on this connection
+	OpCreate   = "create"   // see CreateRequest; answers the pid
+	OpStart    = "start"    // id; EventStart or EventExit come before the answer
+	OpStop     = "stop"     // id, grace in nanoseconds; answers at once
+	OpRemove   = "remove"   // id; answers when all is gone
+	OpReopen   = "reopen"   // id
+	OpExec     = "exec"     // see ExecRequest; on a connection of its own
+	OpShutdown = "shutdown" // ends all containers and the shim
+
+	EventStart = "started" // id, Unix nanoseconds
+	EventExit  = "exit"    // see Exit
+)
+
+// A Message is a request, an answer or an event: on the wire a length of four
+// bytes (little endian), Seq in four, then each string with its length.
+type Message struct {
+	Seq    uint32
+	Op     string
+	Fields []string
+}
+
+// Field is the i-th field, or "".
+func (m Message) Field(i int) string {
+	if i < len(m.Fields) {
+		return m.Fields[i]
+	}
+	return ""
+}
+
+// Append appends the message in its wire form. ErrMessage: it is too large.
+func (m Message) Append(dst []byte) ([]byte, error) {
+	begin := len(dst)
+	dst = append(dst, 0, 0, 0, 0)
+	dst = binary.LittleEndian.AppendUint32(dst, m.Seq)
+	dst = appendString(dst, m.Op)
+	for _, f := range m.Fields {
+		dst = appendString(dst, f)
+	}
+	size := len(dst) - begin - 4
+	if size > MaxMessage || len(m.Fields) > maxFields {
+		return dst[:begin], ErrMessage
+	}
+	binary.LittleEndian.PutUint32(dst[begin:], uint32(size))
+	return dst, nil
+}
+
+func appendString(dst []byte, s string) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(s)))
+	return append(dst, s...)
+}
+
+// ReadMessage reads one message. It fails with io.EOF only between messages.
+func ReadMessage(r io.Reader) (Message, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return Message{}, err
+	}
+	size := binary.LittleEndian.Uint32(head[:])
+	if size < 8 || size > MaxMessage {
+		return Message{}, ErrMessage
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(r, body); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return Message{}, err
+	}
+	return parseMessage(body)
+}
+
+func parseMessage(body []byte) (Message, error) {
+	m := Message{Seq: binary.LittleEndian.Uint32(body)}
+	body = body[4:]
+	for i := 0; len(body) > 0; i++ {
+		if len(body) < 4 || i > maxFields {
+			return Message{}, ErrMessage
+		}
+		n := binary.LittleEndian.Uint32(body)
+		body = body[4:]
+		if uint64(n) > uint64(len(body)) {
+			return Message{}, ErrMessage
+		}
+		s := string(body[:n])
+		body = body[n:]
+		if i == 0 {
+			m.Op = s
+		} else {
+			m.Fields = append(m.Fields, s)
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,185 @@
+package shim
+
+import (
+	"strconv"
+	"time"
+)
+
+// Files in a sandbox's directory.
+const (
+	SocketName    = "sock"      // the shim's socket
+	LockName      = "lock"      // flock held: the shim lives
+	CommittedName = "committed" // the sandbox was given to a caller
+	// ContainersDir holds a directory for each container, its OCI bundle.
+	ContainersDir = "containers"
+)
+
+// Files in a container's directory, beside config.json.
+const (
+	CreatedName = "created"   // the container was made whole
+	StartedName = "started"   // when, in Unix nanoseconds
+	ExitName    = "exit.json" // an ExitRecord
+	pidName     = "pid"
+)
+
+// CreateRequest is what OpCreate needs to know of a container.
+type CreateRequest struct {
+	ID string
+	// Runtime is the path of the OCI runtime, RuntimeRoot its --root.
+	Runtime, RuntimeRoot string
+	// LogDir and LogPath below it; LogPath "" keeps no log.
+	LogDir, LogPath string
+	// StopSignal is a number.
+	StopSignal int
+	// TrackDir is the container's directory in the hierarchy that is used to
+	// find its processes; TrackPrefix stands before a sub-cgroup in the
+	// runtime's --cgroup ("freezer:", or "" for v2).
+	TrackDir, TrackPrefix string
+	// OOMFile holds the line "oom_kill N": memory.oom_control or memory.events.
+	OOMFile string
+	// Sweep kills what is left in TrackDir when the first process ends, for
+	// containers that have no PID namespace of their own.
+	Sweep bool
+	// Stdin gives a pipe that stays open instead of /dev/null.
+	Stdin bool
+}
+
+// Fields is the request in wire form.
+func (r CreateRequest) Fields() []string {
+	return []string{
+		r.ID, r.Runtime, r.RuntimeRoot, r.LogDir, r.LogPath, strconv.Itoa(r.StopSignal),
+		r.TrackDir, r.TrackPrefix, r.OOMFile, strconv.FormatBool(r.Sweep), strconv.FormatBool(r.Stdin),
+	}
+}
+
+func parseCreate(m Message) (CreateRequest, error) {
+	signal, err := strconv.Atoi(m.Field(5))
+	if err != nil || len(m.Fields) != 11 || !validID(m.Field(0)) {
+		return CreateRequest{}, ErrMessage
+	}
+	return CreateRequest{
+		ID: m.Field(0), Runtime: m.Field(1), RuntimeRoot: m.Field(2), LogDir: m.Field(3), LogPath: m.Field(4),
+		StopSignal: signal, TrackDir: m.Field(6), TrackPrefix: m.Field(7), OOMFile: m.Field(8),
+		Sweep: m.Field(9) == "true", Stdin: m.Field(10) == "true",
+	}, nil
+}
+
+func validID(id string) bool {
+	for _, c := range []byte(id) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return id != ""
+}
+
+// Exit is how a container ended.
+type Exit struct {
+	ID string
+	// Code is the process's own, or 128+n when signal n ended it.
+	Code int
+	// OOM: the kernel killed a process of the container for memory.
+	OOM bool
+	// StartError is why the program could not be run.
+	StartError string
+	At         time.Time
+}
+
+// ExitRecord is the JSON form of an Exit in ExitName.
+type ExitRecord struct {
+	Code       int    `json:"code"`
+	OOM        bool   `json:"oom"`
+	StartError string `json:"startError,omitempty"`
+	UnixNano   int64  `json:"unixNano"`
+	// Unknown: nobody saw the exit. An agent writes that for a dead shim.
+	Unknown bool `json:"unknown,omitempty"`
+}
+
+func (e Exit) record() []byte {
+	b := append([]byte(nil), `{"code":`...)
+	b = strconv.AppendInt(b, int64(e.Code), 10)
+	b = append(b, `,"oom":`...)
+	b = strconv.AppendBool(b, e.OOM)
+	b = append(b, `,"unixNano":`...)
+	b = strconv.AppendInt(b, e.At.UnixNano(), 10)
+	if e.StartError != "" {
+		b = append(b, `,"startError":`...)
+		b = appendJSON(b, e.StartError)
+	}
+	return append(b, "}\n"...)
+}
+
+// appendJSON appends s as a JSON string.
+func appendJSON(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for _, r := range s { // bytes that are not UTF-8 become U+FFFD
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r < 0x20:
+			b = append(b, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+		default:
+			b = append(b, string(r)...)
+		}
+	}
+	return append(b, '"')
+}
+
+// Fields is the exit in wire form.
+func (e Exit) Fields() []string {
+	return []string{
+		e.ID, strconv.Itoa(e.Code), strconv.FormatBool(e.OOM), e.StartError,
+		strconv.FormatInt(e.At.UnixNano(), 10),
+	}
+}
+
+// ParseExit reads the fields of EventExit.
+func ParseExit(m Message) (Exit, error) {
+	code, err := strconv.Atoi(m.Field(1))
+	nano, err2 := strconv.ParseInt(m.Field(4), 10, 64)
+	if err != nil || err2 != nil || m.Field(0) == "" {
+		return Exit{}, ErrMessage
+	}
+	return Exit{
+		ID: m.Field(0), Code: code, OOM: m.Field(2) == "true", StartError: m.Field(3), At: time.Unix(0, nano),
+	}, nil
+}
+
+// Live is what a shim tells of a container that has not ended.
+type Live struct {
+	ID      string
+	PID     int // 0: its program cannot be run
+	Started time.Time
+}
+
+const liveFields = 3
+
+func (l Live) fields() []string {
+	nano := int64(0)
+	if !l.Started.IsZero() {
+		nano = l.Started.UnixNano()
+	}
+	return []string{l.ID, strconv.Itoa(l.PID), strconv.FormatInt(nano, 10)}
+}
+
+// ParseState reads the answer to OpWatch: the containers that have not ended.
+func ParseState(m Message) ([]Live, error) {
+	if len(m.Fields)%liveFields != 0 {
+		return nil, ErrMessage
+	}
+	var out []Live
+	for i := 0; i < len(m.Fields); i += liveFields {
+		pid, err := strconv.Atoi(m.Fields[i+1])
+		nano, err2 := strconv.ParseInt(m.Fields[i+2], 10, 64)
+		if err != nil || err2 != nil {
+			return nil, ErrMessage
+		}
+		l := Live{ID: m.Fields[i], PID: pid}
+		if nano != 0 {
+			l.Started = time.Unix(0, nano)
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}

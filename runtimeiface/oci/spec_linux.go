@@ -1,0 +1,322 @@
+package oci
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/moby/profiles/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci/image"
+)
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Those of runc's "spec" command, v1.5.
+var (
+	defaultMasked = []string{
+		"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
+		"/sys/devices/virtual/powercap",
+	}
+	defaultReadonly = []string{
+		"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+	}
+)
+
+// specInput is all that an OCI document is made of.
+type specInput struct {
+	sandbox   *sandbox
+	container runtimeiface.ContainerSpec
+	image     image.ImageConfig
+	rootfs    string
+	cgroup    string
+	shimPID   int
+	seccomp   bool // the OCI runtime has it
+	ownCaps   map[string]bool
+}
+
+// makeSpec gives the OCI document of a container.
+func makeSpec(in specInput) (*specs.Spec, error) {
+	c, sec := in.container, in.container.Security
+	user, home, err := resolveUser(in.rootfs, in.image.User, sec)
+	if err != nil {
+		return nil, err
+	}
+	caps, err := capabilities(sec, in.ownCaps)
+	if err != nil {
+		return nil, err
+	}
+	mounts, propagation, err := in.mounts()
+	if err != nil {
+		return nil, err
+	}
+	s := &specs.Spec{
+		Version: "1.0.2",
+		Process: &specs.Process{
+			User: user, Args: commandLine(in.image, c), Env: in.env(home),
+			Cwd:             cmp.Or(c.WorkingDir, in.image.WorkingDir, "/"),
+			Capabilities:    caps,
+			NoNewPrivileges: sec.NoNewPrivileges,
+			OOMScoreAdj:     oomScoreAdj(c.OOMScoreAdj, in.ownCaps),
+		},
+		Root:        &specs.Root{Path: in.rootfs, Readonly: sec.ReadOnlyRootFS},
+		Mounts:      mounts,
+		Annotations: c.Annotations,
+		Linux: &specs.Linux{
+			CgroupsPath: in.cgroup, Namespaces: in.namespaces(), RootfsPropagation: propagation,
+			MaskedPaths: defaultMasked, ReadonlyPaths: defaultReadonly,
+		},
+	}
+	if sec.MaskedPaths != nil {
+		s.Linux.MaskedPaths = sec.MaskedPaths
+	}
+	if sec.ReadonlyPaths != nil {
+		s.Linux.ReadonlyPaths = sec.ReadonlyPaths
+	}
+	if sec.Privileged {
+		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+	}
+	if err := in.resources(s); err != nil {
+		return nil, err
+	}
+	return s, in.filter(s)
+}
+
+// commandLine follows Kubernetes: Command replaces entry point and arguments,
+// Args the arguments alone. An empty one is an error of the start.
+func commandLine(img image.ImageConfig, c runtimeiface.ContainerSpec) []string {
+	var args []string
+	switch {
+	case len(c.Command) > 0:
+		args = slices.Concat(c.Command, c.Args)
+	case len(c.Args) > 0:
+		args = slices.Concat(img.Entrypoint, c.Args)
+	default:
+		args = slices.Concat(img.Entrypoint, img.Cmd)
+	}
+	if len(args) == 0 {
+		return []string{""}
+	}
+	return args
+}
+
+func (in specInput) env(home string) []string {
+	defaults := []string{defaultPath, "HOME=" + home}
+	if in.sandbox.spec.Network != runtimeiface.NamespaceHost {
+		defaults = append(defaults, "HOSTNAME="+in.sandbox.hostname())
+	}
+	var out []string
+	at := map[string]int{}
+	for _, v := range slices.Concat(defaults, in.image.Env, in.container.Env) {
+		name, _, _ := strings.Cut(v, "=")
+		if i, ok := at[name]; ok {
+			out[i] = v
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, v)
+	}
+	return out
+}
+
+func (in specInput) namespaces() []specs.LinuxNamespace {
+	pod := in.sandbox.spec
+	of := func(name string) string { return fmt.Sprintf("/proc/%d/ns/%s", in.shimPID, name) }
+	out := []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.CgroupNamespace}}
+	if pod.Network != runtimeiface.NamespaceHost {
+		out = append(out,
+			specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: of("net")},
+			specs.LinuxNamespace{Type: specs.UTSNamespace, Path: of("uts")})
+	}
+	if pod.IPC != runtimeiface.NamespaceHost {
+		out = append(out, specs.LinuxNamespace{Type: specs.IPCNamespace, Path: of("ipc")})
+	}
+	if pidMode(pod, in.container) == runtimeiface.NamespaceContainer {
+		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace})
+	}
+	return out
+}
+
+func pidMode(pod runtimeiface.SandboxSpec, c runtimeiface.ContainerSpec) runtimeiface.NamespaceMode {
+	return cmp.Or(c.PID, pod.PID, runtimeiface.NamespaceContainer)
+}
+
+// mounts gives those that every container has, without those that the caller
+// replaces, then the caller's, parents first.
+func (in specInput) mounts() ([]specs.Mount, string, error) {
+	ro := "ro"
+	if in.container.Security.Privileged {
+		ro = "rw"
+	}
+	shm := filepath.Join(in.sandbox.dir, shmDir)
+	if in.sandbox.spec.IPC == runtimeiface.NamespaceHost {
+		shm = "/dev/shm"
+	}
+	defaults := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev/shm", Type: "bind", Source: shm, Options: []string{"rbind", "nosuid", "noexec", "nodev", "rw"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", ro}},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", ro}},
+	}
+	for _, name := range []string{hostnameFile, resolvFile} {
+		defaults = append(defaults, specs.Mount{
+			Destination: "/etc/" + name, Type: "bind", Source: filepath.Join(in.sandbox.dir, name),
+			Options: []string{"rbind", "rprivate", "rw"},
+		})
+	}
+	propagation := ""
+	var theirs []specs.Mount
+	for i, m := range in.container.Mounts {
+		m.Destination = filepath.Clean(m.Destination)
+		m.Options = slices.Clone(m.Options)
+		if m.Type == "bind" {
+			if _, err := os.Stat(m.Source); err != nil {
+				return nil, "", invalid(fmt.Sprintf("Mounts[%d].Source", i), err.Error())
+			}
+			m.Options = bindOptions(m.Options)
+			propagation = widest(propagation, m.Options)
+		} else if m.Source == "" {
+			m.Source = "tmpfs"
+		}
+		theirs = append(theirs, m)
+	}
+	defaults = slices.DeleteFunc(defaults, func(d specs.Mount) bool {
+		return slices.ContainsFunc(theirs, func(m specs.Mount) bool { return m.Destination == d.Destination })
+	})
+	slices.SortStableFunc(theirs, func(a, b specs.Mount) int {
+		return cmp.Compare(strings.Count(a.Destination, "/"), strings.Count(b.Destination, "/"))
+	})
+	return slices.Concat(defaults, theirs), propagation, nil
+}
+
+func bindOptions(options []string) []string {
+	if !slices.Contains(options, "bind") && !slices.Contains(options, "rbind") {
+		options = append(options, "rbind")
+	}
+	for _, p := range []string{"private", "rprivate", "slave", "rslave", "shared", "rshared"} {
+		if slices.Contains(options, p) {
+			return options
+		}
+	}
+	return append(options, "rprivate")
+}
+
+// widest is the propagation of the root that the mounts need.
+func widest(now string, options []string) string {
+	switch {
+	case slices.Contains(options, "rshared") || slices.Contains(options, "shared"):
+		return "rshared"
+	case now == "" && (slices.Contains(options, "rslave") || slices.Contains(options, "slave")):
+		return "rslave"
+	}
+	return now
+}
+
+// resources sets limits and devices: none but those asked for and the usual.
+func (in specInput) resources(s *specs.Spec) error {
+	r := &specs.LinuxResources{}
+	if in.container.Resources != nil {
+		copied := *in.container.Resources
+		r = &copied
+	}
+	devices := slices.Clone(in.container.Devices)
+	if in.container.Security.Privileged {
+		r.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
+		devices = append(devices, hostDevices()...)
+	} else {
+		r.Devices = append([]specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, r.Devices...)
+	}
+	seen := map[string]bool{}
+	for i, d := range devices {
+		if d.Path == "" || d.Type == "" {
+			return invalid(fmt.Sprintf("Devices[%d]", i), "wants a path and a type")
+		}
+		if seen[d.Path] {
+			continue
+		}
+		seen[d.Path] = true
+		s.Linux.Devices = append(s.Linux.Devices, d)
+		if !in.container.Security.Privileged {
+			r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{
+				Allow: true, Type: d.Type, Major: &d.Major, Minor: &d.Minor, Access: "rwm",
+			})
+		}
+	}
+	s.Linux.Resources = r
+	return nil
+}
+
+// hostDevices are the node's, for privileged containers. What the runtime
+// makes by itself, and directories, are left out.
+func hostDevices() []specs.LinuxDevice {
+	var out []specs.LinuxDevice
+	entries, _ := os.ReadDir("/dev")
+	for _, e := range entries {
+		var st unix.Stat_t
+		path := "/dev/" + e.Name()
+		if unix.Lstat(path, &st) != nil || e.Name() == "console" || e.Name() == "ptmx" {
+			continue
+		}
+		kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[st.Mode&unix.S_IFMT]
+		if kind == "" {
+			continue
+		}
+		mode := os.FileMode(st.Mode & 0o777)
+		out = append(out, specs.LinuxDevice{
+			Path: path, Type: kind, FileMode: &mode, UID: &st.Uid, GID: &st.Gid,
+			Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
+		})
+	}
+	return out
+}
+
+// filter sets the system-call filter.
+func (in specInput) filter(s *specs.Spec) error {
+	sec := in.container.Security
+	if sec.Privileged || sec.Seccomp == "" || sec.Seccomp == runtimeiface.SeccompUnconfined {
+		return nil
+	}
+	if !in.seccomp {
+		return fmt.Errorf("Security.Seccomp %s: %w: the OCI runtime was built without seccomp", sec.Seccomp, runtimeiface.ErrNotSupported)
+	}
+	if sec.Seccomp == runtimeiface.SeccompRuntimeDefault {
+		profile, err := seccomp.GetDefaultProfile(s)
+		if err != nil {
+			return fmt.Errorf("default seccomp profile: %w", err)
+		}
+		s.Linux.Seccomp = profile
+		return nil
+	}
+	data, err := os.ReadFile(sec.SeccompProfile)
+	if err != nil {
+		return invalid("Security.SeccompProfile", err.Error())
+	}
+	s.Linux.Seccomp = &specs.LinuxSeccomp{}
+	if err := json.Unmarshal(data, s.Linux.Seccomp); err != nil {
+		return invalid("Security.SeccompProfile", err.Error())
+	}
+	return nil
+}
+
+// oomScoreAdj is not below the agent's own when that may not be.
+func oomScoreAdj(want int, own map[string]bool) *int {
+	if !own["CAP_SYS_RESOURCE"] {
+		data, _ := os.ReadFile("/proc/self/oom_score_adj")
+		var have int
+		if _, err := fmt.Sscan(string(data), &have); err == nil {
+			want = max(want, have)
+		}
+	}
+	return &want
+}

@@ -1,0 +1,225 @@
+package oci
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci/shim"
+)
+
+// shimEvent takes what a shim tells, in its order.
+func (r *Runtime) shimEvent(s *sandbox, m shim.Message) {
+	switch m.Op {
+	case shim.EventStart:
+		nano, err := strconv.ParseInt(m.Field(1), 10, 64)
+		if err == nil {
+			r.markStarted(s, m.Field(0), time.Unix(0, nano))
+		}
+	case shim.EventExit:
+		e, err := shim.ParseExit(m)
+		if err != nil {
+			r.cfg.Logger.Error(err, "event of shim", "sandboxID", s.ID)
+			return
+		}
+		r.markExited(s, e.ID, shim.ExitRecord{Code: e.Code, OOM: e.OOM, StartError: e.StartError, UnixNano: e.At.UnixNano()})
+	}
+}
+
+func (r *Runtime) markStarted(s *sandbox, id string, at time.Time) {
+	r.mu.Lock()
+	c := s.containers[id]
+	if c == nil || c.state != runtimeiface.ContainerCreated {
+		r.mu.Unlock()
+		return
+	}
+	c.state, c.started = runtimeiface.ContainerRunning, at
+	r.mu.Unlock()
+	r.event(runtimeiface.ContainerStarted, s, id, at)
+	r.cfg.Logger.V(4).Info("container started", "podUID", s.spec.UID, "container", c.Spec.Name, "containerID", id)
+}
+
+// markExited takes the first exit of a container that is told.
+func (r *Runtime) markExited(s *sandbox, id string, e shim.ExitRecord) {
+	r.mu.Lock()
+	c := s.containers[id]
+	if c == nil || c.state == runtimeiface.ContainerExited {
+		r.mu.Unlock()
+		return
+	}
+	c.setExited(e)
+	finished := c.finished
+	r.mu.Unlock()
+	r.event(runtimeiface.ContainerStopped, s, id, finished)
+	r.cfg.Logger.V(4).Info("container exited", "podUID", s.spec.UID, "container", c.Spec.Name, "containerID", id,
+		"exitCode", e.Code, "reason", c.reason)
+}
+
+// setExited is called with Runtime.mu held, or before the container is known.
+func (c *container) setExited(e shim.ExitRecord) {
+	c.state, c.pid = runtimeiface.ContainerExited, 0
+	c.exitCode, c.finished = int32(e.Code), time.Unix(0, e.UnixNano)
+	switch {
+	case e.Unknown:
+		c.reason, c.message = runtimeiface.ReasonUnknown, "nobody saw the exit: the pod's shim or the machine was killed"
+	case e.StartError != "":
+		c.reason, c.message = runtimeiface.ReasonStartError, e.StartError
+	case e.Code == 0:
+		c.reason = runtimeiface.ReasonCompleted
+	case e.OOM:
+		c.reason = runtimeiface.ReasonOOMKilled
+	default:
+		c.reason = runtimeiface.ReasonError
+	}
+	close(c.done)
+}
+
+// markUnknown ends containers whose shim is gone: by what is on disk, else by
+// saying that nobody knows.
+func (r *Runtime) markUnknown(s *sandbox) {
+	r.mu.RLock()
+	var left []*container
+	for _, c := range s.containers {
+		if c.state != runtimeiface.ContainerExited {
+			left = append(left, c)
+		}
+	}
+	r.mu.RUnlock()
+	for _, c := range left {
+		e, err := readExit(c.dir)
+		if err != nil {
+			e = r.writeUnknown(c)
+		}
+		r.markExited(s, c.ID, e)
+	}
+}
+
+func (r *Runtime) writeUnknown(c *container) shim.ExitRecord {
+	e := shim.ExitRecord{Code: runtimeiface.ExitCodeUnknown, Unknown: true, UnixNano: time.Now().UnixNano()}
+	data, err := json.Marshal(e)
+	if err == nil {
+		err = shim.WriteFile(c.dir, shim.ExitName, data)
+	}
+	if err != nil {
+		r.cfg.Logger.Error(err, "record unknown exit", "containerID", c.ID)
+	}
+	return e
+}
+
+func readExit(dir string) (shim.ExitRecord, error) {
+	var e shim.ExitRecord
+	data, err := os.ReadFile(filepath.Join(dir, shim.ExitName))
+	if err != nil {
+		return e, err
+	}
+	return e, json.Unmarshal(data, &e)
+}
+
+func readStarted(dir string) time.Time {
+	data, _ := os.ReadFile(filepath.Join(dir, shim.StartedName))
+	nano, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Unix(0, nano)
+}
+
+// mourn waits for the end of a connection. If nobody meant it, the shim is
+// connected again, or, if it is dead, so is the sandbox.
+func (r *Runtime) mourn(s *sandbox, client *shimClient) {
+	r.mourners.Go(func() {
+		<-client.lost
+		if r.begin() != nil {
+			return
+		}
+		defer r.work.Done()
+		unlock, err := r.locks.lock(context.Background(), s.ID)
+		if err != nil {
+			return
+		}
+		defer unlock()
+		r.mu.RLock()
+		meant := s.stopping || s.shim != client
+		r.mu.RUnlock()
+		if meant {
+			return
+		}
+		if shimAlive(s.dir) && r.reconnect(s) == nil {
+			return
+		}
+		r.cfg.Logger.Info("shim is lost: sandbox ends", "podUID", s.spec.UID, "sandboxID", s.ID)
+		if err := r.stopSandbox(s); err != nil {
+			r.cfg.Logger.Error(err, "end sandbox without shim", "sandboxID", s.ID)
+		}
+	})
+}
+
+// reconnect takes up a shim that lives: its containers, and events from now on.
+func (r *Runtime) reconnect(s *sandbox) error {
+	client, err := dialShim(s.dir)
+	if err != nil {
+		return err
+	}
+	r.setShim(s, client)
+	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
+	defer cancel()
+	m, err := client.call(ctx, shim.OpWatch)
+	if err != nil {
+		client.close()
+		return err
+	}
+	lives, err := shim.ParseState(m)
+	if err != nil {
+		client.close()
+		return err
+	}
+	live := map[string]bool{}
+	for _, l := range lives {
+		live[l.ID] = true
+		r.mu.Lock()
+		if c := s.containers[l.ID]; c != nil {
+			c.pid = l.PID
+		}
+		r.mu.Unlock()
+		if !l.Started.IsZero() {
+			r.markStarted(s, l.ID, l.Started)
+		}
+	}
+	r.mu.RLock()
+	var ended []*container
+	for id, c := range s.containers {
+		if !live[id] && c.state != runtimeiface.ContainerExited && !c.hidden {
+			ended = append(ended, c)
+		}
+	}
+	r.mu.RUnlock()
+	for _, c := range ended {
+		e, err := readExit(c.dir)
+		if err != nil {
+			e = r.writeUnknown(c)
+		}
+		r.markExited(s, c.ID, e)
+	}
+	r.mourn(s, client)
+	return nil
+}
+
+// forget has the OCI runtime drop its state of a container.
+func (h handler) forget(id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, h.path, "--root", h.root, "delete", "--force", id).CombinedOutput()
+	if rerr := os.RemoveAll(filepath.Join(h.root, id)); rerr != nil {
+		return fmt.Errorf("forget container %s: %w", id, cmp.Or(err, rerr))
+	}
+	_ = out // with its state gone there is nothing more that it could do
+	return nil
+}
