@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodekit/nodekit/metrics"
+	"github.com/nodekit/nodekit/metrics/machine"
+	nodekitprometheus "github.com/nodekit/nodekit/metrics/prometheus"
+	"github.com/nodekit/nodekit/metrics/summary"
+	"github.com/nodekit/nodekit/podlifecycle"
+	"github.com/nodekit/nodekit/proxyrules"
+	"github.com/nodekit/nodekit/runtimeiface/crilog"
+	"github.com/nodekit/nodekit/runtimeiface/oci"
+	"github.com/nodekit/nodekit/statusserver"
+)
+
+// targets tells the meter what the manager runs.
+type targets struct{ manager *podlifecycle.Manager }
+
+// Targets gives each container, and each pod once.
+func (t targets) Targets(context.Context) ([]metrics.Target, error) {
+	var all []metrics.Target
+	pods := map[string]bool{}
+	for _, c := range t.manager.Targets() {
+		target := metrics.Target{Namespace: c.Namespace, Pod: c.Pod, PodUID: string(c.UID)}
+		if !pods[c.PodCgroup] && c.PodCgroup != "" {
+			pods[c.PodCgroup] = true
+			pod := target
+			pod.Cgroup, pod.PID, pod.HostNetwork = c.PodCgroup, c.PID, c.HostNetwork
+			all = append(all, pod)
+		}
+		if c.Cgroup != "" {
+			target.Cgroup, target.Container, target.ID, target.Image = c.Cgroup, c.Container, c.ContainerID, c.Image
+			all = append(all, target)
+		}
+	}
+	return all, nil
+}
+
+// serve says what is served, to whom: all of it, to this machine.
+func serve(o options, name string, runtime *oci.Runtime, manager *podlifecycle.Manager, proxy *proxyrules.Proxy, meter *metrics.Meter,
+	stats *summary.Provider, hardware *machine.Machine, screen *screen, logger logr.Logger) statusserver.Config {
+	return statusserver.Config{
+		Listeners: []statusserver.Listener{{Address: o.listen, Authorizer: statusserver.Every{statusserver.LoopbackOnly{}, statusserver.ReadOnly{}}}},
+		NodeName:  name,
+		UI:        true,
+		Pods: statusserver.PodsFunc(func(context.Context) (*corev1.PodList, error) {
+			list := &corev1.PodList{}
+			for _, pod := range manager.Pods() {
+				list.Items = append(list.Items, *pod)
+			}
+			return list, nil
+		}),
+		Spec:           statusserver.SpecFunc(hardware.Info),
+		Stats:          stats,
+		MetricsHandler: ownMetrics(meter),
+		ContainerMetrics: statusserver.MetricsFunc(func(ctx context.Context, w io.Writer) error {
+			return errors.Join(meter.WriteCAdvisor(ctx, w), hardware.WriteText(ctx, w))
+		}),
+		ResourceMetrics: statusserver.MetricsFunc(meter.WriteResource),
+		Logs:            logs{manager},
+		Why: statusserver.WhyFunc(func(_ context.Context, namespace, pod string) (fmt.Stringer, error) {
+			why, err := manager.Why(namespace, pod)
+			return why, notFound(err)
+		}),
+		Trace: statusserver.TraceFunc(func(_ context.Context, from netip.Addr, to netip.AddrPort, protocol string) (fmt.Stringer, error) {
+			packet, err := proxyrules.ParsePacket(from.String(), to.String(), protocol)
+			return proxy.Trace(packet), err
+		}),
+		Checks: []statusserver.Check{{Name: "runtime", Check: func(ctx context.Context) error { _, err := runtime.Version(ctx); return err }},
+			{Name: "proxy", Check: func(context.Context) error { return proxy.Healthy() }, ReadyOnly: true}},
+		OnListen: screen.listening,
+		Logger:   logger.WithName("server"),
+	}
+}
+
+// ownMetrics is what the agent says of itself.
+func ownMetrics(meter *metrics.Meter) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if own, err := nodekitprometheus.New(nodekitprometheus.Config{Meter: meter, Own: true}); err == nil {
+		registry.MustRegister(own)
+	}
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+}
+
+// logs finds the log files of the manager's containers and reads them.
+type logs struct{ manager *podlifecycle.Manager }
+
+// ContainerLogs reads one log as opts ask.
+func (l logs) ContainerLogs(ctx context.Context, namespace, pod, container string, opts *corev1.PodLogOptions, stdout, stderr io.Writer) error {
+	path, err := l.manager.LogPath(namespace, pod, container, opts.Previous)
+	if err != nil {
+		return notFound(err)
+	}
+	return crilog.Read(ctx, path, l.options(namespace, pod, container, opts), stdout, stderr)
+}
+
+func (l logs) options(namespace, pod, container string, opts *corev1.PodLogOptions) crilog.Options {
+	o := crilog.Options{Follow: opts.Follow, TailLines: opts.TailLines, Timestamps: opts.Timestamps, LimitBytes: opts.LimitBytes,
+		Done: func() bool { return !l.running(namespace, pod, container) }}
+	switch {
+	case opts.SinceTime != nil:
+		o.Since = opts.SinceTime.Time
+	case opts.SinceSeconds != nil:
+		o.Since = time.Now().Add(-time.Duration(*opts.SinceSeconds) * time.Second)
+	}
+	if opts.Stream != nil && *opts.Stream != corev1.LogStreamAll {
+		o.Stream = strings.ToLower(*opts.Stream)
+	}
+	return o
+}
+
+// running says whether more may come: a previous instance has ended.
+func (l logs) running(namespace, pod, container string) bool {
+	found, err := l.manager.Pod(namespace, pod)
+	if err != nil {
+		return false
+	}
+	for _, status := range slices.Concat(found.Status.InitContainerStatuses, found.Status.ContainerStatuses) {
+		if status.Name == container {
+			return status.State.Running != nil
+		}
+	}
+	return false
+}
+
+func notFound(err error) error {
+	if errors.Is(err, podlifecycle.ErrNotFound) {
+		return errors.Join(statusserver.ErrNotFound, err)
+	}
+	return err
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/nodekit/nodekit/podlifecycle/hostfiles"
+	"github.com/nodekit/nodekit/podlifecycle/qos"
+	"github.com/nodekit/nodekit/proxyrules"
+	"github.com/nodekit/nodekit/runtimeiface/oci"
+)
+
+// node is what the parts must know of the machine.
+type node struct {
+	name      string
+	addresses []netip.Addr // the primary first
+	podCIDR   netip.Prefix
+	hosts     hostfiles.Node
+	qos       qos.Node
+}
+
+func look(o options) (n node, err error) {
+	if n.podCIDR, err = netip.ParsePrefix(o.podCIDR); err != nil {
+		return n, fmt.Errorf("--pod-cidr: %w", err)
+	}
+	if n.name = o.name; n.name == "" {
+		if n.name, err = os.Hostname(); err != nil {
+			return n, err
+		}
+	}
+	if n.addresses, err = addresses(n.podCIDR); err != nil {
+		return n, err
+	}
+	resolv, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return n, err
+	}
+	if n.hosts.ResolvConf, err = hostfiles.ParseResolvConf(bytes.NewReader(resolv)); err != nil {
+		return n, err
+	}
+	if n.hosts.Hosts, err = os.ReadFile("/etc/hosts"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return n, err
+	}
+	n.qos.CgroupRoot = path.Join(o.cgroup, "kubepods")
+	return n, nil
+}
+
+// addresses of the machine at which node ports answer, IPv4 and not the pods'.
+func addresses(podCIDR netip.Prefix) ([]netip.Addr, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var found []netip.Addr
+	for _, one := range all {
+		prefix, err := netip.ParsePrefix(one.String())
+		if err != nil {
+			continue
+		}
+		if addr := prefix.Addr(); addr.Is4() && addr.IsGlobalUnicast() && !podCIDR.Contains(addr) {
+			found = append(found, addr)
+		}
+	}
+	return found, nil
+}
+
+func (n node) proxy() proxyrules.Node {
+	return proxyrules.Node{Name: n.name, Addresses: n.addresses, PodCIDRs: []netip.Prefix{n.podCIDR}, MasqueradeEgress: true}
+}
+
+// removeState removes images and directories, once nothing is mounted there.
+func removeState(ctx context.Context, runtime *oci.Runtime, o options) error {
+	images, err := runtime.ListImages(ctx)
+	if err != nil {
+		return err
+	}
+	for _, image := range images {
+		if err := runtime.RemoveImage(ctx, image.ID); err != nil {
+			return err
+		}
+	}
+	if err := runtime.Close(); err != nil {
+		return err
+	}
+	for _, part := range []string{"runtime", "pods", "logs"} {
+		if err := os.RemoveAll(filepath.Join(o.root, part)); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(o.root); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w (something that is not the quickstart's lies there)", err)
+	}
+	return nil
+}
