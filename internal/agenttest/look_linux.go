@@ -135,7 +135,7 @@ func (n *Node) Leaks() ([]string, error) {
 	err = n.NetNS.Do(func() error {
 		links, err := netlink.LinkList()
 		for _, link := range links {
-			if name := link.Attrs().Name; name != "lo" && name != "eth0" {
+			if name := link.Attrs().Name; name != "lo" && name != "eth0" && name != "uplink" {
 				found = append(found, "link "+name)
 			}
 		}

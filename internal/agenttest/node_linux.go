@@ -54,9 +54,16 @@ func NewNode(dir string) (*Node, error) {
 func uplink() error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "eth0"
-	link := &netlink.Dummy{LinkAttrs: attrs}
+	link := &netlink.Veth{LinkAttrs: attrs, PeerName: "uplink"}
 	if err := netlink.LinkAdd(link); err != nil {
 		return fmt.Errorf("add eth0: %w", err)
+	}
+	peer, err := netlink.LinkByName("uplink")
+	if err != nil {
+		return fmt.Errorf("find uplink: %w", err)
+	}
+	if err := netlink.LinkSetUp(peer); err != nil {
+		return fmt.Errorf("set uplink up: %w", err)
 	}
 	address := &netlink.Addr{IPNet: &net.IPNet{IP: NodeIP.AsSlice(), Mask: net.CIDRMask(24, 32)}}
 	if err := netlink.AddrAdd(link, address); err != nil {

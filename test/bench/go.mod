@@ -5,6 +5,7 @@ go 1.26.0
 require github.com/nodekit/nodekit v0.0.0
 
 require (
+	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/nftables v0.3.0 // indirect
 	github.com/mdlayher/netlink v1.11.2 // indirect
 	github.com/mdlayher/socket v0.6.0 // indirect

@@ -40,7 +40,7 @@ func (n *node) census() (c census) {
 	Expect(n.NetNS.Do(func() error {
 		links, err := netlink.LinkList()
 		for _, link := range links {
-			if link.Type() == "veth" {
+			if name := link.Attrs().Name; link.Type() == "veth" && name != "eth0" && name != "uplink" {
 				c.veths++
 			}
 		}
