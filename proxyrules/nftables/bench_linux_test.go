@@ -1,0 +1,148 @@
+package nftables_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nodekit/nodekit/internal/kerneltest"
+	"github.com/nodekit/nodekit/proxyrules"
+	"github.com/nodekit/nodekit/proxyrules/nftables"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+func openBench(b *testing.B, ns *kerneltest.NetNS) *nftables.Dialect {
+	d, err := nftables.Open(nftables.Config{Table: "bench", NetNS: ns.FD()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = d.Close() })
+	return d
+}
+
+func syncBench(b *testing.B, d *nftables.Dialect, table *proxyrules.Table) proxyrules.SyncStats {
+	stats, err := d.Sync(context.Background(), table)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return stats
+}
+
+var benchSizes = []int{1000, 10000}
+
+// BenchmarkFirstLoad is a Sync of Services of 10 endpoints into an empty
+// network namespace.
+func BenchmarkFirstLoad(b *testing.B) {
+	kerneltest.Require(b, kerneltest.Root)
+	for _, n := range benchSizes {
+		services, endpoints := many(n, 10)
+		table := build(services, endpoints, testNode, nil)
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			d := openBench(b, kerneltest.NewNetNS(b))
+			for range b.N {
+				b.StartTimer()
+				syncBench(b, d, table)
+				b.StopTimer()
+				if err := d.Cleanup(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkAdopt is the first Sync of a new process over what an earlier one
+// left: read, compare, and nothing to repair.
+func BenchmarkAdopt(b *testing.B) {
+	kerneltest.Require(b, kerneltest.Root)
+	for _, n := range benchSizes {
+		services, endpoints := many(n, 10)
+		table := build(services, endpoints, testNode, nil)
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			ns := kerneltest.NewNetNS(b)
+			syncBench(b, openBench(b, ns), table)
+			for b.Loop() {
+				if stats := syncBench(b, openBench(b, ns), table); stats.Elements != 0 {
+					b.Fatal(stats)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkOneEndpoint replaces one endpoint of one Service.
+func BenchmarkOneEndpoint(b *testing.B) {
+	kerneltest.Require(b, kerneltest.Root)
+	for _, n := range benchSizes {
+		services, endpoints := many(n, 10)
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			d := openBench(b, kerneltest.NewNetNS(b))
+			tables := [2]*proxyrules.Table{build(services, endpoints, testNode, nil)}
+			other := slices.Clone(endpoints)
+			other[n/2] = endpoints[n/2].DeepCopy()
+			other[n/2].Endpoints[3].Addresses[0] = "10.99.99.99"
+			tables[1] = build(services, other, testNode, tables[0])
+			syncBench(b, d, tables[0])
+			i := 0
+			for b.Loop() {
+				i++
+				syncBench(b, d, tables[i%2])
+			}
+		})
+		b.Run(fmt.Sprintf("services=%d/nothing", n), func(b *testing.B) {
+			d := openBench(b, kerneltest.NewNetNS(b))
+			table := build(services, endpoints, testNode, nil)
+			syncBench(b, d, table)
+			for b.Loop() {
+				syncBench(b, d, table)
+			}
+		})
+	}
+}
+
+// BenchmarkSetToApplied is the whole way: from Proxy.Set with one EndpointSlice
+// changed to the kernel's answer, median and worst printed.
+func BenchmarkSetToApplied(b *testing.B) {
+	kerneltest.Require(b, kerneltest.Root)
+	for _, n := range append([]int{10}, benchSizes...) {
+		services, endpoints := many(n, 10)
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			proxy, err := proxyrules.New(proxyrules.Config{Dialect: openBench(b, kerneltest.NewNetNS(b)), Node: testNode})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- proxy.Run(ctx) }()
+			b.Cleanup(func() { cancel(); <-done })
+			current := slices.Clone(endpoints)
+			var took []time.Duration
+			apply := func(services []*corev1.Service, slices []*discoveryv1.EndpointSlice) {
+				want := proxy.Status().Syncs + 1
+				proxy.Set(services, slices)
+				for status := proxy.Status(); status.Pending || status.Syncs < want; status = proxy.Status() {
+					if status.LastError != nil {
+						b.Fatal(status.LastError)
+					}
+					time.Sleep(20 * time.Microsecond)
+				}
+				took = append(took, proxy.Status().Latency)
+			}
+			apply(services, current)
+			took = nil
+			i := 0
+			for b.Loop() {
+				i++
+				current[n/2] = current[n/2].DeepCopy()
+				current[n/2].Endpoints[3].Addresses[0] = fmt.Sprintf("10.99.%d.%d", i>>8&255, i&255)
+				apply(services, current)
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+			b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-us")
+		})
+	}
+}

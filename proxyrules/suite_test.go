@@ -1,0 +1,13 @@
+package proxyrules_test
+
+import (
+	"testing"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+func TestProxyRules(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "proxyrules")
+}
