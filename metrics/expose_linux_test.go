@@ -135,3 +135,8 @@ func expectUnique(text string) {
 	}
 	Expect(seen).NotTo(BeEmpty())
 }
+
+var lastSeen = regexp.MustCompile(`(?m)^(container_last_seen\{[^\n]*\}) \d+$`)
+
+// withoutLastSeen takes out the time of the scrape.
+func withoutLastSeen(text string) string { return lastSeen.ReplaceAllString(text, "$1 NOW") }

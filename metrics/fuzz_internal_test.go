@@ -57,7 +57,7 @@ func FuzzSources(f *testing.F) {
 
 // FuzzProc feeds the parsers of /proc.
 func FuzzProc(f *testing.F) {
-	for _, file := range []string{"meminfo", "loadavg", "diskstats", "self/net/dev", "self/net/route", "101/cgroup", "stat"} {
+	for _, file := range []string{"meminfo", "loadavg", "diskstats", "thread-self/net/dev", "thread-self/net/route", "101/cgroup", "stat"} {
 		text, err := os.ReadFile(filepath.Join("testdata/v2/proc", file))
 		if err != nil {
 			f.Fatal(err)

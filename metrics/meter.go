@@ -15,7 +15,8 @@ import (
 
 // Targets tells what to meter: the whole set each time, in any order. A target
 // that is no longer in it is forgotten with its last sample. It is called once
-// a round, from the goroutine of the round.
+// a round, from the goroutine of the round, which waits for it: answer from
+// memory, not from a runtime that may hang.
 type Targets interface {
 	Targets(ctx context.Context) ([]Target, error)
 }

@@ -410,7 +410,7 @@ var _ = Describe("Meter", func() {
 			Entry("the number passed to a process elsewhere", func(t *machineTree) { t.write("proc/101/cgroup", "0::/system.slice/cron\n") }, metrics.ErrForeignProcess),
 			Entry("the process is in the host's namespace", func(t *machineTree) {
 				t.remove("proc/101/ns/net")
-				Expect(link(t.dir+"/proc/self/ns/net", t.dir+"/proc/101/ns/net")).To(Succeed())
+				Expect(link(t.dir+"/proc/thread-self/ns/net", t.dir+"/proc/101/ns/net")).To(Succeed())
 			}, metrics.ErrForeignProcess),
 			Entry("the text is cut", func(t *machineTree) { t.write("proc/101/net/dev", "Inter-|x\n face|y\neth0: 1 2") }, metrics.ErrGarbled),
 		)

@@ -61,7 +61,7 @@ func newNodeFiles() nodeFiles {
 			return err
 		}},
 		{"diskstats", groupIO, (*reader).nodeDisks},
-		{"self/net/dev", groupNetwork, func(r *reader, text []byte, into *Sample) (err error) {
+		{"thread-self/net/dev", groupNetwork, func(r *reader, text []byte, into *Sample) (err error) {
 			into.Interfaces, err = parseNetDev(text, into.Interfaces, r.names)
 			if err != nil {
 				into.Interfaces = into.Interfaces[:0]
@@ -90,7 +90,7 @@ func (r *reader) sampleNode(h *handle, s *Sample, want groupSet) {
 		}
 	}
 	if want.has(groupNetwork) && want.has(groupLimits) {
-		if text, err := r.read(r.join(r.proc, "self/net/route"), nil, true); err == nil {
+		if text, err := r.read(r.join(r.proc, "thread-self/net/route"), nil, true); err == nil {
 			r.node.route = parseRoute(text, r.names)
 		}
 	}

@@ -123,7 +123,9 @@ func newReader(proc, sys string, l layout, budget int, now func() time.Time) *re
 	}
 	r.node = newNodeFiles()
 	r.memoryVersion = l[controllerMemory].version
-	if ino, err := sysInode(r.join(proc, "self/ns/net"), r.room); err == nil {
+	// Not self: that is the first thread, which may have been sent to another
+	// namespace for good, if it was the one that ran a locked goroutine.
+	if ino, err := sysInode(r.join(proc, "thread-self/ns/net"), r.room); err == nil {
 		r.hostNet = ino
 	}
 	return r

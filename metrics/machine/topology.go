@@ -44,10 +44,10 @@ func (m *Machine) topology() []model.Node {
 // cores groups the processors of a node by core, and gives each cache to the
 // smallest that has it alone: a core, the node, or else the cores that share it.
 func (m *Machine) cores(node *model.Node, cpus, online []int) {
+	if len(online) > 0 {
+		cpus = slices.DeleteFunc(slices.Clone(cpus), func(cpu int) bool { return !slices.Contains(online, cpu) })
+	}
 	for _, cpu := range cpus {
-		if len(online) > 0 && !slices.Contains(online, cpu) {
-			continue
-		}
 		dir := fmt.Sprintf("%s/cpu%d", cpuDir, cpu)
 		id, socket := cpu, 0
 		if n, ok := m.number(dir + "/topology/core_id"); ok {

@@ -1,0 +1,61 @@
+package metrics_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/nodekit/nodekit/metrics"
+)
+
+var _ = Describe("Churn", func() {
+	It("leaves nothing of a thousand containers that came and went", func() {
+		t := newTree()
+		cfg := t.config()
+		cfg.Descriptors = 64 // for all files of a few, or the hot ones of some
+		m, err := metrics.New(cfg)
+		Expect(err).NotTo(HaveOccurred())
+		ctx, cancel := context.WithCancel(context.Background())
+		done := run(ctx, m)
+		DeferCleanup(func() { cancel(); Eventually(done).Should(Receive(BeNil())) })
+		Eventually(m.Stats).Should(HaveField("Rounds", BeNumerically(">=", 1)))
+		before := openFiles()
+		const waves, width = 20, 50
+		for wave := range waves {
+			list := []metrics.Target{podTarget, appTarget}
+			var paths []string
+			for i := range width {
+				one := appTarget
+				one.ID = fmt.Sprintf("w%d-%d", wave, i)
+				one.Cgroup = "/kubepods/pod1/" + one.ID
+				paths = append(paths, "cgroup"+one.Cgroup)
+				Expect(os.Symlink("c1", t.dir+"/"+paths[i])).To(Succeed())
+				list = append(list, one)
+			}
+			t.to.set(list...)
+			t.clock.Step(time.Millisecond)
+			_, err := m.Samples(ctx, 0)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(m.Stats().Targets).To(Equal(2 + width))
+			Expect(m.Stats().Descriptors).To(BeNumerically("<=", 64))
+			for _, p := range paths {
+				t.remove(p)
+			}
+		}
+		t.to.set(podTarget, appTarget)
+		t.clock.Step(time.Millisecond)
+		_, err = m.Samples(ctx, 0)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(m.Stats().Targets).To(Equal(2))
+		Expect(openFiles()).To(BeNumerically("<=", before+2))
+		Expect(strings.Count(cadvisorText(m), "container_memory_rss{")).To(Equal(3)) // and the node
+		s, err := m.Sample(ctx, appTarget.Cgroup, 0)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Gaps).To(BeEmpty())
+	})
+})
