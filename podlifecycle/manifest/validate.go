@@ -20,6 +20,10 @@ import (
 func Validate(pod *corev1.Pod) field.ErrorList {
 	v := &validator{spec: &pod.Spec, volumes: map[string]*corev1.Volume{}}
 	v.errs = apivalidation.ValidateObjectMeta(&pod.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	if uid := string(pod.UID); strings.ContainsAny(uid, "/\x00") || strings.HasPrefix(uid, ".") || len(uid) > 128 {
+		// It names directories and cgroups.
+		v.add(field.Invalid(field.NewPath("metadata", "uid"), uid, "must not contain '/', begin with '.' or be longer than 128 characters"))
+	}
 	v.podSpec(field.NewPath("spec"))
 	slices.SortStableFunc(v.errs, func(a, b *field.Error) int { return strings.Compare(a.Field, b.Field) })
 	return v.errs

@@ -102,6 +102,8 @@ func TestValidate(t *testing.T) {
 func TestValidateMetadata(t *testing.T) {
 	g := NewWithT(t)
 	pod := onePod(t, "{apiVersion: v1, kind: Pod, metadata: {name: Web_1, labels: {'a b': c}}, spec: {containers: [{name: a, image: a}]}}")
+	pod.UID = "../../etc"
+	g.Expect(texts(manifest.Validate(pod))).To(ContainElement(HavePrefix("metadata.uid: Invalid value")))
 	g.Expect(strings.Join(texts(manifest.Validate(pod)), "\n")).To(And(ContainSubstring("metadata.name: Invalid value"), ContainSubstring("metadata.labels: Invalid value")))
 }
 
