@@ -62,7 +62,7 @@ func (w *worker) begin(ctx context.Context, pod *corev1.Pod, a Action, now time.
 	number := w.ring.add(rec, true)
 	w.mu.Unlock()
 	flightCtx, cancel := context.WithCancel(ctx)
-	f := &flight{Flight: Flight{Type: a.Type, Deadline: a.Deadline}, action: a, record: number, began: now,
+	f := &flight{Flight: Flight{Type: a.Type, ID: a.ID, Deadline: a.Deadline}, action: a, record: number, began: now,
 		cancel: cancel, shorten: make(chan time.Time, 1)}
 	if a.Type == ActionPull {
 		f.Image = a.Image

@@ -63,6 +63,8 @@ type NodeFacts struct {
 // Flight is an action under way.
 type Flight struct {
 	Type ActionType
+	// ID as in the Action.
+	ID string
 	// Deadline of ActionKill: when SIGKILL follows.
 	Deadline time.Time
 	// Image of ActionPull.

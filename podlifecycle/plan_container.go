@@ -14,8 +14,25 @@ import (
 // current sandbox. From then on init containers are history.
 func (p *planner) mainStarted() bool {
 	for _, v := range p.views {
-		if v.kind == mainKind && v.cur != nil && v.cur.State != runtimeiface.ContainerCreated {
-			return true
+		if v.kind != mainKind {
+			continue
+		}
+		for _, c := range p.instances[v.c.Name] {
+			if p.sandbox != nil && c.SandboxID == p.sandbox.ID && c.State != runtimeiface.ContainerCreated {
+				return true
+			}
+		}
+		// One that is being started counts too: whoever prunes an init
+		// container at this moment must not have it run beside.
+		switch f := p.o.Flights[v.c.Name]; f.Type {
+		case ActionCreate:
+			if p.sandbox != nil && f.ID == p.sandbox.ID {
+				return true
+			}
+		case ActionStart:
+			if v.cur != nil && f.ID == v.cur.ID {
+				return true
+			}
 		}
 	}
 	return false
@@ -139,6 +156,8 @@ func (p *planner) underWay(v *view, f Flight) {
 			v.waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating", Message: message}
 		}
 		p.note(v.c.Name, RuleImage, "", "wait", message)
+	case f.Type == ActionCreate && f.ID != p.sandbox.ID:
+		p.cancel(v.c.Name, RuleSandbox, "its sandbox is gone")
 	case f.Type == ActionPostStart && v.cur != nil && changed(*v.cur, v.c):
 		p.cancel(v.c.Name, RuleImageChange, "the image is now "+v.c.Image)
 	}

@@ -97,7 +97,7 @@ func (w *world) observed() podlifecycle.Observed {
 		Kills: maps.Clone(w.kills), Prepared: w.prepared, Ending: w.ending, Ended: w.ended, Prior: *w.status.DeepCopy(),
 	}
 	for lane, a := range w.flights {
-		o.Flights[lane] = podlifecycle.Flight{Type: a.Type, Deadline: a.Deadline, Image: a.Image, Cancelled: w.cancelled[lane]}
+		o.Flights[lane] = podlifecycle.Flight{Type: a.Type, ID: a.ID, Deadline: a.Deadline, Image: a.Image, Cancelled: w.cancelled[lane]}
 	}
 	return o
 }
@@ -386,7 +386,11 @@ func (w *world) happen() {
 	case n < 67:
 		w.ending = w.ending.Merge(podlifecycle.Ending{Reason: podlifecycle.EndingDeleted, Since: w.now,
 			Grace: time.Duration(w.rng.IntN(40)) * time.Second, Forget: true})
-	case n < 70: // the agent dies, and what it had begun is done or not
+	case n < 72: // somebody prunes what is dead
+		w.containers = slices.DeleteFunc(w.containers, func(c runtimeiface.Container) bool {
+			return c.State == runtimeiface.ContainerExited && w.chance(50)
+		})
+	case n < 75: // the agent dies, and what it had begun is done or not
 		for lane, a := range w.flights {
 			if w.chance(50) && a.Type != podlifecycle.ActionKill {
 				_ = w.effect(a)

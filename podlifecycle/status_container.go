@@ -54,7 +54,8 @@ func (p *planner) containerStatus(v *view, initialized bool, phase corev1.PodPha
 }
 
 func (p *planner) fill(cs *corev1.ContainerStatus, v *view, cur *runtimeiface.Container) {
-	cs.RestartCount = int32(cur.Attempt)
+	// The newest may have been pruned by somebody: the count stays.
+	cs.RestartCount = max(cs.RestartCount, int32(cur.Attempt))
 	cs.ContainerID = p.containerID(cur.ID)
 	cs.ImageID = cur.ImageID
 	if image := cur.Annotations[AnnotationImage]; image != "" {
