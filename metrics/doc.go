@@ -28,7 +28,8 @@
 // that the kernel does not have (ErrAbsent), one cut short or not as the
 // kernel writes it (ErrGarbled), a controller that no hierarchy has
 // (ErrNoController), a cgroup that is no more (ErrGone). No figure is ever
-// made up, and none is carried over from the round before.
+// made up. Each bears the time of its own reading, which with
+// Config.ColdInterval may be some rounds ago.
 //
 // # Traps
 //

@@ -224,10 +224,10 @@ func (m *Meter) Stats() Stats {
 }
 
 // Sample returns the newest sample of the target with that cgroup, or of the
-// node for "/". It is at most maxAge old, or fresh if maxAge is 0: whoever
-// asks for a sample that is too old makes a round, and all who ask in the
-// meantime share it. It works without Run too, but then keeps no descriptors.
-// An unknown cgroup gives ErrUnknownTarget.
+// node for "/". It is at most maxAge old, or begun no sooner than the call if
+// maxAge is 0: whoever asks for a sample that is too old makes a round, and all
+// who ask in the meantime share it. It works without Run too, but then keeps no
+// descriptors. An unknown cgroup gives ErrUnknownTarget.
 func (m *Meter) Sample(ctx context.Context, cgroup string, maxAge time.Duration) (Sample, error) {
 	if err := m.fresh(ctx, maxAge); err != nil {
 		return Sample{}, err

@@ -29,7 +29,7 @@ type Target struct {
 }
 
 // A Sample is what is known of one target. A figure that could not be read is
-// absent, never zero and never the one before.
+// absent, never zero and never the one before. Time tells when each was read.
 type Sample struct {
 	Target Target
 	// Gone says that the cgroup is no more and this is its last sample, or

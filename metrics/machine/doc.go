@@ -6,10 +6,10 @@
 //	if err != nil {
 //		return err
 //	}
-//	info, err := m.Info(ctx)
+//	info, err := m.MachineInfo(ctx)
 //
-// Info reads /proc and /sys anew each time, some hundred small files: keep the
-// result, it changes with hot-plugged hardware only. What the machine does not
+// MachineInfo reads /proc and /sys anew each time, some hundred small files:
+// keep the result, it changes with hot-plugged hardware only. What the machine does not
 // tell is empty; memory_by_type and nvm, which need vendor tools, always are,
 // and so are cloud provider and instance, which the agent's caller knows.
 package machine

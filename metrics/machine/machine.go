@@ -34,9 +34,9 @@ func New(cfg Config) (*Machine, error) {
 	return &Machine{cfg}, nil
 }
 
-// Info reads the machine. What cannot be read is left empty; only a machine
+// MachineInfo reads the machine. What cannot be read is left empty; only a machine
 // without /proc/meminfo or processors is an error, and so is a ctx that ends.
-func (m *Machine) Info(ctx context.Context) (*model.MachineInfo, error) {
+func (m *Machine) MachineInfo(ctx context.Context) (*model.MachineInfo, error) {
 	info := &model.MachineInfo{
 		Timestamp:     m.cfg.Now(),
 		CPUVendorID:   m.vendor(),
@@ -73,11 +73,11 @@ func (m *Machine) Info(ctx context.Context) (*model.MachineInfo, error) {
 	return info, ctx.Err()
 }
 
-// WriteText writes the machine_ families and cadvisor_version_info that the
+// WriteMetrics writes the machine_ families and cadvisor_version_info that the
 // kubelet's /metrics/cadvisor has, with its labels boot_id, machine_id and
 // system_uuid, in the Prometheus text format 0.0.4.
-func (m *Machine) WriteText(ctx context.Context, w io.Writer) error {
-	info, err := m.Info(ctx)
+func (m *Machine) WriteMetrics(ctx context.Context, w io.Writer) error {
+	info, err := m.MachineInfo(ctx)
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ var _ = Describe("Machine", func() {
 	ctx := context.Background()
 
 	It("tells of two sockets with threads, one of them offline", func() {
-		info, err := recorded().Info(ctx)
+		info, err := recorded().MachineInfo(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(info.NumCores).To(Equal(7))
 		Expect(info.NumPhysicalCores).To(Equal(4))
@@ -70,7 +70,7 @@ var _ = Describe("Machine", func() {
 
 	It("writes the families of the kubelet, to the byte", func() {
 		var text strings.Builder
-		Expect(recorded().WriteText(ctx, &text)).To(Succeed())
+		Expect(recorded().WriteMetrics(ctx, &text)).To(Succeed())
 		expectGolden("text.golden", text.String())
 		problems, err := promlint.New(strings.NewReader(text.String())).Lint()
 		Expect(err).NotTo(HaveOccurred())
@@ -85,7 +85,7 @@ var _ = Describe("Machine", func() {
 		}
 		m, err := machine.New(machine.Config{})
 		Expect(err).NotTo(HaveOccurred())
-		info, err := m.Info(ctx)
+		info, err := m.MachineInfo(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(info.NumCores).To(BeNumerically(">=", runtime.NumCPU())) // affinity may leave us fewer
 		Expect(info.MemoryCapacity).To(BeNumerically(">", 0))
@@ -96,13 +96,13 @@ var _ = Describe("Machine", func() {
 	It("says so where there is no /proc", func() {
 		m, err := machine.New(machine.Config{Root: GinkgoT().TempDir()})
 		Expect(err).NotTo(HaveOccurred())
-		_, err = m.Info(ctx)
+		_, err = m.MachineInfo(ctx)
 		Expect(err).To(MatchError(ContainSubstring("MemTotal")))
 	})
 })
 
 func Example() {
-	info, err := recorded().Info(context.Background())
+	info, err := recorded().MachineInfo(context.Background())
 	if err != nil {
 		log.Fatal(err)
 	}
