@@ -45,16 +45,16 @@ func Build(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSli
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
-	t := &Table{Node: b.node, services: make(map[string]*serviceRules, len(services))}
+	t := &Table{Node: b.node, services: make(map[types.NamespacedName]*serviceRules, len(services))}
 	var problems []Problem
 	for _, service := range ordered {
 		id := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
-		rules := b.service(id, service, groups[id])
-		if _, twice := t.services[id.String()]; twice {
+		if _, twice := t.services[id]; twice {
 			problems = append(problems, Problem{id.String(), "metadata.name", "given twice, the first one counts"})
 			continue
 		}
-		t.services[id.String()] = rules
+		rules := b.service(id, service, groups[id])
+		t.services[id] = rules
 		problems = append(problems, rules.problems...)
 		t.Fronts = append(t.Fronts, rules.fronts...)
 	}
@@ -111,7 +111,7 @@ type builder struct {
 
 func (b *builder) service(id types.NamespacedName, service *corev1.Service, own []*discoveryv1.EndpointSlice) *serviceRules {
 	if b.reuse {
-		old := b.previous.services[id.String()]
+		old := b.previous.services[id]
 		if old != nil && old.service == service && slices.Equal(old.slices, own) {
 			return old
 		}

@@ -32,13 +32,12 @@ func (s *serviceBuilder) pool(own []*discoveryv1.EndpointSlice) []candidate {
 			if len(endpoint.Addresses) == 0 {
 				continue
 			}
-			field := fmt.Sprintf("EndpointSlice %s endpoints[%d].addresses[0]", slice.Name, i)
 			addr, err := parseAddr(endpoint.Addresses[0])
 			if err == nil && addr.Is4() != (slice.AddressType == discoveryv1.AddressTypeIPv4) {
 				err = fmt.Errorf("%s is not of address type %s", addr, slice.AddressType)
 			}
 			if err != nil {
-				s.problem(field, "%v", err)
+				s.problem(fmt.Sprintf("EndpointSlice %s endpoints[%d].addresses[0]", slice.Name, i), "%v", err)
 				continue
 			}
 			out = s.candidates(out, slice, endpoint, addr)

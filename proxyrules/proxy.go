@@ -109,11 +109,11 @@ type Status struct {
 func New(config Config) (*Proxy, error) {
 	var errs []error
 	if config.Dialect == nil {
-		errs = append(errs, errors.New("Dialect: required"))
+		errs = append(errs, errors.New("field Dialect is required"))
 	}
 	for i, addr := range config.Node.Addresses {
 		if !addr.IsValid() || addr.IsUnspecified() || addr.Zone() != "" || addr.Is4In6() {
-			errs = append(errs, fmt.Errorf("Node.Addresses[%d]: %s is not the address of a node", i, addr))
+			errs = append(errs, fmt.Errorf("field Node.Addresses[%d]: %s is not the address of a node", i, addr))
 		}
 	}
 	for _, list := range []struct {
@@ -122,12 +122,12 @@ func New(config Config) (*Proxy, error) {
 	}{{"PodCIDRs", config.Node.PodCIDRs}, {"NoMasquerade", config.Node.NoMasquerade}} {
 		for i, prefix := range list.prefixes {
 			if !prefix.IsValid() || prefix != prefix.Masked() || prefix.Addr().Is4In6() {
-				errs = append(errs, fmt.Errorf("Node.%s[%d]: %s is not a network", list.name, i, prefix))
+				errs = append(errs, fmt.Errorf("field Node.%s[%d]: %s is not a network", list.name, i, prefix))
 			}
 		}
 	}
 	if config.MinRetry < 0 || config.MaxRetry < 0 {
-		errs = append(errs, errors.New("MinRetry, MaxRetry: must not be negative"))
+		errs = append(errs, errors.New("fields MinRetry and MaxRetry must not be negative"))
 	}
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("proxy config: %w", errors.Join(errs...))

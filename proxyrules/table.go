@@ -7,6 +7,7 @@ import (
 	"sort"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // What Build accepts at most. Anything beyond is left out with a Problem.
@@ -163,7 +164,7 @@ type Table struct {
 	Fronts []*Front `json:"fronts"`
 
 	clusterIPs map[netip.Addr]struct{}
-	services   map[string]*serviceRules // by namespace/name; spares work in the next Build
+	services   map[types.NamespacedName]*serviceRules // spares work in the next Build
 }
 
 // NewTable makes a Table of fronts as a dialect finds them in the kernel. It

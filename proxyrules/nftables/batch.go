@@ -18,7 +18,7 @@ const (
 	batchBegin = 0x10
 	batchEnd   = 0x11
 
-	msgNewTable    = subsystem | 0
+	msgNewTable    = subsystem
 	msgGetTable    = subsystem | 1
 	msgDelTable    = subsystem | 2
 	msgNewChain    = subsystem | 3

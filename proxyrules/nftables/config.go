@@ -33,16 +33,16 @@ type Config struct {
 func (c *Config) check() error {
 	var errs []error
 	if !validName(c.Table) {
-		errs = append(errs, fmt.Errorf("Table: %.70q is not a name of 1 to 64 letters, digits, '-' and '_' that starts with a letter", c.Table))
+		errs = append(errs, fmt.Errorf("field Table: %.70q is not a name of 1 to 64 letters, digits, '-' and '_' that starts with a letter", c.Table))
 	}
 	if c.MasqueradeMark == 0 {
 		c.MasqueradeMark = DefaultMark
 	}
 	if bits.OnesCount32(c.MasqueradeMark) != 1 {
-		errs = append(errs, fmt.Errorf("MasqueradeMark: 0x%x is not one bit", c.MasqueradeMark))
+		errs = append(errs, fmt.Errorf("field MasqueradeMark: 0x%x is not one bit", c.MasqueradeMark))
 	}
 	if c.NetNS < 0 {
-		errs = append(errs, fmt.Errorf("NetNS: %d is not a descriptor", c.NetNS))
+		errs = append(errs, fmt.Errorf("field NetNS: %d is not a descriptor", c.NetNS))
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("nftables config: %w", errors.Join(errs...))

@@ -4,6 +4,7 @@ package nftables
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/nodekit/nodekit/proxyrules"
 )
@@ -34,3 +35,6 @@ func (*Dialect) Sync(context.Context, *proxyrules.Table) (proxyrules.SyncStats, 
 
 // Cleanup gives ErrNotSupported.
 func (*Dialect) Cleanup(context.Context) error { return ErrNotSupported }
+
+// PrimaryAddresses gives ErrNotSupported.
+func PrimaryAddresses(int) ([]netip.Addr, error) { return nil, ErrNotSupported }

@@ -169,10 +169,6 @@ func (p *plan) need(b balancer) {
 
 // change plans one change of a front.
 func (p *plan) change(c *proxyrules.FrontChange) {
-	front := c.New
-	if front == nil {
-		front = c.Old
-	}
 	p.changeFront(c.Old, c.New)
 	for _, slot := range c.Slots {
 		// A front that changed its kind has its slots in other maps.

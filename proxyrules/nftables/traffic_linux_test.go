@@ -200,7 +200,7 @@ func traffic(bridgeNetfilter string) {
 	})
 
 	It("loses no new connection while rules change and processes come and go", func() {
-		table := sync(both, ready(n.pods[0], n.pods[1]))
+		sync(both, ready(n.pods[0], n.pods[1]))
 		stop, failed := make(chan struct{}), make(chan error, 1)
 		asked := 0
 		go func() {
@@ -220,7 +220,7 @@ func traffic(bridgeNetfilter string) {
 		}()
 		for i := range 60 {
 			pods := [][]*host{n.pods[:2], n.pods[1:3], n.pods[:1], n.pods}[i%4]
-			table = sync(both, ready(pods...))
+			table := sync(both, ready(pods...))
 			if i%6 == 5 {
 				next := openIn(n.node.NetNS, "nodekit")
 				_, err := next.Sync(ctx, table)
