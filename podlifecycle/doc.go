@@ -1,0 +1,57 @@
+// Package podlifecycle makes desired pods run: what the kubelet does to a pod,
+// as a pure decision and as a manager around it.
+//
+// [Plan] takes a pod, what is observed of it and the time, and gives the
+// actions to begin, the status to report, when to look again, and a rule and a
+// reason for each. It touches nothing, so an agent that has no containers can
+// use it, and what would happen can be shown before it does. [Manager] observes
+// a container runtime, plans, acts, records and sleeps, with one worker for
+// each pod:
+//
+//	m, err := podlifecycle.New(podlifecycle.Config{
+//		Runtime: rt,                 // any runtimeiface.Runtime
+//		Root:    "/var/lib/agent",
+//		OnStatus: func(pod *corev1.Pod) { report(pod) },
+//	})
+//	go dir.Run(ctx, m.Set)           // dir is a source.Directory
+//	err = m.Run(ctx)                 // until ctx ends; the pods run on
+//
+// [Manager.Why] tells why a pod is as it is, which decisions led there, and
+// what will happen next and when. [Manager.StopAll] ends everything.
+//
+// It pulls no images, makes no containers and mounts nothing by itself: that is
+// the runtime's and package volume's. It does not schedule: every pod of the set
+// is this node's.
+//
+// # What is behaved like
+//
+// The kubelet of Kubernetes v1.37.0: start order with init containers and
+// sidecars, restart policies and their back-off, probes, hooks, graceful
+// termination, phases, conditions and reasons. Fields that are not honoured are
+// refused by path when a manifest is read, see manifest.Unsupported. Where
+// nodekit differs:
+//
+//   - Images are pulled for all containers of a pod that may start, in
+//     parallel; containers without a postStart hook start at once and not one
+//     after the other.
+//   - A pod whose host port is taken stays Pending until it is free, because
+//     there is no scheduler that would have held it back.
+//   - A manifest that is no valid pod is shown as a Pending pod with reason
+//     InvalidManifest.
+//   - A terminal phase is remembered across reboots.
+//
+// # Parts
+//
+// Sub-packages are the parts, each of use alone: manifest and source read
+// desired pods; env, hostfiles, qos and security are pure; volume, probe and
+// cgroup act; journal remembers.
+//
+// # Traps
+//
+//   - The end of Run is not the end of the pods. A new Manager with the same
+//     Root and runtime finds them, and ends those that its first Set does not name.
+//   - Two Managers must not share a Root, nor a NodeName on one runtime.
+//   - Nothing is begun or ended before the first Set: give the first set once all
+//     sources have spoken.
+//   - OnStatus is called by the pod's worker, which waits for it.
+package podlifecycle
