@@ -134,7 +134,17 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 			}
 		}
 	}()
-	if err := r.writeContainer(c, img, client.pid); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
+	defer cancel()
+	pausePID := 0
+	if pidMode(s.spec, spec) == runtimeiface.NamespacePod {
+		m, err := client.call(ctx, shim.OpPause)
+		if err != nil {
+			return nil, fmt.Errorf("make PID namespace of the pod: %w", err)
+		}
+		pausePID, _ = strconv.Atoi(m.Field(0))
+	}
+	if err := r.writeContainer(c, img, client.pid, pausePID); err != nil {
 		return nil, err
 	}
 	h := r.handlers[s.spec.RuntimeHandler]
@@ -144,8 +154,6 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 		OOMFile: filepath.Join(r.cgroups.memory, c.Cgroup, r.cgroups.oomFile),
 		Sweep:   pidMode(s.spec, spec) != runtimeiface.NamespaceContainer, Stdin: spec.Stdin,
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
-	defer cancel()
 	m, err := client.call(ctx, shim.OpCreate, req.Fields()...)
 	if err != nil {
 		return nil, err
@@ -160,7 +168,7 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 }
 
 // writeContainer puts the record on disk, then makes the root and the bundle.
-func (r *Runtime) writeContainer(c *container, img image.Image, shimPID int) error {
+func (r *Runtime) writeContainer(c *container, img image.Image, shimPID, pausePID int) error {
 	data, err := json.Marshal(c.containerRecord)
 	if err != nil {
 		return err
@@ -176,7 +184,7 @@ func (r *Runtime) writeContainer(c *container, img image.Image, shimPID int) err
 		return translate(err)
 	}
 	spec, err := makeSpec(specInput{
-		sandbox: c.sandbox, container: c.Spec, image: img.Config, rootfs: rootfs, cgroup: c.Cgroup, shimPID: shimPID,
+		sandbox: c.sandbox, container: c.Spec, image: img.Config, rootfs: rootfs, cgroup: c.Cgroup, shimPID: shimPID, pausePID: pausePID,
 		seccomp: r.handlers[c.sandbox.spec.RuntimeHandler].seccomp, ownCaps: r.ownCaps,
 	})
 	if err != nil {

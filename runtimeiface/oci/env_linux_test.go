@@ -3,6 +3,7 @@ package oci_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,6 @@ type env struct {
 	rt     *oci.Runtime
 	images runtimetest.Images
 	logs   string
-	ns     *kerneltest.NetNS
 	image  string // ID of images.Prog
 }
 
@@ -45,14 +45,12 @@ func newEnv(tb testing.TB) *env {
 func prepareEnv(tb testing.TB) *env {
 	tb.Helper()
 	kerneltest.Require(tb, kerneltest.Root, kerneltest.Overlay, kerneltest.Runc, kerneltest.Shim, kerneltest.Cgroup)
-	ns := kerneltest.NewNetNS(tb)
 	dir := tb.TempDir()
 	e := &env{
-		tb: tb, ns: ns, logs: filepath.Join(dir, "logs"), images: testimage.Serve(tb),
+		tb: tb, logs: filepath.Join(dir, "logs"), images: testimage.Serve(tb),
 		cfg: oci.Config{
 			Root:       filepath.Join(dir, "root"),
 			CgroupRoot: fmt.Sprintf("/nodekit-test-%d-%d", os.Getpid(), pods.Add(1)),
-			Network:    oci.Network{NetNSPath: ns.Path()},
 		},
 	}
 	tb.Cleanup(e.purge)
@@ -124,16 +122,12 @@ func (e *env) leftovers() []string {
 			out = append(out, "file "+filepath.Join(dir, entry.Name()))
 		}
 	}
-	_ = e.ns.Do(func() error {
-		// Not /sys: that shows the namespace of who mounted it.
-		data, err := os.ReadFile("/proc/thread-self/net/dev")
-		for line := range strings.Lines(string(data)) {
-			if name := strings.TrimSpace(line); strings.HasPrefix(name, "nk") {
-				out = append(out, "interface "+name)
-			}
+	links, _ := net.Interfaces()
+	for _, l := range links {
+		if strings.HasPrefix(l.Name, "nk") || l.Name == oci.DefaultBridge {
+			out = append(out, "interface "+l.Name)
 		}
-		return err
-	})
+	}
 	return out
 }
 

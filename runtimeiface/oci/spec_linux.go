@@ -39,6 +39,7 @@ type specInput struct {
 	rootfs    string
 	cgroup    string
 	shimPID   int
+	pausePID  int  // for NamespacePod
 	seccomp   bool // the OCI runtime has it
 	ownCaps   map[string]bool
 }
@@ -139,8 +140,12 @@ func (in specInput) namespaces() []specs.LinuxNamespace {
 	if pod.IPC != runtimeiface.NamespaceHost {
 		out = append(out, specs.LinuxNamespace{Type: specs.IPCNamespace, Path: of("ipc")})
 	}
-	if pidMode(pod, in.container) == runtimeiface.NamespaceContainer {
+	switch pidMode(pod, in.container) {
+	case runtimeiface.NamespaceContainer:
 		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace})
+	case runtimeiface.NamespacePod:
+		path := fmt.Sprintf("/proc/%d/ns/pid", in.pausePID)
+		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: path})
 	}
 	return out
 }

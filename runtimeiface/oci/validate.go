@@ -33,8 +33,6 @@ func checkSandbox(spec runtimeiface.SandboxSpec, handlers map[string]string) err
 		return invalid("IPC", "cannot be "+string(spec.IPC))
 	case !modeIn(spec.PID, runtimeiface.NamespacePod, runtimeiface.NamespaceContainer, runtimeiface.NamespaceHost):
 		return invalid("PID", "cannot be "+string(spec.PID))
-	case spec.PID == runtimeiface.NamespacePod:
-		return notSupported("PID", "pod: one PID namespace for all containers")
 	case !handler:
 		return notSupported("RuntimeHandler", "is not configured: "+spec.RuntimeHandler)
 	}
@@ -106,8 +104,6 @@ func checkContainer(pod runtimeiface.SandboxSpec, spec runtimeiface.ContainerSpe
 		return invalid("WorkingDir", "is not absolute: "+spec.WorkingDir)
 	case !modeIn(spec.PID, runtimeiface.NamespacePod, runtimeiface.NamespaceContainer, runtimeiface.NamespaceHost):
 		return invalid("PID", "cannot be "+string(spec.PID))
-	case spec.PID == runtimeiface.NamespacePod:
-		return notSupported("PID", "pod: one PID namespace for all containers")
 	case spec.TTY:
 		return notSupported("TTY", "a terminal as the container's streams")
 	case sec.Seccomp != "" && sec.Seccomp != runtimeiface.SeccompUnconfined &&

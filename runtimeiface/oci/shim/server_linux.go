@@ -33,6 +33,9 @@ type server struct {
 	quit    chan struct{}
 	quitOne sync.Once
 
+	pauseMu sync.Mutex
+	paused  int
+
 	mu         sync.Mutex
 	containers map[string]*container
 	watchers   map[*conn]struct{}
@@ -47,6 +50,9 @@ func Main() int {
 	if len(os.Args) != 2 {
 		_, _ = os.Stderr.WriteString("nodekit-shim is started by runtimeiface/oci, with a sandbox's directory\n")
 		return 2
+	}
+	if os.Args[1] == pauseArg {
+		return pause()
 	}
 	if err := serve(os.Args[1]); err != nil {
 		_, _ = os.Stderr.WriteString("nodekit-shim: " + err.Error() + "\n")
@@ -228,6 +234,9 @@ func (s *server) serve(c *conn, m Message, fds []int, gone <-chan struct{}) {
 		if err == nil {
 			pid, err = s.create(req)
 		}
+		c.answer(m.Seq, err, strconv.Itoa(pid))
+	case OpPause:
+		pid, err := s.pausePID()
 		c.answer(m.Seq, err, strconv.Itoa(pid))
 	case OpStart:
 		c.answer(m.Seq, s.start(m.Field(0)))
