@@ -65,11 +65,11 @@ func serve(o options, name string, runtime *oci.Runtime, manager *podlifecycle.M
 			}
 			return list, nil
 		}),
-		Spec:           statusserver.SpecFunc(hardware.Info),
+		Spec:           hardware,
 		Stats:          stats,
 		MetricsHandler: ownMetrics(meter),
 		ContainerMetrics: statusserver.MetricsFunc(func(ctx context.Context, w io.Writer) error {
-			return errors.Join(meter.WriteCAdvisor(ctx, w), hardware.WriteText(ctx, w))
+			return errors.Join(meter.WriteCAdvisor(ctx, w), hardware.WriteMetrics(ctx, w))
 		}),
 		ResourceMetrics: statusserver.MetricsFunc(meter.WriteResource),
 		Logs:            logs{manager},

@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The first thread never ends, and /proc/self speaks of it. So it belongs to the
+// main goroutine, and no other may take it into a namespace and leave it there.
+func init() { runtime.LockOSThread() }
+
 // NetNS is a network namespace that lives as long as its test. It has no name
 // and no mount: when the last process and descriptor are gone, so is it.
 type NetNS struct {
