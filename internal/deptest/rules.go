@@ -42,4 +42,79 @@ func front(path string) string {
 
 // Reasons says why a package, or every package below it, imports a third-party
 // module directly. A longer path is asked first, then its parents.
-var Reasons = map[string]map[string]string{}
+var Reasons = map[string]map[string]string{
+	"runtimeiface": {
+		"github.com/opencontainers/runtime-spec": "the words for resources, mounts and devices",
+		"golang.org/x/sys":                       "system calls that package syscall lacks",
+		"github.com/go-logr/logr":                "the caller's logger",
+		"k8s.io/utils":                           "an injected clock",
+		"github.com/google/go-containerregistry": "names, authentication and manifests of registries",
+	},
+	"runtimeiface/oci": {
+		"github.com/moby/profiles/seccomp": "the default seccomp profile, as containerd and Docker apply it",
+		"github.com/vishvananda/netlink":   "bridge, veth, addresses and routes",
+		"github.com/vishvananda/netns":     "the type of a namespace that netlink takes",
+	},
+	"runtimeiface/oci/image": {
+		"github.com/klauspost/compress": "layers in zstd",
+		"golang.org/x/sync":             "a bound on parallel downloads",
+	},
+	"podlifecycle": {
+		"k8s.io/api":                             "pods, Secrets, ConfigMaps, Services",
+		"k8s.io/apimachinery":                    "quantities, field paths, validation",
+		"k8s.io/component-helpers":               "resource sums and sysctl names as Kubernetes has them",
+		"k8s.io/utils":                           "an injected clock",
+		"github.com/go-logr/logr":                "the caller's logger",
+		"github.com/opencontainers/runtime-spec": "limits and mounts for runtimeiface",
+		"golang.org/x/sys":                       "system calls that package syscall lacks",
+		"github.com/moby/sys/mountinfo":          "what is mounted where",
+	},
+	"podlifecycle/cgroup": {
+		"github.com/containerd/cgroups/v3": "making and limiting cgroups of v1 and v2",
+	},
+	"podlifecycle/manifest": {
+		"sigs.k8s.io/json": "strict decoding that names unknown fields by path",
+		"sigs.k8s.io/yaml": "YAML as Kubernetes reads it",
+	},
+	"podlifecycle/source": {
+		"github.com/fsnotify/fsnotify": "hints that a directory changed",
+	},
+	"proxyrules": {
+		"k8s.io/api":              "Services, EndpointSlices, pods",
+		"k8s.io/apimachinery":     "selectors and names",
+		"k8s.io/utils":            "an injected clock",
+		"github.com/go-logr/logr": "the caller's logger",
+	},
+	"proxyrules/nftables": {
+		"github.com/vishvananda/netlink": "conntrack, and the attributes of netlink messages",
+		"github.com/vishvananda/netns":   "the type of a namespace that netlink takes",
+		"golang.org/x/sys":               "the kernel's numbers for nf_tables",
+	},
+	"metrics": {
+		"golang.org/x/sys":        "openat, pread and statfs",
+		"k8s.io/utils":            "an injected clock",
+		"github.com/go-logr/logr": "the caller's logger",
+	},
+	"metrics/machine": {
+		"github.com/google/cadvisor/lib": "MachineInfo, the type behind /spec",
+	},
+	"metrics/prometheus": {
+		"github.com/prometheus/client_golang": "the Collector of embedders",
+	},
+	"metrics/summary": {
+		"k8s.io/apimachinery": "the time type of the Summary API",
+		"k8s.io/kubelet":      "the Summary API's types",
+	},
+	"statusserver": {
+		"github.com/go-logr/logr":        "the caller's logger",
+		"github.com/google/cadvisor/lib": "MachineInfo, the type behind /spec",
+		"k8s.io/api":                     "pods and log options",
+		"k8s.io/apimachinery":            "names, and the types within a pod",
+		"k8s.io/kubelet":                 "the Summary API's types",
+	},
+	"internal": {
+		"github.com/google/nftables":     "looking for tables that a test left",
+		"github.com/vishvananda/netlink": "network namespaces with a loopback and an uplink",
+		"golang.org/x/sys":               "unshare and setns",
+	},
+}
