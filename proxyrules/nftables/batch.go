@@ -25,6 +25,7 @@ const (
 	msgGetChain    = subsystem | 4
 	msgDelChain    = subsystem | 5
 	msgNewRule     = subsystem | 6
+	msgGetRule     = subsystem | 7
 	msgDelRule     = subsystem | 8
 	msgNewSet      = subsystem | 9
 	msgGetSet      = subsystem | 10

@@ -228,6 +228,25 @@ var _ = Describe("rules in the kernel", func() {
 		Expect(nft(ns, "", "list", "ruleset")).To(BeEmpty())
 	})
 
+	It("are left alone when another table changes", func() {
+		ns := kerneltest.NewNetNS(GinkgoT())
+		d := openIn(ns, table)
+		services, endpoints := example()
+		wanted := build(services, endpoints, testNode, nil)
+		_, err := d.Sync(ctx, wanted)
+		Expect(err).NotTo(HaveOccurred())
+		ours := nft(ns, "", "-a", "list", "table", "ip", table)
+		Expect(ours).To(ContainSubstring("# handle"))
+		nft(ns, "add table ip other", "-f", "-")
+		stats, err := d.Sync(ctx, wanted)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(stats).To(Equal(proxyrules.SyncStats{Full: true}))
+		Expect(nft(ns, "", "-a", "list", "table", "ip", table)).To(Equal(ours), "not even the rules' handles changed")
+		stats, err = d.Sync(ctx, wanted)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(stats.Full).To(BeFalse())
+	})
+
 	It("follow the node's facts", func() {
 		ns := kerneltest.NewNetNS(GinkgoT())
 		d := openIn(ns, table)

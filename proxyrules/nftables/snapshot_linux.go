@@ -23,6 +23,7 @@ type familySnapshot struct {
 	strange  bool
 	sets     [setCount]bool
 	chains   map[string]bool
+	rules    map[string]string // by chain, as the kernel tells them
 	elements [setCount]map[string]string
 }
 
@@ -73,6 +74,12 @@ func (d *Dialect) readFamily(f *family, s *familySnapshot, sets *[setCount]*set)
 	}
 	if err := d.readChains(f, s); err != nil {
 		return err
+	}
+	if s.rules, err = d.readRules(f); err != nil {
+		return err
+	}
+	for name := range s.chains {
+		s.rules[name] += "" // those without rules too
 	}
 	if err := d.readSets(f, s, sets); err != nil {
 		return err
@@ -140,6 +147,31 @@ func (d *Dialect) readChains(f *family, s *familySnapshot) error {
 		}
 		return nil
 	})
+}
+
+// readRules gives the expressions of all rules of a table, by chain.
+func (d *Dialect) readRules(f *family) (map[string]string, error) {
+	rules := make(map[string]string)
+	err := d.socket.request(msgGetRule, flagDump, f.number, nil, func(m message) error {
+		var table, chain string
+		var exprs []byte
+		err := attributes(m.data, func(kind uint16, data []byte) error {
+			switch kind {
+			case 1:
+				table = readText(data)
+			case 2:
+				chain = readText(data)
+			case 4:
+				exprs = data
+			}
+			return nil
+		})
+		if table == d.config.Table {
+			rules[chain] += string(exprs)
+		}
+		return err
+	})
+	return rules, err
 }
 
 func (d *Dialect) readSets(f *family, s *familySnapshot, sets *[setCount]*set) error {

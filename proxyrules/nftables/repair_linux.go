@@ -1,0 +1,186 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/nodekit/nodekit/proxyrules"
+)
+
+// full reads what the kernel holds and repairs it in one transaction, however
+// it came to be.
+func (d *Dialect) full(ctx context.Context, table *proxyrules.Table, stats *proxyrules.SyncStats) error {
+	changes := proxyrules.Diff(nil, table)
+	snapshot := d.loaded
+	d.loaded = nil
+	var refused error
+	for range 20 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if snapshot == nil {
+			var err error
+			if snapshot, err = d.read(); err != nil {
+				return err
+			}
+		}
+		elements, err := d.repair(snapshot, &changes, table)
+		if err == nil {
+			stats.Full, stats.Elements = true, elements
+			d.applied = table
+			// Flows of fronts that went while nobody looked, too.
+			for _, c := range proxyrules.Diff(snapshot.table(), table).Fronts {
+				if c.New == nil {
+					changes.Fronts = append(changes.Fronts, c)
+				}
+			}
+			d.forgetFlows(&changes, stats)
+			return nil
+		}
+		if errors.Is(err, errChanged) {
+			snapshot = nil
+			continue
+		}
+		if refused != nil {
+			return err
+		}
+		// What is there cannot be repaired: make it anew, in one transaction
+		// too.
+		refused = err
+		for i := range snapshot.families {
+			snapshot.families[i].strange = true
+		}
+	}
+	return fmt.Errorf("sync table %s: %w", d.config.Table, errChanged)
+}
+
+func (d *Dialect) repair(s *snapshot, changes *proxyrules.Changes, table *proxyrules.Table) (elements int, err error) {
+	b := newBatch(d.config.Table, s.generation)
+	asLeft := d.rules[0] != nil
+	for i, f := range families {
+		d.state[i] = newFamilyState()
+		if !s.families[i].present && !wanted(f, table) {
+			continue
+		}
+		p := d.repairFamily(b, f, &s.families[i], d.sets[i], d.state[i], changes, table.Node)
+		elements += p.elements
+		asLeft = asLeft && s.families[i].asLeft(d.rules[i])
+	}
+	if asLeft && elements == 0 && d.node.Equal(table.Node) {
+		// Another table was changed, not ours.
+		d.generation = s.generation
+		return 0, nil
+	}
+	b.close()
+	if err := d.socket.commit(b); err != nil {
+		return 0, err
+	}
+	d.advance(s.generation)
+	d.remember(table.Node)
+	return elements, nil
+}
+
+func (s *familySnapshot) asLeft(rules map[string]string) bool {
+	for _, there := range s.sets {
+		if !there {
+			return false
+		}
+	}
+	return s.present && !s.strange && maps.Equal(s.rules, rules)
+}
+
+// remember notes how the kernel tells our rules. They need not be known: then
+// the next full sync writes them again.
+func (d *Dialect) remember(node proxyrules.Node) {
+	d.node = node
+	var rules [len(families)]map[string]string
+	for i, f := range families {
+		var err error
+		if rules[i], err = d.readRules(f); err != nil {
+			d.rules[0] = nil
+			return
+		}
+		if !d.state[i].present {
+			continue
+		}
+		for _, c := range f.skeleton(node, d.config.MasqueradeMark) {
+			rules[i][c.name] += ""
+		}
+		for b := range d.state[i].balancers {
+			rules[i][b.name()] += ""
+		}
+	}
+	d.rules = rules
+	if generation, err := d.socket.generation(); err != nil || generation != d.generation {
+		d.rules[0] = nil // perhaps not ours
+	}
+}
+
+func (d *Dialect) repairFamily(b *batch, f *family, s *familySnapshot, sets *[setCount]*set, state *familyState,
+	changes *proxyrules.Changes, node proxyrules.Node) *plan {
+	state.present = true
+	adopt := s.present && !s.strange
+	if s.present && !adopt {
+		b.delTable(f)
+	}
+	b.newTable(f)
+	if adopt {
+		b.flushRules(f)
+	}
+	skeleton := f.skeleton(node, d.config.MasqueradeMark)
+	for id, spec := range sets {
+		if !adopt || !s.sets[id] {
+			b.newSet(f, spec)
+		}
+	}
+	for _, c := range skeleton {
+		if !adopt || !s.chains[c.name] {
+			b.newChain(f, c)
+		}
+	}
+	for _, c := range skeleton {
+		b.rules(f, c)
+	}
+	p := newPlan(f, d.config.MasqueradeMark, state)
+	if adopt {
+		var held [setCount]map[string]string
+		for id := range held {
+			held[id] = make(map[string]string, len(s.elements[id]))
+			for key, v := range s.elements[id] {
+				held[id][key] = v
+			}
+		}
+		p.held = &held
+	}
+	for _, addr := range node.Addresses {
+		if f.has(addr) {
+			p.add(setNodePortIPs, appendAddr(nil, addr), value{})
+		}
+	}
+	for i := range changes.Fronts {
+		if families[familyIndex(&changes.Fronts[i])] == f {
+			p.change(&changes.Fronts[i])
+		}
+	}
+	p.finish()
+	b.apply(p, sets)
+	if adopt {
+		d.dropBalancers(b, f, s, p)
+	}
+	return p
+}
+
+// dropBalancers removes chains that no front uses any more.
+func (d *Dialect) dropBalancers(b *batch, f *family, s *familySnapshot, p *plan) {
+	used := make(map[string]bool)
+	for balancer := range p.state.balancers {
+		used[balancer.name()] = true
+	}
+	for name := range s.chains {
+		if isBalancer(name) && !used[name] {
+			b.delChain(f, name)
+		}
+	}
+}
