@@ -153,9 +153,12 @@ func (w *worker) doer(pod *corev1.Pod, a Action, f *flight) func(context.Context
 			return func() { w.ended.Persisted = err == nil }, err
 		}
 	case ActionTeardown:
-		forget := w.forgets()
+		forget, cgroup := w.forgets(), w.cgroup
+		if cgroup == "" {
+			cgroup = w.m.config.QoS.PodCgroup(pod)
+		}
 		return func(ctx context.Context) (func(), error) {
-			err := w.teardown(ctx, pod, forget)
+			err := w.teardown(ctx, pod, cgroup, forget)
 			return func() { w.ended.Torn = err == nil; w.prepared = false }, err
 		}
 	}
@@ -250,7 +253,7 @@ func (w *worker) prepare(ctx context.Context, pod *corev1.Pod) error {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
 	}
-	if err := os.MkdirAll(w.m.config.Volumes.PodDir(pod.UID), 0o750); err != nil {
+	if err := os.MkdirAll(w.m.podDir(pod.UID), 0o750); err != nil {
 		return fmt.Errorf("make pod directory: %w", err)
 	}
 	if err := w.m.config.Volumes.Setup(ctx, pod, w.m.objects()); err != nil {
@@ -272,14 +275,14 @@ func (w *worker) refresh(pod *corev1.Pod) func(context.Context) (func(), error) 
 	}
 }
 
-func (w *worker) teardown(ctx context.Context, pod *corev1.Pod, forget bool) error {
+func (w *worker) teardown(ctx context.Context, pod *corev1.Pod, cgroup string, forget bool) error {
 	ctx, cancel := context.WithTimeout(ctx, teardownTimeout)
 	defer cancel()
 	if err := w.m.config.Volumes.Teardown(ctx, pod.UID); err != nil {
 		return fmt.Errorf("tear down volumes: %w", err)
 	}
 	if cg := w.m.config.Cgroups; cg != nil {
-		if err := cg.Remove(ctx, w.m.config.QoS.PodCgroup(pod)); err != nil {
+		if err := cg.Remove(ctx, cgroup); err != nil {
 			return fmt.Errorf("remove cgroup: %w", err)
 		}
 	}

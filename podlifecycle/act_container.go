@@ -229,7 +229,7 @@ func (w *worker) addHosts(spec *runtimeiface.ContainerSpec, pod *corev1.Pod) err
 	if err != nil {
 		return fmt.Errorf("hosts file: %w", err)
 	}
-	path := filepath.Join(w.m.config.Volumes.PodDir(pod.UID), "etc-hosts")
+	path := filepath.Join(w.m.podDir(pod.UID), "etc-hosts")
 	w.hostsMu.Lock()
 	err = hostfiles.WriteHosts(path, content)
 	w.hostsMu.Unlock()
@@ -250,7 +250,7 @@ func (w *worker) addMessageFile(spec *runtimeiface.ContainerSpec, pod *corev1.Po
 	if mountsAt(spec.Mounts, filepath.Clean(inside)) {
 		return nil
 	}
-	dir := filepath.Join(w.m.config.Volumes.PodDir(pod.UID), "containers", c.Name)
+	dir := filepath.Join(w.m.podDir(pod.UID), "containers", c.Name)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return fmt.Errorf("termination message: %w", err)
 	}

@@ -52,6 +52,13 @@ func (m *Manager) reconcile(ctx context.Context) {
 	m.first = true
 	m.admit()
 	m.launch(ctx)
+	if draining && len(m.list()) == 0 {
+		select {
+		case <-m.drained:
+		default:
+			close(m.drained)
+		}
+	}
 }
 
 // match brings one worker in line with the set.
@@ -255,7 +262,7 @@ func (m *Manager) recover(ctx context.Context) bool {
 	}
 	for _, known := range m.recovered {
 		w := m.newWorker(known.pod, known.state)
-		w.admitted = known.state.Status.StartTime != nil && known.state.Status.Reason != "NodePorts"
+		w.admitted = known.state.Status.StartTime != nil // see planner.status
 		m.enlist(w)
 	}
 	for _, s := range sandboxes {
@@ -272,7 +279,33 @@ func (m *Manager) recover(ctx context.Context) bool {
 		}
 		m.adopt(s, containers)
 	}
+	m.removeStrays(ctx)
 	return true
+}
+
+// removeStrays removes the directories of pods that nobody knows any more.
+func (m *Manager) removeStrays(ctx context.Context) {
+	uids, err := m.config.Volumes.Pods()
+	if err != nil {
+		m.config.Logger.Error(err, "list pod directories")
+		return
+	}
+	known := map[types.UID]bool{}
+	for _, w := range m.list() {
+		known[w.uid] = true
+	}
+	for _, pod := range m.objects().Pods {
+		known[pod.UID] = true
+	}
+	for _, uid := range uids {
+		if known[uid] {
+			continue
+		}
+		m.config.Logger.Info("removing what a lost pod left", "podUID", uid)
+		if err := m.config.Volumes.Teardown(ctx, uid); err != nil {
+			m.config.Logger.Error(err, "remove what a lost pod left", "podUID", uid)
+		}
+	}
 }
 
 // adopt makes a worker for a sandbox of which nothing else is known.

@@ -39,13 +39,15 @@ type Cgroups interface {
 	Remove(ctx context.Context, path string) error
 }
 
-// Volumes makes and removes the volumes of pods; *volume.Manager is one.
+// Volumes makes and removes the volumes of pods, below Config.Root/pods/UID,
+// where the manager has files of its own beside them that Teardown removes too;
+// *volume.Manager is one.
 type Volumes interface {
-	PodDir(uid types.UID) string
 	Setup(ctx context.Context, pod *corev1.Pod, objects volume.Objects) error
 	Update(ctx context.Context, pod *corev1.Pod, objects volume.Objects) (changed []string, err error)
 	Mounts(ctx context.Context, pod *corev1.Pod, container *corev1.Container, environ []string) ([]specs.Mount, error)
 	Teardown(ctx context.Context, uid types.UID) error
+	Pods() ([]types.UID, error)
 }
 
 // Config of a Manager.

@@ -2,7 +2,6 @@ package podlifecycle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -32,6 +31,7 @@ type Manager struct {
 	kicked  chan struct{} // reconcile
 	started atomic.Bool
 	stopped chan struct{} // closed when Run returns
+	drained chan struct{} // closed when StopAll has ended the last pod
 
 	journal  *journal.Journal // of Run
 	unsynced atomic.Bool
@@ -58,7 +58,7 @@ func New(config Config) (*Manager, error) {
 	}
 	m := &Manager{
 		config: config, pulls: make(chan struct{}, config.MaxParallelPulls), kicked: make(chan struct{}, 1),
-		stopped: make(chan struct{}), workers: map[types.UID]*worker{}, phantoms: map[string]*corev1.Pod{},
+		stopped: make(chan struct{}), drained: make(chan struct{}), workers: map[types.UID]*worker{}, phantoms: map[string]*corev1.Pod{},
 		recovered: map[types.UID]remembered{}, ended: make(chan *worker),
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil}},
 	}
@@ -134,15 +134,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	})
 	m.loop(ctx)
 	cancel()
-	for done := false; !done; {
-		waited := make(chan struct{})
-		go func() { m.group.Wait(); close(waited) }()
-		select {
-		case <-m.ended:
-		case <-waited:
-			done = true
-		}
-	}
+	m.group.Wait()
 	helpers.Wait()
 	m.http.CloseIdleConnections()
 	if err := m.journal.Close(); err != nil {
@@ -346,21 +338,19 @@ func (m *Manager) StopAll(ctx context.Context) error {
 	m.draining = true
 	m.mu.Unlock()
 	m.kick()
-	tick := m.config.Clock.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		m.mu.Lock()
-		left, drained := len(m.workers), m.draining
-		m.mu.Unlock()
-		if left == 0 && drained {
-			return nil
-		}
-		select {
-		case <-tick.C():
-		case <-m.stopped:
-			return fmt.Errorf("stop all pods, %d left: %w", left, ErrEnded)
-		case <-ctx.Done():
-			return fmt.Errorf("stop all pods, %d left: %w", left, errors.Join(ctx.Err()))
-		}
+	var err error
+	select {
+	case <-m.drained:
+		return nil
+	case <-m.stopped:
+		err = ErrEnded
+	case <-ctx.Done():
+		err = ctx.Err()
 	}
+	return fmt.Errorf("stop all pods, %d left: %w", len(m.list()), err)
+}
+
+// podDir is the pod's directory below Root, which the volumes share.
+func (m *Manager) podDir(uid types.UID) string {
+	return filepath.Join(m.config.Root, "pods", string(uid))
 }

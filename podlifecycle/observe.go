@@ -46,6 +46,10 @@ func (w *worker) observe(ctx context.Context) (Observed, *corev1.Pod, error) {
 			}
 		}
 	}
+	if w.ending != nil && w.ending.Forget && !w.forgetful {
+		// An end that was to leave something has become one that leaves nothing.
+		w.forgetful, w.ended.Torn = true, false
+	}
 	o := Observed{
 		Sandboxes: sandboxes, Containers: containers,
 		Flights: make(map[string]Flight, len(w.flights)), Images: make(map[string]Image, len(w.images)),

@@ -210,6 +210,9 @@ func (p *planner) hold(lane, rule string) bool {
 		return true
 	}
 	f, failed := p.o.Faults[lane]
+	if p.ending != nil && f.At.Before(p.ending.Since) {
+		return false // what went wrong before does not hold up the end
+	}
 	if failed && f.RetryAt.After(p.now) {
 		p.note(lane, RuleFault, f.Message, "wait", "try again after "+f.Reason)
 		p.wake(f.RetryAt, "try again", f.Reason)

@@ -7,7 +7,10 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/nodekit/nodekit/podlifecycle"
+	"github.com/nodekit/nodekit/runtimeiface"
 )
 
 var anIP = []netip.Addr{netip.MustParseAddr("10.88.0.2")}
@@ -84,5 +87,47 @@ func TestRestartDelay(t *testing.T) {
 	}
 	if got := podlifecycle.PullDelay(1); got != 10*time.Second {
 		t.Errorf("first failed pull: %v", got)
+	}
+}
+
+// What has ended is not begun again, even when nothing else is remembered.
+func TestTerminalPhaseAloneIsEnough(t *testing.T) {
+	for _, phase := range []corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed} {
+		d := podlifecycle.Plan(newPod("web"), podlifecycle.Observed{Prior: corev1.PodStatus{Phase: phase}}, time.Now())
+		if len(d.Actions) != 1 || d.Actions[0].Type != podlifecycle.ActionPersist || d.Status.Phase != phase {
+			t.Errorf("%s: %+v", phase, d)
+		}
+	}
+}
+
+func TestPullPolicy(t *testing.T) {
+	for image, want := range map[string]corev1.PullPolicy{
+		"web": corev1.PullAlways, "web:latest": corev1.PullAlways, "web:1": corev1.PullIfNotPresent,
+		"host:5000/web": corev1.PullAlways, "host:5000/web:1": corev1.PullIfNotPresent,
+		"web@sha256:00": corev1.PullIfNotPresent, "web:latest@sha256:00": corev1.PullIfNotPresent,
+	} {
+		if got := podlifecycle.PullPolicy(&corev1.Container{Image: image}); got != want {
+			t.Errorf("%s: %s, want %s", image, got, want)
+		}
+	}
+}
+
+func TestRestartRules(t *testing.T) {
+	never := corev1.ContainerRestartPolicyNever
+	pod := newPod("web", func(p *corev1.Pod) {
+		p.Spec.Containers[0].RestartPolicy = &never
+		p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestart,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}
+	})
+	now := time.Now()
+	for code, want := range map[int32]bool{42: true, 1: false, 0: false} {
+		d := podlifecycle.Plan(pod, podlifecycle.Observed{Prepared: true,
+			Images:    map[string]podlifecycle.Image{"app": {Ref: "web:1", ID: "x"}},
+			Sandboxes: []runtimeiface.Sandbox{{ID: "s", State: runtimeiface.SandboxReady, IPs: anIP}},
+			Containers: []runtimeiface.Container{{ID: "c", SandboxID: "s", Name: "app", State: runtimeiface.ContainerExited,
+				ExitCode: code, StartedAt: now, FinishedAt: now}}}, now)
+		if got := len(d.Actions) > 0 && d.Actions[0].Type == podlifecycle.ActionCreate; got != want {
+			t.Errorf("exit %d: restarted %v, want %v: %+v", code, got, want, d.Actions)
+		}
 	}
 }

@@ -2,7 +2,9 @@ package podlifecycle_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -254,6 +256,17 @@ func (v *fakeVolumes) fail(err error) {
 }
 
 func (v *fakeVolumes) PodDir(uid types.UID) string { return filepath.Join(v.root, "pods", string(uid)) }
+func (v *fakeVolumes) Pods() ([]types.UID, error) {
+	entries, err := os.ReadDir(filepath.Join(v.root, "pods"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var uids []types.UID
+	for _, e := range entries {
+		uids = append(uids, types.UID(e.Name()))
+	}
+	return uids, err
+}
 func (v *fakeVolumes) Setup(_ context.Context, pod *corev1.Pod, _ volume.Objects) error {
 	return v.note("setup " + pod.Name)
 }

@@ -21,7 +21,6 @@ func (p *planner) status() corev1.PodStatus {
 		ObservedGeneration: p.pod.Generation,
 		QOSClass:           qos.Class(p.pod),
 		StartTime:          prior.StartTime.DeepCopy(),
-		HostIP:             "",
 	}
 	for _, ip := range p.o.Node.HostIPs {
 		s.HostIPs = append(s.HostIPs, corev1.HostIP{IP: ip.String()})
@@ -29,7 +28,8 @@ func (p *planner) status() corev1.PodStatus {
 	if len(s.HostIPs) > 0 {
 		s.HostIP = s.HostIPs[0].IP
 	}
-	if s.StartTime == nil {
+	if s.StartTime == nil && (p.ending != nil || p.o.Rejected == nil && p.o.Blocked == "") {
+		// From its admission on. An agent takes one that has it for admitted.
 		s.StartTime = &metav1.Time{Time: p.now}
 	}
 	s.PodIPs = p.podIPs()

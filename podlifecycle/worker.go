@@ -61,6 +61,8 @@ type worker struct {
 	adopted   bool // the first look has been taken
 	prepared  bool
 	ended     Ended
+	forgetful bool   // that the pod is to be forgotten has been seen
+	cgroup    string // as its sandboxes say
 	seeds     map[string]map[probe.Kind]probe.Result
 	probing   string // what probes were last told
 	saved     string // what was last written to the journal, but for records
@@ -192,12 +194,17 @@ func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) 
 	now = w.m.config.Clock.Now()
 	d := Plan(pod, o, now)
 	w.note(d, now)
-	w.publish(pod, o, d)
-	w.probe(pod, o, d)
-	w.save(false)
+	before := w.accept(o, d)
+	if len(d.Actions) > 0 && d.Actions[0].Type == ActionPersist {
+		w.save(false)
+	}
+	// First what makes a restart quick, then what others want to know.
 	for _, a := range d.Actions {
 		w.begin(ctx, pod, a, now)
 	}
+	w.publish(before, d)
+	w.probe(pod, o, d)
+	w.save(false)
 	ending := d.Ending
 	if ending == nil {
 		ending = o.Ending
@@ -227,17 +234,25 @@ func (w *worker) note(d Decision, now time.Time) {
 	}
 }
 
-// publish makes the status known if it changed.
-func (w *worker) publish(pod *corev1.Pod, o Observed, d Decision) {
+// accept keeps what was seen and what is to be reported, and gives the status
+// before.
+func (w *worker) accept(o Observed, d Decision) corev1.PodStatus {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.seen = seen{o.Sandboxes, o.Containers}
-	before := w.status
-	same := equality.Semantic.DeepEqual(before, d.Status)
-	if !same {
-		w.status = d.Status
+	for _, s := range o.Sandboxes {
+		if s.CgroupParent != "" {
+			w.cgroup = s.CgroupParent
+		}
 	}
-	w.mu.Unlock()
-	if same {
+	before := w.status
+	w.status = d.Status
+	return before
+}
+
+// publish makes the status known if it changed.
+func (w *worker) publish(before corev1.PodStatus, d Decision) {
+	if equality.Semantic.DeepEqual(before, d.Status) {
 		return
 	}
 	if before.Phase != d.Status.Phase || ready(&before) != ready(&d.Status) {
