@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -128,6 +129,12 @@ func (b *browser) read(from io.Reader) {
 // call asks the browser for something and waits for its answer.
 func (b *browser) call(method string, params any, result any) {
 	GinkgoHelper()
+	Expect(b.try(method, params, result)).To(Succeed(), method)
+}
+
+// try is call, for what may fail.
+func (b *browser) try(method string, params any, result any) error {
+	GinkgoHelper()
 	answer := make(chan message, 1)
 	b.mu.Lock()
 	b.lastID++
@@ -148,13 +155,16 @@ func (b *browser) call(method string, params any, result any) {
 	select {
 	case m, ok := <-answer:
 		Expect(ok).To(BeTrue(), "the browser has ended")
-		Expect(m.Error).To(BeNil(), method)
+		if m.Error != nil {
+			return errors.New(m.Error.Message)
+		}
 		if result != nil {
-			Expect(json.Unmarshal(m.Result, result)).To(Succeed())
+			return json.Unmarshal(m.Result, result)
 		}
 	case <-ctx.Done():
-		Fail("the browser does not answer " + method)
+		return ctx.Err()
 	}
+	return nil
 }
 
 // eval gives the value of an expression in the page, as text.
@@ -169,7 +179,10 @@ func (b *browser) eval(expression string) string {
 			Exception json.RawMessage `json:"exception"`
 		} `json:"exceptionDetails"`
 	}
-	b.call("Runtime.evaluate", map[string]any{"expression": expression, "returnByValue": true, "awaitPromise": true}, &got)
+	// A page that is being loaded has no place to evaluate in; who polls comes again.
+	if err := b.try("Runtime.evaluate", map[string]any{"expression": expression, "returnByValue": true, "awaitPromise": true}, &got); err != nil {
+		return "error: " + err.Error()
+	}
 	if got.Exception != nil {
 		return fmt.Sprintf("exception: %s %s", got.Exception.Text, got.Exception.Exception)
 	}

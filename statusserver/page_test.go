@@ -357,6 +357,7 @@ var _ = Describe("The page", func() {
 		b.eval(`document.getElementById("theme").click(); document.getElementById("theme").click()`)
 		Expect(ground()).NotTo(Equal(light))
 		b.open(base + "/ui/?again")
+		Eventually(func() string { return b.eval(`location.search`) }).WithTimeout(20 * time.Second).Should(Equal("?again"))
 		see("#link").Should(Equal("live"))
 		Expect(ground()).NotTo(Equal(light))
 
@@ -374,8 +375,8 @@ var _ = Describe("The page", func() {
 		b := startBrowser()
 		for _, scheme := range []string{"light", "dark"} {
 			b.screen(390, 844, scheme)
-			b.open(base + "/ui/#pod/default/api-6d4cf56db6-x2x7k")
-			b.eval(`location.reload()`)
+			b.open(base + "/ui/?" + scheme + "#pod/default/api-6d4cf56db6-x2x7k")
+			Eventually(func() string { return b.eval(`location.search`) }).WithTimeout(20 * time.Second).Should(Equal("?" + scheme))
 			Eventually(b.text("#detail .summary")).WithTimeout(20 * time.Second).Should(ContainSubstring("137"))
 			Expect(b.eval(`document.documentElement.scrollWidth`)).To(Equal("390"), "nothing sticks out")
 			b.shot("7-narrow-" + scheme)

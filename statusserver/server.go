@@ -145,7 +145,7 @@ func (s *Server) announce(bound []net.Listener) {
 
 // httpServer takes the context of requests as an argument because BaseContext
 // is how net/http hands it on.
-func (s *Server) httpServer(l Listener, requestCtx context.Context) *http.Server { //nolint:revive
+func (s *Server) httpServer(l Listener, requestCtx context.Context) *http.Server {
 	return &http.Server{
 		Handler:           s.handler(l),
 		TLSConfig:         l.TLSConfig,
