@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci/shim"
 )
 
@@ -237,6 +238,9 @@ func (c *shimClient) call(ctx context.Context, op string, fields ...string) (shi
 func answerError(m shim.Message) error {
 	if m.Op == shim.OpOK {
 		return nil
+	}
+	if m.Field(0) == shim.Exited {
+		return fmt.Errorf("%w: %s", runtimeiface.ErrNotRunning, shim.Exited)
 	}
 	return shimError(m.Field(0))
 }

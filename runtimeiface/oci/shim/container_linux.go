@@ -19,11 +19,13 @@ const (
 	drainTime = 250 * time.Millisecond
 	// killTime is how long processes may take to die of SIGKILL.
 	killTime = 5 * time.Second
+	// deathTime is how long a container may be dead before its reaping is seen.
+	deathTime = 100 * time.Millisecond
 )
 
 var (
 	errUnknown = errors.New("unknown container")
-	errExited  = errors.New("container has exited")
+	errExited  = errors.New(Exited)
 	errExists  = errors.New("container exists")
 )
 
@@ -49,6 +51,7 @@ type container struct {
 	killTimer *time.Timer
 	exited    bool
 
+	dead    chan struct{} // the first process has been reaped
 	drained chan struct{} // all output is in the log
 	done    chan struct{} // the exit is on disk and told
 	deleted chan struct{} // the OCI runtime has forgotten the container
@@ -57,7 +60,7 @@ type container struct {
 func (s *server) create(req CreateRequest) (int, error) {
 	c := &container{
 		CreateRequest: req, dir: filepath.Join(s.dir, ContainersDir, req.ID),
-		drained: make(chan struct{}), done: make(chan struct{}), deleted: make(chan struct{}),
+		dead: make(chan struct{}), drained: make(chan struct{}), done: make(chan struct{}), deleted: make(chan struct{}),
 	}
 	c.ops.Lock()
 	defer c.ops.Unlock()
@@ -140,9 +143,10 @@ func (s *server) keep(c *container) {
 		readers.Wait()
 		close(c.drained)
 	}()
-	dead := s.reaper.adopt(c.pid)
+	death := s.reaper.adopt(c.pid)
 	go func() {
-		d := <-dead
+		d := <-death
+		close(c.dead)
 		if c.Sweep {
 			KillCgroup(c.TrackDir, killTime)
 		}
@@ -154,7 +158,10 @@ func (s *server) keep(c *container) {
 		c.starting.Lock()
 		s.exit(c, e)
 		c.starting.Unlock()
-		_, _ = s.run(c, nil, "delete", "--force", c.ID)
+		// Without --force, with which runc waits for 100 ms.
+		if d, err := s.run(c, nil, "delete", c.ID); err != nil || d.code() != 0 {
+			_, _ = s.run(c, nil, "delete", "--force", c.ID)
+		}
 		close(c.deleted)
 		s.trimSoon()
 	}()
@@ -203,7 +210,14 @@ func (s *server) start(id string) error {
 	// The time before: the program may be over when the runtime returns.
 	now := time.Now()
 	if err := s.runQuiet(c, "start", c.ID); err != nil {
-		return err
+		// What the runtime says of a container that was killed meanwhile is not
+		// the cause.
+		select {
+		case <-c.dead:
+			return errExited
+		case <-time.After(deathTime):
+			return err
+		}
 	}
 	c.mu.Lock()
 	c.started = now

@@ -33,6 +33,9 @@ const (
 	OpExec     = "exec"     // see ExecRequest; on a connection of its own
 	OpShutdown = "shutdown" // ends all containers and the shim
 
+	// Exited is the cause of an OpFail that a caller may want to know.
+	Exited = "container has exited"
+
 	EventStart = "started" // id, Unix nanoseconds
 	EventExit  = "exit"    // see Exit
 )
