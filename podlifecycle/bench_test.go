@@ -80,7 +80,7 @@ func BenchmarkIdle110Pods(b *testing.B) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms-until-all-ready")
+	untilReady := time.Since(began)
 	time.Sleep(time.Second)
 	const span = 20 * time.Second
 	for b.Loop() {
@@ -88,6 +88,7 @@ func BenchmarkIdle110Pods(b *testing.B) {
 		time.Sleep(span)
 		b.ReportMetric(100*float64(cpuTime(b)-before)/float64(span), "cpu-%")
 	}
+	b.ReportMetric(float64(untilReady.Milliseconds()), "ms-until-all-ready")
 	var mem runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&mem)

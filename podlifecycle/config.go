@@ -106,15 +106,15 @@ type Config struct {
 func (c Config) complete() (Config, error) {
 	var errs []error
 	if c.Runtime == nil {
-		errs = append(errs, errors.New("Runtime is required"))
+		errs = append(errs, errors.New("a Runtime is required"))
 	}
 	if !filepath.IsAbs(c.Root) {
-		errs = append(errs, fmt.Errorf("Root must be an absolute path: %q", c.Root))
+		errs = append(errs, fmt.Errorf("the Root must be an absolute path: %q", c.Root))
 	}
 	if c.LogRoot == "" {
 		c.LogRoot = filepath.Join(c.Root, "logs")
 	} else if !filepath.IsAbs(c.LogRoot) {
-		errs = append(errs, fmt.Errorf("LogRoot must be an absolute path: %q", c.LogRoot))
+		errs = append(errs, fmt.Errorf("the LogRoot must be an absolute path: %q", c.LogRoot))
 	}
 	for _, n := range []struct {
 		name  string
