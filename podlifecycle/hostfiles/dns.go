@@ -2,6 +2,7 @@ package hostfiles
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,150 +13,161 @@ import (
 	"github.com/nodekit/nodekit/runtimeiface"
 )
 
-// Limits of resolvers, as Kubernetes keeps them
-// (v1.37.0 pkg/apis/core/validation/validation.go).
+// ErrTooLarge: a resolv.conf is larger than 64 KiB.
+var ErrTooLarge = errors.New("larger than 64 KiB")
+
+// ErrDNSPolicy: there is no such dnsPolicy.
+var ErrDNSPolicy = errors.New("unknown dnsPolicy")
+
+// Limits of resolvers. Source: Kubernetes v1.37.0 pkg/apis/core/validation.
 const (
-	maxServers     = 3
-	maxSearches    = 32
-	maxSearchBytes = 2048
-	maxResolvConf  = 64 << 10
+	maxServers      = 3
+	maxSearches     = 32
+	maxSearchLength = 2048
+	maxResolvConf   = 64 << 10
 )
 
-// DNS gives the pod's resolv.conf. Notes say what was left out for being over
-// the limits of resolvers (3 servers, 32 search domains, 2048 characters), or
-// that ClusterFirst became Default because the node has no cluster DNS.
+// DNS gives the pod's resolv.conf; it shares nothing with n. Notes say what was
+// left out for being over the limits of resolvers (3 servers, 32 search domains,
+// 2048 characters), or which policy could not be followed. The error wraps
+// ErrDNSPolicy.
 func (n Node) DNS(pod *corev1.Pod) (dns *runtimeiface.DNS, notes []string, err error) {
-	result := runtimeiface.DNS{}
-	switch policy := n.policy(pod); policy {
+	dns = &runtimeiface.DNS{}
+	cluster := false
+	switch pod.Spec.DNSPolicy {
 	case corev1.DNSNone:
 	case corev1.DNSDefault:
-		result = clone(n.ResolvConf)
-	case corev1.DNSClusterFirst:
-		if len(n.ClusterDNS) == 0 {
-			notes = append(notes, "dnsPolicy ClusterFirst: the node has no cluster DNS, so its own resolv.conf is used")
-			result = clone(n.ResolvConf)
-			break
-		}
-		result.Servers = slices.Clone(n.ClusterDNS)
-		if domain := n.ClusterDomain; domain != "" {
-			result.Searches = []string{pod.Namespace + ".svc." + domain, "svc." + domain, domain}
-		}
-		result.Searches = append(result.Searches, n.ResolvConf.Searches...)
-		result.Options = []string{"ndots:5"}
-	default:
-		return nil, nil, fmt.Errorf("spec.dnsPolicy: %q is not known", policy)
-	}
-	if config := pod.Spec.DNSConfig; config != nil {
-		result.Servers = append(result.Servers, config.Nameservers...)
-		result.Searches = append(result.Searches, config.Searches...)
-		for _, option := range config.Options {
-			result.Options = setOption(result.Options, option)
-		}
-	}
-	result.Servers, result.Searches = unique(result.Servers), unique(result.Searches)
-	return &result, append(notes, limit(&result)...), nil
-}
-
-// policy that applies: on the node's network ClusterFirst means the node's own.
-func (n Node) policy(pod *corev1.Pod) corev1.DNSPolicy {
-	switch pod.Spec.DNSPolicy {
+		*dns = n.ResolvConf
 	case corev1.DNSClusterFirstWithHostNet:
-		return corev1.DNSClusterFirst
+		cluster = true
 	case corev1.DNSClusterFirst, "":
-		if pod.Spec.HostNetwork {
-			return corev1.DNSDefault
+		if cluster = !pod.Spec.HostNetwork; !cluster {
+			*dns = n.ResolvConf
 		}
-		return corev1.DNSClusterFirst
+	default:
+		return nil, nil, fmt.Errorf("spec.dnsPolicy %q: %w", pod.Spec.DNSPolicy, ErrDNSPolicy)
 	}
-	return pod.Spec.DNSPolicy
-}
-
-func clone(dns runtimeiface.DNS) runtimeiface.DNS {
-	return runtimeiface.DNS{
-		Servers: slices.Clone(dns.Servers), Searches: slices.Clone(dns.Searches), Options: slices.Clone(dns.Options),
-	}
-}
-
-// setOption replaces the option of that name, or adds it.
-func setOption(options []string, option corev1.PodDNSConfigOption) []string {
-	text := option.Name
-	if option.Value != nil && *option.Value != "" {
-		text += ":" + *option.Value
-	}
-	for i, old := range options {
-		if name, _, _ := strings.Cut(old, ":"); name == option.Name {
-			options[i] = text
-			return options
+	if cluster {
+		if len(n.ClusterDNS) == 0 {
+			notes = append(notes, fmt.Sprintf("the node has no cluster DNS: dnsPolicy %s is followed as Default", corev1.DNSClusterFirst))
+			*dns = n.ResolvConf
+		} else {
+			dns.Servers = n.ClusterDNS
+			dns.Searches = n.ResolvConf.Searches
+			if n.ClusterDomain != "" {
+				dns.Searches = slices.Concat([]string{pod.Namespace + ".svc." + n.ClusterDomain, "svc." + n.ClusterDomain, n.ClusterDomain},
+					n.ResolvConf.Searches)
+			}
+			dns.Options = []string{"ndots:5"}
 		}
 	}
-	return append(options, text)
+	config := pod.Spec.DNSConfig
+	if config == nil {
+		config = &corev1.PodDNSConfig{}
+	}
+	dns.Servers = unique(slices.Concat(dns.Servers, config.Nameservers))
+	dns.Searches = unique(slices.Concat(dns.Searches, config.Searches))
+	dns.Options = options(dns.Options, config.Options)
+	return dns, append(notes, fit(dns)...), nil
 }
 
-func unique(all []string) []string {
+func unique(list []string) []string {
 	var result []string
-	for _, one := range all {
-		if !slices.Contains(result, one) {
-			result = append(result, one)
+	for _, s := range list {
+		if !slices.Contains(result, s) {
+			result = append(result, s)
 		}
 	}
 	return result
 }
 
-func limit(dns *runtimeiface.DNS) (notes []string) {
+// options lets those of the pod replace others of the same name.
+func options(base []string, more []corev1.PodDNSConfigOption) []string {
+	result := slices.Clone(base)
+	for _, option := range more {
+		text := option.Name
+		if option.Value != nil && *option.Value != "" {
+			text += ":" + *option.Value
+		}
+		at := slices.IndexFunc(result, func(have string) bool {
+			name, _, _ := strings.Cut(have, ":")
+			return name == option.Name
+		})
+		if at >= 0 {
+			result[at] = text
+		} else {
+			result = append(result, text)
+		}
+	}
+	return result
+}
+
+// fit cuts what resolvers would not read and tells of it.
+func fit(dns *runtimeiface.DNS) (notes []string) {
 	if len(dns.Servers) > maxServers {
-		notes = append(notes, fmt.Sprintf("nameservers beyond %d left out: %s", maxServers, strings.Join(dns.Servers[maxServers:], " ")))
+		notes = append(notes, "nameservers over the limit of 3 left out: "+strings.Join(dns.Servers[maxServers:], " "))
 		dns.Servers = dns.Servers[:maxServers]
 	}
-	length, keep := 0, 0
+	length, keep := -1, 0
 	for ; keep < len(dns.Searches) && keep < maxSearches; keep++ {
-		length += len(dns.Searches[keep])
-		if keep > 0 {
-			length++ // the space before it
-		}
-		if length > maxSearchBytes {
+		if length += 1 + len(dns.Searches[keep]); length > maxSearchLength {
 			break
 		}
 	}
 	if keep < len(dns.Searches) {
-		notes = append(notes, fmt.Sprintf("search domains beyond %d, or %d characters, left out: %s",
-			maxSearches, maxSearchBytes, strings.Join(dns.Searches[keep:], " ")))
+		notes = append(notes, "search domains over the limit of 32, or 2048 characters, left out: "+strings.Join(dns.Searches[keep:], " "))
 		dns.Searches = dns.Searches[:keep]
 	}
 	return notes
 }
 
-// ParseResolvConf reads resolv.conf text, at most 64 KiB. As for resolvers, of
-// several search or domain lines the last counts, and unknown lines are passed
-// over. A search domain of "." stays, other closing dots go.
+// ParseResolvConf reads resolv.conf text of at most 64 KiB:
+//
+//	# comment
+//	nameserver 192.0.2.53
+//	search corp.example example.
+//	options ndots:2 edns0
+//
+// A later search line replaces an earlier one, options add up, and what is not
+// understood is passed over, as resolvers do. The error is ErrTooLarge or the
+// reader's.
 func ParseResolvConf(r io.Reader) (runtimeiface.DNS, error) {
 	var dns runtimeiface.DNS
-	scanner := bufio.NewScanner(io.LimitReader(r, maxResolvConf))
-	scanner.Buffer(nil, maxResolvConf+1)
-	for scanner.Scan() {
-		line := strings.TrimSpace(scanner.Text())
-		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") {
+	limited := &io.LimitedReader{R: r, N: maxResolvConf + 1}
+	lines := bufio.NewScanner(limited)
+	lines.Buffer(nil, maxResolvConf+2)
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || line[0] == '#' || line[0] == ';' {
 			continue
 		}
 		fields := strings.Fields(line)
-		switch keyword, values := fields[0], fields[1:]; keyword {
+		switch fields[0] {
 		case "nameserver":
-			if len(values) > 0 {
-				dns.Servers = append(dns.Servers, values[0])
+			if len(fields) > 1 {
+				dns.Servers = append(dns.Servers, fields[1])
 			}
-		case "search", "domain":
+		case "search":
 			dns.Searches = nil
-			for _, domain := range values {
-				if domain != "." {
-					domain = strings.TrimSuffix(domain, ".")
+			for _, search := range fields[1:] {
+				if search != "." {
+					search = strings.TrimSuffix(search, ".")
 				}
-				dns.Searches = append(dns.Searches, domain)
+				dns.Searches = append(dns.Searches, search)
 			}
 		case "options":
-			dns.Options = append(dns.Options, values...)
+			for _, option := range fields[1:] {
+				if !slices.Contains(dns.Options, option) {
+					dns.Options = append(dns.Options, option)
+				}
+			}
 		}
 	}
-	if err := scanner.Err(); err != nil {
+	if err := lines.Err(); err != nil {
 		return runtimeiface.DNS{}, fmt.Errorf("read resolv.conf: %w", err)
+	}
+	if limited.N == 0 {
+		return runtimeiface.DNS{}, ErrTooLarge
 	}
 	return dns, nil
 }

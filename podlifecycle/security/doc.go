@@ -1,16 +1,21 @@
-// Package security turns the security contexts of a pod and its containers into
-// what a runtime wants, by the rules of Kubernetes v1.37.0
-// pkg/kubelet/kuberuntime/security_context.go and pkg/securitycontext.
+// Package security merges the security contexts of a pod and of its container
+// into who the container's process is and what it may do, as the kubelet of
+// Kubernetes v1.37.0 does (pkg/securitycontext, pkg/kubelet/kuberuntime).
 //
-//	s, err := security.Config{}.Resolve(pod, container, image.User)
-//	if errors.Is(err, security.ErrNonRoot) { // CreateContainerConfigError
-//		...
+//	config := security.Config{SeccompRoot: "/var/lib/nodekit/seccomp"}
+//	spec.Security, err = config.Resolve(pod, container, image.User)
+//	if errors.Is(err, security.ErrNonRoot) {
+//		// CreateContainerConfigError, with the kubelet's words
 //	}
 //
-// It resolves and checks; it enforces nothing itself. AppArmor, SELinux and
-// Windows options are not resolved: package manifest refuses them by path.
+// It is pure. SELinux, AppArmor and Windows options are not known here;
+// manifest.Unsupported refuses them.
 //
-// Trap: an image whose user is a name cannot be shown to be other than root
-// without its /etc/passwd; with runAsNonRoot and no runAsUser it is refused, as
-// the kubelet does.
+// # Traps
+//
+//   - runAsNonRoot is decided by numbers: an image whose user is a name cannot be verified
+//     and is refused, unless runAsUser says a number.
+//   - A privileged container has no seccomp filter, whatever its context says; container
+//     runtimes do the same.
+//   - Whether a Localhost profile is there is found out by the runtime.
 package security

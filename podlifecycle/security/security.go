@@ -3,7 +3,6 @@ package security
 import (
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -22,128 +21,133 @@ type Config struct {
 
 // Resolve merges the security contexts of pod and container; the container's
 // fields win. imageUser is the image's, runtimeiface.Image.User. The error
-// wraps ErrNonRoot if the user would break runAsNonRoot, and ErrSeccomp if the
-// profile cannot be used.
+// wraps ErrNonRoot if the user would break runAsNonRoot, or ErrSeccomp. Slices
+// in the result are the caller's.
 func (c Config) Resolve(pod *corev1.Pod, container *corev1.Container, imageUser string) (runtimeiface.Security, error) {
-	effective := Effective(pod, container)
-	if err := checkNonRoot(effective, imageUser); err != nil {
-		return runtimeiface.Security{}, fmt.Errorf("container %s: %w", container.Name, err)
+	context := Effective(pod, container)
+	if err := verifyNonRoot(pod, container, context, imageUser); err != nil {
+		return runtimeiface.Security{}, err
 	}
-	privileged := isTrue(effective.Privileged)
 	result := runtimeiface.Security{
-		Privileged:      privileged,
-		RunAsUser:       effective.RunAsUser,
-		RunAsGroup:      effective.RunAsGroup,
-		NoNewPrivileges: effective.AllowPrivilegeEscalation != nil && !*effective.AllowPrivilegeEscalation,
-		ReadOnlyRootFS:  isTrue(effective.ReadOnlyRootFilesystem),
+		Privileged:     isTrue(context.Privileged),
+		RunAsUser:      context.RunAsUser,
+		RunAsGroup:     context.RunAsGroup,
+		ReadOnlyRootFS: isTrue(context.ReadOnlyRootFilesystem),
+		// Not set means allowed, but is no wish either.
+		NoNewPrivileges: context.AllowPrivilegeEscalation != nil && !*context.AllowPrivilegeEscalation,
 	}
-	if capabilities := effective.Capabilities; capabilities != nil {
-		result.AddCapabilities = names(capabilities.Add)
-		result.DropCapabilities = names(capabilities.Drop)
+	if context.Capabilities != nil {
+		result.AddCapabilities = capabilities(context.Capabilities.Add)
+		result.DropCapabilities = capabilities(context.Capabilities.Drop)
 	}
-	if shared := pod.Spec.SecurityContext; shared != nil {
-		result.SupplementalGroups = slices.Clone(shared.SupplementalGroups)
-		if shared.FSGroup != nil {
-			result.SupplementalGroups = append(result.SupplementalGroups, *shared.FSGroup)
+	if of := pod.Spec.SecurityContext; of != nil {
+		result.SupplementalGroups = append(result.SupplementalGroups, of.SupplementalGroups...)
+		if of.FSGroup != nil {
+			result.SupplementalGroups = append(result.SupplementalGroups, *of.FSGroup)
 		}
 	}
-	if effective.ProcMount != nil && *effective.ProcMount == corev1.UnmaskedProcMount {
+	if context.ProcMount != nil && *context.ProcMount == corev1.UnmaskedProcMount {
 		result.MaskedPaths, result.ReadonlyPaths = []string{}, []string{}
 	}
-	if privileged { // a privileged container is never filtered
-		result.Seccomp = runtimeiface.SeccompUnconfined
-		return result, nil
-	}
 	var err error
-	result.Seccomp, result.SeccompProfile, err = c.seccomp(effective.SeccompProfile)
+	result.Seccomp, result.SeccompProfile, err = c.seccomp(context)
 	if err != nil {
 		return runtimeiface.Security{}, fmt.Errorf("container %s: %w", container.Name, err)
 	}
 	return result, nil
 }
 
-func (c Config) seccomp(profile *corev1.SeccompProfile) (runtimeiface.SeccompType, string, error) {
-	if profile == nil {
-		if c.SeccompDefault {
-			return runtimeiface.SeccompRuntimeDefault, "", nil
-		}
-		return runtimeiface.SeccompUnconfined, "", nil
-	}
-	switch profile.Type {
-	case corev1.SeccompProfileTypeRuntimeDefault:
-		return runtimeiface.SeccompRuntimeDefault, "", nil
-	case corev1.SeccompProfileTypeUnconfined:
-		return runtimeiface.SeccompUnconfined, "", nil
-	case corev1.SeccompProfileTypeLocalhost:
-		if profile.LocalhostProfile == nil || !filepath.IsLocal(*profile.LocalhostProfile) {
-			return "", "", fmt.Errorf("%w: localhostProfile must be a path below the node's seccomp directory", ErrSeccomp)
-		}
-		if c.SeccompRoot == "" {
-			return "", "", fmt.Errorf("%w: localhostProfile %s: this node has no seccomp directory", ErrSeccomp, *profile.LocalhostProfile)
-		}
-		return runtimeiface.SeccompLocalhost, filepath.Join(c.SeccompRoot, *profile.LocalhostProfile), nil
-	}
-	return "", "", fmt.Errorf("%w: type %q", ErrSeccomp, profile.Type)
-}
-
-// checkNonRoot speaks as the kubelet does, for people who search for its texts.
-func checkNonRoot(effective *corev1.SecurityContext, imageUser string) error {
-	if !isTrue(effective.RunAsNonRoot) {
-		return nil
-	}
-	if user := effective.RunAsUser; user != nil {
-		if *user == 0 {
-			return fmt.Errorf("%w: container's runAsUser breaks non-root policy", ErrNonRoot)
-		}
-		return nil
-	}
-	user, _, _ := strings.Cut(imageUser, ":")
-	if user == "" {
-		return fmt.Errorf("%w: container has runAsNonRoot and image will run as root", ErrNonRoot)
-	}
-	uid, err := strconv.ParseInt(user, 10, 64)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root", ErrNonRoot, user)
-	case uid == 0:
-		return fmt.Errorf("%w: container has runAsNonRoot and image will run as root", ErrNonRoot)
-	}
-	return nil
-}
-
 // Effective gives the container's security context with what it leaves open
 // taken from the pod's; never nil, the caller's own.
 func Effective(pod *corev1.Pod, container *corev1.Container) *corev1.SecurityContext {
-	result := &corev1.SecurityContext{}
-	if container.SecurityContext != nil {
-		result = container.SecurityContext.DeepCopy()
+	result := container.SecurityContext.DeepCopy()
+	if result == nil {
+		result = &corev1.SecurityContext{}
 	}
-	shared := pod.Spec.SecurityContext.DeepCopy()
-	if shared == nil {
+	of := pod.Spec.SecurityContext.DeepCopy()
+	if of == nil {
 		return result
 	}
-	inherit(&result.RunAsUser, shared.RunAsUser)
-	inherit(&result.RunAsGroup, shared.RunAsGroup)
-	inherit(&result.RunAsNonRoot, shared.RunAsNonRoot)
-	inherit(&result.SeccompProfile, shared.SeccompProfile)
-	inherit(&result.AppArmorProfile, shared.AppArmorProfile)
-	inherit(&result.SELinuxOptions, shared.SELinuxOptions)
-	inherit(&result.WindowsOptions, shared.WindowsOptions)
+	takeIfNil(&result.RunAsUser, of.RunAsUser)
+	takeIfNil(&result.RunAsGroup, of.RunAsGroup)
+	takeIfNil(&result.RunAsNonRoot, of.RunAsNonRoot)
+	takeIfNil(&result.SeccompProfile, of.SeccompProfile)
+	takeIfNil(&result.AppArmorProfile, of.AppArmorProfile)
+	takeIfNil(&result.SELinuxOptions, of.SELinuxOptions)
+	takeIfNil(&result.WindowsOptions, of.WindowsOptions)
 	return result
 }
 
-func inherit[T any](own **T, shared *T) {
-	if *own == nil {
-		*own = shared
+func takeIfNil[T any](field **T, value *T) {
+	if *field == nil {
+		*field = value
 	}
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }
 
-func names(capabilities []corev1.Capability) []string {
-	var all []string
-	for _, capability := range capabilities {
-		all = append(all, strings.TrimPrefix(strings.ToUpper(string(capability)), "CAP_"))
+// capabilities gives names as runtimeiface wants them: CAP_SYS_ADMIN is SYS_ADMIN.
+func capabilities(list []corev1.Capability) []string {
+	var result []string
+	for _, capability := range list {
+		result = append(result, strings.TrimPrefix(strings.ToUpper(string(capability)), "CAP_"))
 	}
-	return all
+	return result
+}
+
+// verifyNonRoot has the texts of Kubernetes v1.37.0
+// pkg/kubelet/kuberuntime/security_context.go.
+func verifyNonRoot(pod *corev1.Pod, container *corev1.Container, context *corev1.SecurityContext, imageUser string) error {
+	if !isTrue(context.RunAsNonRoot) {
+		return nil
+	}
+	which := fmt.Sprintf("(pod: %q, container: %s)", fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID), container.Name)
+	if context.RunAsUser != nil {
+		if *context.RunAsUser == 0 {
+			return nonRootError("container's runAsUser breaks non-root policy " + which)
+		}
+		return nil
+	}
+	user, _, _ := strings.Cut(imageUser, ":")
+	if user == "" {
+		return nonRootError("container has runAsNonRoot and image will run as root " + which)
+	}
+	switch number, err := strconv.ParseInt(user, 10, 64); {
+	case err != nil:
+		return nonRootError(fmt.Sprintf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root %s", user, which))
+	case number == 0:
+		return nonRootError("container has runAsNonRoot and image will run as root " + which)
+	}
+	return nil
+}
+
+func (c Config) seccomp(context *corev1.SecurityContext) (runtimeiface.SeccompType, string, error) {
+	profile := context.SeccompProfile
+	switch {
+	case isTrue(context.Privileged):
+		return runtimeiface.SeccompUnconfined, "", nil
+	case profile == nil && c.SeccompDefault:
+		return runtimeiface.SeccompRuntimeDefault, "", nil
+	case profile == nil:
+		return runtimeiface.SeccompUnconfined, "", nil
+	}
+	switch profile.Type {
+	case corev1.SeccompProfileTypeUnconfined:
+		return runtimeiface.SeccompUnconfined, "", nil
+	case corev1.SeccompProfileTypeRuntimeDefault:
+		return runtimeiface.SeccompRuntimeDefault, "", nil
+	case corev1.SeccompProfileTypeLocalhost:
+		if profile.LocalhostProfile == nil || *profile.LocalhostProfile == "" {
+			return "", "", fmt.Errorf("localhostProfile must be set if seccompProfile type is Localhost: %w", ErrSeccomp)
+		}
+		name := *profile.LocalhostProfile
+		if c.SeccompRoot == "" {
+			return "", "", fmt.Errorf("%s: the node has no directory of profiles: %w", name, ErrSeccomp)
+		}
+		if !filepath.IsLocal(name) {
+			return "", "", fmt.Errorf("%s is not below the directory of profiles: %w", name, ErrSeccomp)
+		}
+		return runtimeiface.SeccompLocalhost, filepath.Join(c.SeccompRoot, name), nil
+	}
+	return "", "", fmt.Errorf("type %q: %w", profile.Type, ErrSeccomp)
 }

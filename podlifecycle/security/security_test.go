@@ -1,118 +1,123 @@
 package security_test
 
 import (
-	"errors"
 	"fmt"
-	"reflect"
 	"testing"
 
+	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodekit/nodekit/podlifecycle/security"
 	"github.com/nodekit/nodekit/runtimeiface"
 )
 
+func to[T any](v T) *T { return &v }
+
+func resolve(config security.Config, of *corev1.PodSecurityContext, own *corev1.SecurityContext, imageUser string) (runtimeiface.Security, error) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "u1"}, Spec: corev1.PodSpec{SecurityContext: of}}
+	return config.Resolve(pod, &corev1.Container{Name: "app", SecurityContext: own}, imageUser)
+}
+
 func TestResolve(t *testing.T) {
-	for name, c := range map[string]struct {
-		config    security.Config
-		pod       *corev1.PodSecurityContext
-		container *corev1.SecurityContext
-		want      runtimeiface.Security
+	unconfined := runtimeiface.SeccompUnconfined
+	localhost := func(name *string) *corev1.SeccompProfile {
+		return &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: name}
+	}
+	for name, test := range map[string]struct {
+		config security.Config
+		pod    *corev1.PodSecurityContext
+		own    *corev1.SecurityContext
+		want   runtimeiface.Security
 	}{
-		"nothing said": {want: runtimeiface.Security{Seccomp: runtimeiface.SeccompUnconfined}},
-		"the container wins over the pod": {
-			pod:       &corev1.PodSecurityContext{RunAsUser: new(int64(1)), RunAsGroup: new(int64(2))},
-			container: &corev1.SecurityContext{RunAsUser: new(int64(3))},
-			want: runtimeiface.Security{RunAsUser: new(int64(3)), RunAsGroup: new(int64(2)),
-				Seccomp: runtimeiface.SeccompUnconfined},
-		},
-		"fsGroup is one of the groups": {
-			pod:  &corev1.PodSecurityContext{SupplementalGroups: []int64{7}, FSGroup: new(int64(8))},
-			want: runtimeiface.Security{SupplementalGroups: []int64{7, 8}, Seccomp: runtimeiface.SeccompUnconfined},
-		},
-		"least privilege": {
-			container: &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
-				Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"all"}, Add: []corev1.Capability{"CAP_NET_RAW"}}},
-			want: runtimeiface.Security{NoNewPrivileges: true, ReadOnlyRootFS: true, DropCapabilities: []string{"ALL"},
-				AddCapabilities: []string{"NET_RAW"}, Seccomp: runtimeiface.SeccompUnconfined},
-		},
-		"a privileged container is not filtered": {
-			config:    security.Config{SeccompDefault: true},
-			container: &corev1.SecurityContext{Privileged: new(true)},
-			want:      runtimeiface.Security{Privileged: true, Seccomp: runtimeiface.SeccompUnconfined},
-		},
-		"the node's default filter": {
-			config: security.Config{SeccompDefault: true},
-			want:   runtimeiface.Security{Seccomp: runtimeiface.SeccompRuntimeDefault},
-		},
-		"a profile of the node": {
-			config: security.Config{SeccompRoot: "/etc/seccomp"},
-			pod: &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{
-				Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: new("a/b.json")}},
-			want: runtimeiface.Security{Seccomp: runtimeiface.SeccompLocalhost, SeccompProfile: "/etc/seccomp/a/b.json"},
-		},
-		"an unmasked /proc": {
-			container: &corev1.SecurityContext{ProcMount: new(corev1.UnmaskedProcMount)},
-			want: runtimeiface.Security{MaskedPaths: []string{}, ReadonlyPaths: []string{},
-				Seccomp: runtimeiface.SeccompUnconfined},
-		},
+		"nothing": {want: runtimeiface.Security{Seccomp: unconfined}},
+		"pod's": {pod: &corev1.PodSecurityContext{RunAsUser: to(int64(1)), RunAsGroup: to(int64(2)), SupplementalGroups: []int64{3}, FSGroup: to(int64(4))},
+			want: runtimeiface.Security{Seccomp: unconfined, RunAsUser: to(int64(1)), RunAsGroup: to(int64(2)), SupplementalGroups: []int64{3, 4}}},
+		"container's win": {pod: &corev1.PodSecurityContext{RunAsUser: to(int64(1)), RunAsGroup: to(int64(2))}, own: &corev1.SecurityContext{RunAsUser: to(int64(9))},
+			want: runtimeiface.Security{Seccomp: unconfined, RunAsUser: to(int64(9)), RunAsGroup: to(int64(2))}},
+		"capabilities": {own: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"CAP_NET_ADMIN", "sys_time"}, Drop: []corev1.Capability{"all"}}},
+			want: runtimeiface.Security{Seccomp: unconfined, AddCapabilities: []string{"NET_ADMIN", "SYS_TIME"}, DropCapabilities: []string{"ALL"}}},
+		"no escalation":      {own: &corev1.SecurityContext{AllowPrivilegeEscalation: to(false), ReadOnlyRootFilesystem: to(true)}, want: runtimeiface.Security{Seccomp: unconfined, NoNewPrivileges: true, ReadOnlyRootFS: true}},
+		"escalation":         {own: &corev1.SecurityContext{AllowPrivilegeEscalation: to(true)}, want: runtimeiface.Security{Seccomp: unconfined}},
+		"privileged":         {config: security.Config{SeccompDefault: true}, own: &corev1.SecurityContext{Privileged: to(true)}, want: runtimeiface.Security{Seccomp: unconfined, Privileged: true}},
+		"seccomp by default": {config: security.Config{SeccompDefault: true}, want: runtimeiface.Security{Seccomp: runtimeiface.SeccompRuntimeDefault}},
+		"seccomp of the pod": {pod: &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}, want: runtimeiface.Security{Seccomp: runtimeiface.SeccompRuntimeDefault}},
+		"seccomp of the container": {pod: &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+			own: &corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}}, want: runtimeiface.Security{Seccomp: unconfined}},
+		"seccomp of a file": {config: security.Config{SeccompRoot: "/profiles"}, own: &corev1.SecurityContext{SeccompProfile: localhost(to("a/b.json"))},
+			want: runtimeiface.Security{Seccomp: runtimeiface.SeccompLocalhost, SeccompProfile: "/profiles/a/b.json"}},
+		"unmasked": {own: &corev1.SecurityContext{ProcMount: to(corev1.UnmaskedProcMount)}, want: runtimeiface.Security{Seccomp: unconfined, MaskedPaths: []string{}, ReadonlyPaths: []string{}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pod := &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: c.pod}}
-			got, err := c.config.Resolve(pod, &corev1.Container{SecurityContext: c.container}, "")
-			if err != nil || !reflect.DeepEqual(got, c.want) {
-				t.Errorf("got %+v, %v\nwant %+v", got, err, c.want)
-			}
+			g := NewWithT(t)
+			got, err := resolve(test.config, test.pod, test.own, "")
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(got).To(Equal(test.want))
 		})
 	}
+	for name, profile := range map[string]*corev1.SeccompProfile{
+		"climbs": localhost(to("../x")), "absolute": localhost(to("/x")), "without name": localhost(nil), "unknown": {Type: "x"},
+	} {
+		_, err := resolve(security.Config{SeccompRoot: "/profiles"}, nil, &corev1.SecurityContext{SeccompProfile: profile}, "")
+		NewWithT(t).Expect(err).To(MatchError(security.ErrSeccomp), name)
+	}
+	_, err := resolve(security.Config{}, nil, &corev1.SecurityContext{SeccompProfile: localhost(to("a"))}, "")
+	NewWithT(t).Expect(err).To(MatchError("container app: a: the node has no directory of profiles: seccomp profile cannot be used"))
 }
 
 func TestRunAsNonRoot(t *testing.T) {
-	for name, c := range map[string]struct {
-		user  *int64
+	const which = ` (pod: "web_shop(u1)", container: app)`
+	nonRoot := &corev1.PodSecurityContext{RunAsNonRoot: to(true)}
+	for name, test := range map[string]struct {
+		pod   *corev1.PodSecurityContext
+		own   *corev1.SecurityContext
 		image string
-		ok    bool
+		want  string
 	}{
-		"a number in the spec":       {user: new(int64(5)), ok: true},
-		"zero in the spec":           {user: new(int64(0)), image: "5"},
-		"a number in the image":      {image: "65532:65532", ok: true},
-		"zero in the image":          {image: "0:5"},
-		"a name in the image":        {image: "app"},
-		"no user at all, so root":    {},
-		"a name, but the spec knows": {user: new(int64(5)), image: "app", ok: true},
+		"image without user":  {nonRoot, nil, "", "container has runAsNonRoot and image will run as root" + which},
+		"image of root":       {nonRoot, nil, "0:5", "container has runAsNonRoot and image will run as root" + which},
+		"image of a name":     {nonRoot, nil, "app:app", "container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root" + which},
+		"image of a number":   {nonRoot, nil, "1000:0", ""},
+		"runAsUser root":      {nonRoot, &corev1.SecurityContext{RunAsUser: to(int64(0))}, "1000", "container's runAsUser breaks non-root policy" + which},
+		"runAsUser":           {nonRoot, &corev1.SecurityContext{RunAsUser: to(int64(5))}, "root", ""},
+		"container allows":    {nonRoot, &corev1.SecurityContext{RunAsNonRoot: to(false)}, "", ""},
+		"container demands":   {nil, &corev1.SecurityContext{RunAsNonRoot: to(true)}, "", "container has runAsNonRoot and image will run as root" + which},
+		"nobody said a thing": {nil, nil, "root", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pod := &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{
-				RunAsNonRoot: new(true), RunAsUser: c.user}}}
-			_, err := security.Config{}.Resolve(pod, &corev1.Container{Name: "main"}, c.image)
-			if (err == nil) != c.ok || err != nil && !errors.Is(err, security.ErrNonRoot) {
-				t.Errorf("got %v, want ok %v", err, c.ok)
+			g := NewWithT(t)
+			_, err := resolve(security.Config{}, test.pod, test.own, test.image)
+			if test.want == "" {
+				g.Expect(err).NotTo(HaveOccurred())
+				return
 			}
+			g.Expect(err).To(MatchError(test.want))
+			g.Expect(err).To(MatchError(security.ErrNonRoot))
 		})
-	}
-}
-
-func TestSeccompProfileStaysBelowItsRoot(t *testing.T) {
-	for _, path := range []string{"../x", "/etc/x", ""} {
-		pod := &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{
-			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: &path}}}}
-		if got, err := (security.Config{SeccompRoot: "/s"}).Resolve(pod, &corev1.Container{}, ""); !errors.Is(err, security.ErrSeccomp) {
-			t.Errorf("%q gave %+v, %v", path, got, err)
-		}
 	}
 }
 
 func TestEffectiveIsACopy(t *testing.T) {
-	pod := &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{RunAsUser: new(int64(1))}}}
+	g := NewWithT(t)
+	pod := &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{RunAsUser: to(int64(1))}}}
 	*security.Effective(pod, &corev1.Container{}).RunAsUser = 2
-	if *pod.Spec.SecurityContext.RunAsUser != 1 {
-		t.Error("changing the result changed the pod")
-	}
+	g.Expect(*pod.Spec.SecurityContext.RunAsUser).To(Equal(int64(1)))
 }
 
 func ExampleConfig_Resolve() {
-	pod := &corev1.Pod{Spec: corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: new(true)}}}
-	_, err := security.Config{}.Resolve(pod, &corev1.Container{Name: "main"}, "root")
+	nonRoot, user := true, int64(1000)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "1f4c"},
+		Spec:       corev1.PodSpec{SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: &nonRoot}},
+	}
+	app := &corev1.Container{Name: "app"}
+	_, err := security.Config{}.Resolve(pod, app, "root")
 	fmt.Println(err)
-	// Output: container main: runAsNonRoot: container has runAsNonRoot and image has non-numeric user (root), cannot verify user is non-root
+
+	app.SecurityContext = &corev1.SecurityContext{RunAsUser: &user}
+	got, err := security.Config{}.Resolve(pod, app, "root")
+	fmt.Println(*got.RunAsUser, got.Seccomp, err)
+	// Output:
+	// container has runAsNonRoot and image has non-numeric user (root), cannot verify user is non-root (pod: "web_default(1f4c)", container: app)
+	// 1000 Unconfined <nil>
 }
