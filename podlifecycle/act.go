@@ -43,6 +43,8 @@ type flight struct {
 type result struct {
 	lane string
 	err  error
+	// cancelled: its context had ended.
+	cancelled bool
 	// then changes the worker's own state, in its goroutine.
 	then func()
 }
@@ -75,7 +77,7 @@ func (w *worker) begin(ctx context.Context, pod *corev1.Pod, a Action, now time.
 	do := w.doer(pod, a, f)
 	go func() {
 		then, err := do(flightCtx)
-		w.done <- result{lane, err, then}
+		w.done <- result{lane, err, flightCtx.Err() != nil, then}
 	}()
 }
 
@@ -180,7 +182,7 @@ func (w *worker) land(r result) {
 	took := now.Sub(f.began)
 	word := "done"
 	switch {
-	case f.Cancelled && r.err != nil:
+	case r.cancelled && r.err != nil:
 		word, r.err = "cancelled", nil
 		delete(w.faults, r.lane)
 	case r.err != nil:

@@ -43,7 +43,9 @@ func (w *worker) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Container, ref string) (runtimeiface.Image, string, error) {
 	rt, policy := w.m.config.Runtime, PullPolicy(c)
 	if policy != corev1.PullAlways {
-		img, err := rt.ImageStatus(ctx, ref)
+		lookCtx, cancel := context.WithTimeout(ctx, observeTimeout)
+		img, err := rt.ImageStatus(lookCtx, ref)
+		cancel()
 		switch {
 		case err == nil:
 			return img, "", nil
@@ -65,7 +67,18 @@ func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	if w.m.config.Auth != nil {
 		spec.Auth = w.m.config.Auth(pod, ref)
 	}
-	img, err := rt.PullImage(ctx, spec, w.progressOf(c.Name))
+	pullCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := w.m.config.Clock.AfterFunc(w.m.config.PullStall, func() { cancel(errStalled) })
+	defer stalled.Stop()
+	note := w.progressOf(c.Name)
+	img, err := rt.PullImage(pullCtx, spec, func(p runtimeiface.PullProgress) {
+		stalled.Reset(w.m.config.PullStall)
+		note(p)
+	})
+	if err != nil && ctx.Err() == nil && pullCtx.Err() != nil {
+		err = context.Cause(pullCtx)
+	}
 	switch {
 	case err == nil:
 		return img, "", nil
@@ -74,6 +87,8 @@ func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	}
 	return img, "ErrImagePull", fmt.Errorf("pull image %s: %w", ref, err)
 }
+
+var errStalled = errors.New("no progress")
 
 func invalidName(ref string, err error) error {
 	return fmt.Errorf("couldn't parse image name %q: %w", ref, err)

@@ -85,6 +85,8 @@ type Config struct {
 	Auth func(pod *corev1.Pod, image string) *runtimeiface.Auth
 	// MaxParallelPulls bounds the image pulls at one time; 0 means 4.
 	MaxParallelPulls int
+	// PullStall ends a pull that has made no progress for so long; 0 means 5 min.
+	PullStall time.Duration
 	// Relist is how often everything is looked at again, should an event be
 	// lost; 0 means 10 s.
 	Relist time.Duration
@@ -95,7 +97,7 @@ type Config struct {
 	// It is called without locks and should be quick: the pod waits for it.
 	OnStatus func(pod *corev1.Pod)
 	// Clock; nil means the real one.
-	Clock clock.WithTicker
+	Clock clock.WithTickerAndDelayedExecution
 	// Seed of the random first delays of probes after a restart.
 	Seed uint64
 	// Logger; the zero value discards.
@@ -119,7 +121,7 @@ func (c Config) complete() (Config, error) {
 	for _, n := range []struct {
 		name  string
 		value int
-	}{{"MaxParallelPulls", c.MaxParallelPulls}, {"Records", c.Records}, {"Relist", int(c.Relist)}} {
+	}{{"MaxParallelPulls", c.MaxParallelPulls}, {"Records", c.Records}, {"Relist", int(c.Relist)}, {"PullStall", int(c.PullStall)}} {
 		if n.value < 0 {
 			errs = append(errs, fmt.Errorf("%s must not be negative: %d", n.name, n.value))
 		}
@@ -135,6 +137,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.MaxParallelPulls == 0 {
 		c.MaxParallelPulls = 4
+	}
+	if c.PullStall == 0 {
+		c.PullStall = 5 * time.Minute
 	}
 	if c.Relist == 0 {
 		c.Relist = 10 * time.Second

@@ -193,7 +193,9 @@ func (m *Manager) loop(ctx context.Context) {
 // greet asks the runtime who it is, until it answers.
 func (m *Manager) greet(ctx context.Context) bool {
 	for {
-		v, err := m.config.Runtime.Version(ctx)
+		callCtx, cancel := context.WithTimeout(ctx, observeTimeout)
+		v, err := m.config.Runtime.Version(callCtx)
+		cancel()
 		if err == nil {
 			m.version.Store(&v)
 			return true

@@ -56,7 +56,7 @@ func newRig(t testing.TB, images ...runtimetest.FakeImage) *rig {
 	if len(images) == 0 {
 		images = []runtimetest.FakeImage{{Ref: "web:1", Present: true}, {Ref: "web:2", Present: true}}
 	}
-	fake, err := runtimetest.NewFake(runtimetest.FakeConfig{Images: images, WriteLogs: true, Stat: func(string) error { return nil }})
+	fake, err := runtimetest.NewFake(runtimetest.FakeConfig{Images: images, WriteLogs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
