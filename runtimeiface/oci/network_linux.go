@@ -206,6 +206,11 @@ func (n *network) attach(sandboxID string, pid int, ip netip.Addr) error {
 	if err := n.handle.LinkSetMasterByIndex(veth, bridge); err != nil {
 		return fmt.Errorf("put veth on bridge: %w", err)
 	}
+	// Where br_netfilter is active, the bridge itself turns round what a rule
+	// sends from a pod back to that pod, and its port must let it.
+	if err := n.handle.LinkSetHairpin(veth, true); err != nil {
+		return fmt.Errorf("set hairpin mode of veth: %w", err)
+	}
 	if err := n.handle.LinkSetAlias(veth, n.alias+sandboxID); err != nil {
 		return fmt.Errorf("set alias of veth: %w", err)
 	}
