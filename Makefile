@@ -16,7 +16,6 @@ STATICCHECK_VERSION := v0.8.2
 NEEDS := root,nft,cgroup,overlay,runc,shim,chromium
 
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w'
-SOURCES := $(shell git ls-files '*.go' 2>/dev/null) go.mod go.sum
 
 ##@ Use
 
@@ -77,6 +76,10 @@ verify: vet tidy cross test ## exactly what CI runs
 
 ##@ Tools
 
+# The go command knows best what is stale.
+.PHONY: FORCE
+FORCE:
+
 .PHONY: tools-run
 tools-run: $(BIN)/runc $(BIN)/nodekit-shim $(BIN)/demo $(BIN)/quickstart ## build what the quickstart needs
 
@@ -91,11 +94,11 @@ $(BIN)/runc:
 $(BIN)/staticcheck:
 	GOBIN=$(BIN) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 
-$(BIN)/nodekit-shim: $(SOURCES)
+$(BIN)/nodekit-shim: FORCE
 	$(STATIC) -o $@ ./runtimeiface/oci/nodekit-shim
 
-$(BIN)/demo: $(SOURCES)
+$(BIN)/demo: FORCE
 	$(STATIC) -o $@ ./examples/quickstart/demo
 
-$(BIN)/quickstart: $(SOURCES)
+$(BIN)/quickstart: FORCE
 	CGO_ENABLED=0 $(GO) build -o $@ ./examples/quickstart

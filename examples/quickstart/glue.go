@@ -52,11 +52,11 @@ func (t targets) Targets(context.Context) ([]metrics.Target, error) {
 }
 
 // serve says what is served, to whom: all of it, to this machine.
-func serve(o options, name string, runtime *oci.Runtime, manager *podlifecycle.Manager, proxy *proxyrules.Proxy, meter *metrics.Meter,
+func serve(o options, node node, runtime *oci.Runtime, manager *podlifecycle.Manager, proxy *proxyrules.Proxy, meter *metrics.Meter,
 	stats *summary.Provider, hardware *machine.Machine, screen *screen, logger logr.Logger) statusserver.Config {
 	return statusserver.Config{
 		Listeners: []statusserver.Listener{{Address: o.listen, Authorizer: statusserver.Every{statusserver.LoopbackOnly{}, statusserver.ReadOnly{}}}},
-		NodeName:  name,
+		NodeName:  node.name,
 		UI:        true,
 		Pods: statusserver.PodsFunc(func(context.Context) (*corev1.PodList, error) {
 			list := &corev1.PodList{}
@@ -78,8 +78,10 @@ func serve(o options, name string, runtime *oci.Runtime, manager *podlifecycle.M
 			return why, notFound(err)
 		}),
 		Trace: statusserver.TraceFunc(func(_ context.Context, from netip.Addr, to netip.AddrPort, protocol string) (fmt.Stringer, error) {
-			packet, err := proxyrules.ParsePacket(from.String(), to.String(), protocol)
-			return proxy.Trace(packet), err
+			if !from.IsValid() { // the node itself
+				from = node.primary()
+			}
+			return proxy.Trace(proxyrules.Packet{From: from, To: to, Protocol: corev1.Protocol(strings.ToUpper(protocol))}), nil
 		}),
 		Checks: []statusserver.Check{{Name: "runtime", Check: func(ctx context.Context) error { _, err := runtime.Version(ctx); return err }},
 			{Name: "proxy", Check: func(context.Context) error { return proxy.Healthy() }, ReadyOnly: true}},

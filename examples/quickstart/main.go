@@ -97,7 +97,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	server, err := statusserver.New(serve(o, node.name, runtime, manager, proxy, meter, stats, hardware, screen, logger))
+	server, err := statusserver.New(serve(o, node, runtime, manager, proxy, meter, stats, hardware, screen, logger))
 	if err != nil {
 		return err
 	}

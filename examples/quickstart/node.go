@@ -71,6 +71,14 @@ func addresses(podCIDR netip.Prefix) ([]netip.Addr, error) {
 	return found, nil
 }
 
+// primary is the address that the node sends from.
+func (n node) primary() netip.Addr {
+	if len(n.addresses) == 0 {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return n.addresses[0]
+}
+
 func (n node) proxy() proxyrules.Node {
 	return proxyrules.Node{Name: n.name, Addresses: n.addresses, PodCIDRs: []netip.Prefix{n.podCIDR}, MasqueradeEgress: true}
 }
