@@ -8,8 +8,21 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-func ensure(string, *specs.LinuxResources) error { return ErrNotSupported }
+// Ensure needs Linux; here it is ErrNotSupported.
+func (m *Manager) Ensure(_ context.Context, path string, _ *specs.LinuxResources) error {
+	if err := check(path); err != nil {
+		return err
+	}
+	return ErrNotSupported
+}
 
-func remove(context.Context, string) error { return ErrNotSupported }
+// Remove needs Linux; here it is ErrNotSupported.
+func (m *Manager) Remove(_ context.Context, path string) error {
+	if err := check(path); err != nil {
+		return err
+	}
+	return ErrNotSupported
+}
 
-func list(string) ([]string, error) { return nil, ErrNotSupported }
+// List needs Linux; here it is ErrNotSupported.
+func (m *Manager) List(string) ([]string, error) { return nil, ErrNotSupported }
