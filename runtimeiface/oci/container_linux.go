@@ -109,6 +109,10 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 	if client == nil {
 		return nil, fmt.Errorf("sandbox %s: %w", s.ID, runtimeiface.ErrNotRunning)
 	}
+	h, ok := r.handlers[s.spec.RuntimeHandler]
+	if !ok { // an agent before had it
+		return nil, notSupported("RuntimeHandler", "is not configured any more: "+s.spec.RuntimeHandler)
+	}
 	img, err := r.store.Get(spec.Image)
 	if err != nil {
 		return nil, translate(err)
@@ -147,7 +151,6 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 	if err := r.writeContainer(c, img, client.pid, pausePID); err != nil {
 		return nil, err
 	}
-	h := r.handlers[s.spec.RuntimeHandler]
 	req := shim.CreateRequest{
 		ID: id, Runtime: h.path, RuntimeRoot: h.root, LogDir: s.spec.LogDirectory, LogPath: spec.LogPath,
 		StopSignal: int(stopSignal), TrackDir: filepath.Join(r.cgroups.track, c.Cgroup), TrackPrefix: r.cgroups.trackPrefix,
@@ -245,6 +248,8 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Durat
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-r.closing:
+		return fmt.Errorf("stop container %s: it goes on: %w", id, errClosed)
 	}
 }
 

@@ -86,7 +86,8 @@ var _ = Describe("a kill", func() {
 		pid := e.status(id).PID
 		s, err := e.rt.SandboxStatus(e.ctx(), sb)
 		Expect(err).NotTo(HaveOccurred())
-		Expect(unix.Kill(s.PID, unix.SIGKILL)).To(Succeed())
+		shimPID := s.PID
+		Expect(unix.Kill(shimPID, unix.SIGKILL)).To(Succeed())
 
 		c := e.exited(id)
 		Expect(c.ExitCode).To(BeEquivalentTo(runtimeiface.ExitCodeUnknown))
@@ -97,6 +98,7 @@ var _ = Describe("a kill", func() {
 			return s.State
 		}, "5s", "5ms").Should(Equal(runtimeiface.SandboxNotReady))
 		Expect(s.IPs).To(BeEmpty())
+		Eventually(func() bool { return processGone(shimPID) }, "5s", "5ms").Should(BeTrue(), "no zombie is left of the shim")
 		_, err = e.rt.CreateContainer(e.ctx(), sb, runtimeiface.ContainerSpec{Name: "late", Image: e.image})
 		Expect(err).To(MatchError(runtimeiface.ErrNotRunning))
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,9 @@ import (
 )
 
 var _ runtimeiface.Runtime = (*Runtime)(nil)
+
+// lockWait is how long Open waits for another agent to let go of Root.
+const lockWait = time.Second
 
 // Runtime is a runtimeiface.Runtime without a daemon. It is safe for
 // concurrent use; calls for one pod never wait for another pod.
@@ -38,6 +42,7 @@ type Runtime struct {
 	work sync.WaitGroup
 	// mourners wait for the end of shims.
 	mourners sync.WaitGroup
+	closing  chan struct{}
 
 	mu         sync.RWMutex
 	sandboxes  map[string]*sandbox
@@ -60,7 +65,7 @@ func Open(cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("oci: %w", err)
 	}
 	r := &Runtime{
-		cfg: cfg, hub: newHub(), locks: newLocks(), handlers: map[string]handler{}, ownCaps: ownCapabilities(),
+		cfg: cfg, hub: newHub(), locks: newLocks(), closing: make(chan struct{}), handlers: map[string]handler{}, ownCaps: ownCapabilities(),
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
 	}
 	if err := r.open(); err != nil {
@@ -79,10 +84,7 @@ func (r *Runtime) open() error {
 		return err
 	}
 	r.lockFile = lock
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return ErrLocked
-		}
+	if err := untilUnlocked(func() error { return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(r.cfg.Root, sandboxesDir), 0o700); err != nil {
@@ -102,10 +104,30 @@ func (r *Runtime) open() error {
 	if r.net, err = openNetwork(r.cfg.Network, r.cfg.Root); err != nil {
 		return err
 	}
-	if r.store, err = image.Open(r.cfg.Images); err != nil {
+	err = untilUnlocked(func() (err error) {
+		r.store, err = image.Open(r.cfg.Images)
+		return err
+	})
+	if err != nil {
 		return translate(err)
 	}
 	return r.recover()
+}
+
+// untilUnlocked tries f for a moment. A killed agent can leave a child that was
+// about to become a shim, and that holds the agent's locks until then.
+func untilUnlocked(f func() error) error {
+	deadline := time.Now().Add(lockWait)
+	for {
+		err := f()
+		switch {
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, image.ErrLocked):
+			return err
+		case time.Now().After(deadline):
+			return ErrLocked
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // findShimProgram looks beside the running program, then in PATH.
@@ -175,6 +197,7 @@ func (r *Runtime) Close() error {
 		return nil
 	}
 	r.closed = true
+	close(r.closing)
 	var shims []*shimClient
 	for _, s := range r.sandboxes {
 		if s.shim != nil {

@@ -67,7 +67,10 @@ func (r *Runtime) newSandbox(rec sandboxRecord) *sandbox {
 
 func (s *sandbox) hostname() string {
 	name := cmp.Or(s.spec.Hostname, s.spec.Name)
-	return name[:min(len(name), 63)]
+	if len(name) > 63 { // as Kubernetes v1.37.0 pkg/kubelet/kubelet_pods.go does
+		name = strings.TrimRight(name[:63], "-.")
+	}
+	return name
 }
 
 // RunSandbox starts a shim in new namespaces and joins it to the network.
@@ -334,6 +337,9 @@ func (r *Runtime) endSandbox(s *sandbox) error {
 		client.close()
 	}
 	errs = append(errs, killShim(s.dir))
+	if client != nil {
+		reapShim(client.pid)
+	}
 	for _, id := range r.containerDirs(s) {
 		errs = append(errs, r.endContainer(s, id))
 	}

@@ -77,14 +77,28 @@ func (r *Runtime) startShim(dir string, flags uintptr) (*shimClient, error) {
 	if err := start(); err != nil {
 		return nil, fmt.Errorf("start shim: %w", err)
 	}
-	// While this process lives it is the parent, and reaps.
-	go func() { _ = cmd.Wait() }()
 	conn, err := net.FileConn(ours)
 	if err != nil {
 		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 		return nil, err
 	}
-	return newShimClient(conn.(*net.UnixConn), cmd.Process.Pid), nil
+	// Not waited for: that would take a thread for each pod. See reapShim.
+	pid := cmd.Process.Pid
+	_ = cmd.Process.Release()
+	return newShimClient(conn.(*net.UnixConn), pid), nil
+}
+
+// reapShim takes away what is left of a shim that has ended, if it is a child
+// of this process, and not of one before.
+func reapShim(pid int) {
+	for range 100 {
+		got, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		if got == pid || err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
 }
 
 // dialShim connects to a shim that lives.

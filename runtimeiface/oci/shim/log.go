@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bytes"
 	"os"
 	"sync"
 	"time"
@@ -47,10 +48,12 @@ func (l *logFile) reopen() error {
 	old := l.file
 	if old != nil {
 		l.file = file
-	} else {
-		old = file // closed meanwhile
 	}
 	l.mu.Unlock()
+	if old == nil {
+		_ = file.Close()
+		return os.ErrClosed
+	}
 	return old.Close()
 }
 
@@ -63,42 +66,44 @@ func (l *logFile) write(stream int, data, scratch []byte, now time.Time) []byte 
 	if l.file == nil {
 		return scratch
 	}
-	out := scratch[:0]
-	rest := l.pending[stream]
-	for len(data) > 0 {
-		end, whole := len(data), false
-		for i, c := range data {
-			if c == '\n' {
-				end, whole = i, true
-				break
-			}
-		}
-		if room := crilog.MaxPart - len(rest); end > room {
-			// More than a part without a newline.
-			rest = append(rest, data[:room]...)
-			out = crilog.AppendLine(out, now, streams[stream], true, rest)
-			rest, data = rest[:0], data[room:]
-			continue
-		}
-		if !whole {
-			rest = append(rest, data...)
-			break
-		}
-		if len(rest) == 0 {
-			out = crilog.AppendLine(out, now, streams[stream], false, data[:end])
-		} else {
-			rest = append(rest, data[:end]...)
-			out = crilog.AppendLine(out, now, streams[stream], false, rest)
-			rest = rest[:0]
-		}
-		data = data[end+1:]
-	}
+	out, rest := records(scratch[:0], l.pending[stream], data, streams[stream], now)
 	if len(rest) == 0 {
 		rest = nil
 	}
 	l.pending[stream] = rest
 	l.put(out)
 	return out
+}
+
+// records appends to out what rest, the beginning of a line, and data make, and
+// gives the beginning of the next line.
+func records(out, rest, data []byte, stream string, now time.Time) (_, next []byte) {
+	for len(data) > 0 {
+		end := bytes.IndexByte(data, '\n')
+		whole := end >= 0
+		if !whole {
+			end = len(data)
+		}
+		if room := crilog.MaxPart - len(rest); end > room {
+			// More than a part without a newline.
+			rest = append(rest, data[:room]...)
+			out = crilog.AppendLine(out, now, stream, true, rest)
+			rest, data = rest[:0], data[room:]
+			continue
+		}
+		if !whole {
+			return out, append(rest, data...)
+		}
+		if len(rest) == 0 {
+			out = crilog.AppendLine(out, now, stream, false, data[:end])
+		} else {
+			rest = append(rest, data[:end]...)
+			out = crilog.AppendLine(out, now, stream, false, rest)
+			rest = rest[:0]
+		}
+		data = data[end+1:]
+	}
+	return out, rest
 }
 
 // finish writes the last line of a stream that has no newline, as a line.

@@ -1,0 +1,287 @@
+package oci
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci/image"
+)
+
+// Internal: pure parts that the package does not show.
+
+const (
+	testPasswd = "root:x:0:0:root:/root:/bin/sh\n# comment\nbroken\napp:x:1000:1001::/home/app:/bin/sh\nbad:x:minus:1::/:\nnohome:x:7:7\n"
+	testGroup  = "root:x:0:\nstaff:x:50:app,other\napp:x:1001:\ndocker:x:999:app\n"
+)
+
+func TestUsersAreResolved(t *testing.T) {
+	accounts, groups := parsePasswd(strings.NewReader(testPasswd)), parseGroup(strings.NewReader(testGroup))
+	id := func(n int64) *int64 { return &n }
+	for name, test := range map[string]struct {
+		image string
+		sec   runtimeiface.Security
+		want  string // uid:gid:groups home
+	}{
+		"none is root":                {"", runtimeiface.Security{}, "0:0:[] /root"},
+		"name":                        {"app", runtimeiface.Security{}, "1000:1001:[50 999] /home/app"},
+		"number with a name":          {"1000", runtimeiface.Security{}, "1000:1001:[50 999] /home/app"},
+		"number without a name":       {"4711", runtimeiface.Security{}, "4711:0:[] /"},
+		"name and group":              {"app:staff", runtimeiface.Security{}, "1000:50:[50 999] /home/app"},
+		"name and number":             {"app:77", runtimeiface.Security{}, "1000:77:[50 999] /home/app"},
+		"no home":                     {"nohome", runtimeiface.Security{}, "7:7:[] /"},
+		"RunAsUser wins":              {"app:staff", runtimeiface.Security{RunAsUser: id(0)}, "0:0:[] /root"},
+		"RunAsGroup wins":             {"app", runtimeiface.Security{RunAsGroup: id(5)}, "1000:5:[50 999] /home/app"},
+		"SupplementalGroups are more": {"app", runtimeiface.Security{SupplementalGroups: []int64{3, 50}}, "1000:1001:[3 50 999] /home/app"},
+	} {
+		user, home, err := pickUser(accounts, groups, test.image, test.sec)
+		got := fmt.Sprintf("%d:%d:%v %s", user.UID, user.GID, user.AdditionalGids, home)
+		if err != nil || got != test.want {
+			t.Errorf("%s: %s, %v, want %s", name, got, err, test.want)
+		}
+	}
+	for _, unknown := range []string{"nobody", "app:nogroup", "bad", "-1"} {
+		if _, _, err := pickUser(accounts, groups, unknown, runtimeiface.Security{}); err == nil {
+			t.Errorf("user %q was found", unknown)
+		}
+	}
+}
+
+func FuzzAccounts(f *testing.F) {
+	f.Add(testPasswd, testGroup, "app:staff")
+	f.Fuzz(func(_ *testing.T, passwd, group, user string) {
+		_, _, _ = pickUser(parsePasswd(strings.NewReader(passwd)), parseGroup(strings.NewReader(group)), user, runtimeiface.Security{})
+	})
+}
+
+func TestAddressesRestAsLongAsTheyCan(t *testing.T) {
+	a := newAddresses(netip.MustParsePrefix("10.0.0.0/29")) // .1 is the bridge, .7 broadcast
+	var got []string
+	for range 5 {
+		ip, err := a.take()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, ip.String())
+	}
+	if want := []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"}; !slices.Equal(got, want) {
+		t.Fatalf("got %v, want %v", got, want)
+	}
+	if ip, err := a.take(); err == nil {
+		t.Fatalf("a full subnet gave %v", ip)
+	}
+	a.free([]netip.Addr{netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("10.0.0.5")})
+	for _, want := range []string{"10.0.0.3", "10.0.0.5"} {
+		if ip, err := a.take(); err != nil || ip.String() != want {
+			t.Errorf("got %v, %v, want %s", ip, err, want)
+		}
+	}
+	b := newAddresses(netip.MustParsePrefix("10.0.0.0/29"))
+	b.mark(netip.MustParseAddr("10.0.0.4"))
+	if ip, err := b.take(); err != nil || ip.String() != "10.0.0.5" {
+		t.Errorf("after a restart: %v, %v", ip, err)
+	}
+	c := newAddresses(netip.MustParsePrefix("10.0.0.0/30"))
+	for _, want := range []string{"10.0.0.2", ""} {
+		if ip, err := c.take(); (err == nil) != (want != "") || err == nil && ip.String() != want {
+			t.Errorf("smallest subnet: %v, %v, want %q", ip, err, want)
+		}
+	}
+}
+
+const hybridMounts = `25 30 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+26 25 0:23 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct
+27 25 0:24 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+28 25 0:25 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer
+29 25 0:26 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd
+30 25 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+31 25 0:24 /some/pod /elsewhere rw - cgroup cgroup rw,memory
+`
+
+func TestHierarchiesAreRead(t *testing.T) {
+	for text, want := range map[string]cgroups{
+		hybridMounts: {
+			mounts: []string{
+				"/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/freezer",
+				"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified",
+			},
+			track: "/sys/fs/cgroup/freezer", trackPrefix: "freezer:",
+			memory: "/sys/fs/cgroup/memory", oomFile: "memory.oom_control",
+		},
+		"30 25 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n": {
+			mounts: []string{"/sys/fs/cgroup"}, track: "/sys/fs/cgroup",
+			memory: "/sys/fs/cgroup", oomFile: "memory.events",
+		},
+		"garbage\n\n - \n1 2 3 - cgroup\n": {oomFile: "memory.events"},
+	} {
+		if got := parseCgroups([]byte(text)); !reflect.DeepEqual(*got, want) {
+			t.Errorf("got %+v, want %+v", *got, want)
+		}
+	}
+}
+
+func FuzzMountinfo(f *testing.F) {
+	f.Add(hybridMounts)
+	f.Fuzz(func(_ *testing.T, text string) { parseCgroups([]byte(text)) })
+}
+
+func TestCapabilitiesAreResolved(t *testing.T) {
+	own := map[string]bool{}
+	for _, name := range capNames {
+		own[name] = name != "CAP_SYS_RESOURCE"
+	}
+	for name, test := range map[string]struct {
+		sec   runtimeiface.Security
+		count int
+		has   []string
+		not   []string
+	}{
+		"default":           {runtimeiface.Security{}, 14, []string{"CAP_KILL"}, []string{"CAP_SYS_ADMIN"}},
+		"add":               {runtimeiface.Security{AddCapabilities: []string{"NET_ADMIN"}}, 15, []string{"CAP_NET_ADMIN"}, nil},
+		"drop":              {runtimeiface.Security{DropCapabilities: []string{"KILL"}}, 13, nil, []string{"CAP_KILL"}},
+		"drop wins":         {runtimeiface.Security{AddCapabilities: []string{"SYS_TIME"}, DropCapabilities: []string{"SYS_TIME"}}, 14, nil, []string{"CAP_SYS_TIME"}},
+		"add over ALL":      {runtimeiface.Security{AddCapabilities: []string{"CHOWN"}, DropCapabilities: []string{"ALL"}}, 1, []string{"CAP_CHOWN"}, nil},
+		"drop of ALL added": {runtimeiface.Security{AddCapabilities: []string{"ALL"}, DropCapabilities: []string{"SYS_TIME"}}, 39, nil, []string{"CAP_SYS_TIME"}},
+		"privileged":        {runtimeiface.Security{Privileged: true}, 40, []string{"CAP_SYS_ADMIN"}, []string{"CAP_SYS_RESOURCE"}},
+	} {
+		caps, err := capabilities(test.sec, own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ok := len(caps.Bounding) == test.count
+		for _, c := range test.has {
+			ok = ok && slices.Contains(caps.Effective, c)
+		}
+		for _, c := range test.not {
+			ok = ok && !slices.Contains(caps.Bounding, c)
+		}
+		if !ok {
+			t.Errorf("%s: %d: %v", name, len(caps.Bounding), caps.Bounding)
+		}
+	}
+	if _, err := capabilities(runtimeiface.Security{AddCapabilities: []string{"FLY"}}, own); err == nil {
+		t.Error("an unknown capability was taken")
+	}
+}
+
+func TestSignalsHaveNames(t *testing.T) {
+	for name, want := range map[string]int{
+		"SIGTERM": 15, "TERM": 15, "quit": 3, "9": 9, "SIGRTMIN": 34, "SIGRTMIN+3": 37, "RTMAX-1": 63,
+		"": 0, "SIGNO": 0, "0": 0, "65": 0, "SIGRTMIN+99": 0, "-1": 0,
+	} {
+		got, err := parseSignal(name)
+		if int(got) != want || (err == nil) != (want != 0) {
+			t.Errorf("%q: %d, %v", name, got, err)
+		}
+	}
+}
+
+func TestSysctlsOfTheNodeAreRefused(t *testing.T) {
+	host := runtimeiface.NamespaceHost
+	for name, test := range map[string]struct {
+		spec runtimeiface.SandboxSpec
+		ok   bool
+	}{
+		"net.ipv4.ip_unprivileged_port_start": {runtimeiface.SandboxSpec{}, true},
+		"kernel.shmmax":                       {runtimeiface.SandboxSpec{Network: host}, true},
+		"fs.mqueue.msg_max":                   {runtimeiface.SandboxSpec{}, true},
+		"net.ipv4.tcp_syncookies":             {runtimeiface.SandboxSpec{Network: host}, false},
+		"kernel.sem":                          {runtimeiface.SandboxSpec{IPC: host}, false},
+		"kernel.panic":                        {runtimeiface.SandboxSpec{}, false},
+		"vm.swappiness":                       {runtimeiface.SandboxSpec{}, false},
+		"net.../kernel/panic":                 {runtimeiface.SandboxSpec{}, false},
+		"net/../kernel/panic":                 {runtimeiface.SandboxSpec{}, false},
+	} {
+		test.spec.Sysctls = map[string]string{name: "1"}
+		if err := checkSysctls(test.spec); (err == nil) != test.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSlowReadersKeepTheNewestOfEachPod(t *testing.T) {
+	h := newHub()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	events, err := h.subscribe(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * maxQueue {
+		h.publish(runtimeiface.Event{PodUID: fmt.Sprint(i % 3), Time: time.Unix(int64(i), 0)})
+	}
+	newest := map[string]int64{}
+	count := 0
+	for len(newest) < 3 || newest["0"]+newest["1"]+newest["2"] != 3*(3*maxQueue)-6 {
+		e, ok := <-events
+		if !ok {
+			t.Fatalf("closed after %v", newest)
+		}
+		if e.Time.Unix() <= newest[e.PodUID] && newest[e.PodUID] != 0 {
+			t.Fatal("out of order")
+		}
+		newest[e.PodUID] = e.Time.Unix()
+		count++
+	}
+	if count >= 3*maxQueue {
+		t.Errorf("nothing was dropped: %d events", count)
+	}
+	h.close()
+	if _, ok := <-events; ok {
+		t.Error("not closed with the hub")
+	}
+	if _, err := h.subscribe(ctx); err == nil {
+		t.Error("subscribed to a closed hub")
+	}
+}
+
+func TestLocksAreGivenUpWithTheContext(t *testing.T) {
+	l := newLocks()
+	unlock, err := l.lock(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := l.lock(t.Context(), "b")
+	if err != nil {
+		t.Fatal("another name waits")
+	}
+	other()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.lock(ctx, "a"); err != context.Canceled {
+		t.Errorf("got %v", err)
+	}
+	unlock()
+	if again, err := l.lock(t.Context(), "a"); err != nil {
+		t.Error(err)
+	} else {
+		again()
+	}
+	if len(l.held) != 0 {
+		t.Errorf("%d locks are kept", len(l.held))
+	}
+}
+
+func TestCommandsFollowKubernetes(t *testing.T) {
+	img := image.ImageConfig{Entrypoint: []string{"/entry"}, Cmd: []string{"default"}}
+	list := strings.Fields
+	for want, c := range map[string]runtimeiface.ContainerSpec{
+		"/entry default": {},
+		"/entry a b":     {Args: list("a b")},
+		"/mine":          {Command: list("/mine")},
+		"/mine a":        {Command: list("/mine"), Args: list("a")},
+	} {
+		if got := strings.Join(commandLine(img, c), " "); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if got := commandLine(image.ImageConfig{}, runtimeiface.ContainerSpec{}); len(got) != 1 || got[0] != "" {
+		t.Errorf("no command is %q", got)
+	}
+}
