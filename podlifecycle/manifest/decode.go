@@ -328,7 +328,7 @@ func clean(meta *metav1.ObjectMeta) {
 	if meta.Namespace == "" {
 		meta.Namespace = metav1.NamespaceDefault
 	}
-	meta.ResourceVersion, meta.Generation, meta.SelfLink = "", 0, ""
+	meta.ResourceVersion, meta.Generation = "", 0
 	meta.CreationTimestamp, meta.DeletionTimestamp, meta.DeletionGracePeriodSeconds = metav1.Time{}, nil, nil
 	meta.ManagedFields = nil
 }

@@ -39,10 +39,11 @@ var partly = map[string]func(pod *corev1.Pod, parent, v reflect.Value) bool{
 	},
 	"SecurityContext.procMount":                   not(string(corev1.DefaultProcMount)),
 	"PodSecurityContext.supplementalGroupsPolicy": not(string(corev1.SupplementalGroupsPolicyMerge)),
-	"PodOS.name":             not(string(corev1.Linux)),
-	"AppArmorProfile.type":   not(string(corev1.AppArmorProfileTypeUnconfined)),
-	"HTTPGetAction.protocol": not(string(corev1.HTTPProtocolHTTP1)),
-	"GRPCAction.mode":        not(string(corev1.GRPCProbeModePlaintext)),
+	"ContainerRestartRule.action":                 not(string(corev1.ContainerRestartRuleActionRestart)),
+	"PodOS.name":                                  not(string(corev1.Linux)),
+	"AppArmorProfile.type":                        not(string(corev1.AppArmorProfileTypeUnconfined)),
+	"HTTPGetAction.protocol":                      not(string(corev1.HTTPProtocolHTTP1)),
+	"GRPCAction.mode":                             not(string(corev1.GRPCProbeModePlaintext)),
 	"Sysctl.name": func(_ *corev1.Pod, _, v reflect.Value) bool {
 		return !safeSysctls[strings.ReplaceAll(v.String(), "/", ".")]
 	},
@@ -69,7 +70,7 @@ var verdicts = table(map[string]string{
 	"PodSpec": works + `: volumes initContainers containers restartPolicy terminationGracePeriodSeconds
 		activeDeadlineSeconds dnsPolicy dnsConfig serviceAccountName serviceAccount nodeName hostNetwork hostPID hostIPC
 		shareProcessNamespace securityContext hostname subdomain setHostnameAsFQDN hostnameOverride hostAliases priority
-		enableServiceLinks overhead os resources
+		enableServiceLinks overhead os resources runtimeClassName
 		` + elsewhere + `: nodeSelector affinity schedulerName tolerations preemptionPolicy topologySpreadConstraints
 		schedulingGroup evictionResponders`,
 	"Volume":               works + `: name`,
@@ -90,10 +91,14 @@ var verdicts = table(map[string]string{
 	"ConfigMapProjection":     works + `: items optional`,
 	"DownwardAPIProjection":   works + `: items`,
 
-	"Container": works + `: name image command args workingDir ports envFrom env resources restartPolicy volumeMounts
+	"Container": works + `: name image command args workingDir ports envFrom env resources restartPolicy
+		restartPolicyRules volumeMounts
 		livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy
 		securityContext
 		` + elsewhere + `: resizePolicy`,
+	"ContainerRestartRule":            works + `: exitCodes`,
+	"ContainerRestartRuleOnExitCodes": works + `: operator values`,
+
 	"ContainerPort":        works + `: name containerPort protocol`,
 	"EnvFromSource":        works + `: prefix configMapRef secretRef`,
 	"ConfigMapEnvSource":   works + `: optional`,
@@ -132,7 +137,6 @@ var verdicts = table(map[string]string{
 	"PodSpec.imagePullSecrets":             "pull secrets are not read",
 	"PodSpec.priorityClassName":            noServer + "; system-cluster-critical and system-node-critical are known",
 	"PodSpec.readinessGates":               "nobody could set the condition",
-	"PodSpec.runtimeClassName":             noServer,
 	"PodSpec.hostUsers":                    "user namespaces are not made",
 	"PodSpec.schedulingGates":              "a pod that may not be scheduled cannot be on a node",
 	"PodSpec.resourceClaims":               "dynamic resources are not allocated",
@@ -159,7 +163,7 @@ var verdicts = table(map[string]string{
 	"DownwardAPIVolumeFile.user":     filesOfRoot,
 	"HTTPGetAction.protocol":         "probes speak HTTP/1.1",
 	"GRPCAction.mode":                "probes speak plain text",
-	"Container.restartPolicyRules":   "exit codes do not choose the restart",
+	"ContainerRestartRule.action":    "only Restart is",
 	"Container.volumeDevices":        "block devices are not given to containers",
 	"Container.stdin":                "nothing can attach",
 	"Container.stdinOnce":            "nothing can attach",

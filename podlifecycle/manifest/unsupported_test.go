@@ -41,11 +41,13 @@ func TestUnsupported(t *testing.T) {
 		"SELinux":            {app + "securityContext: {seLinuxOptions: {level: s0}}", []string{"spec.securityContext.seLinuxOptions"}},
 		"procMount":          {app + "  securityContext: {procMount: Unmasked}", []string{"spec.containers[0].securityContext.procMount: Unsupported value: \"Unmasked\""}},
 		"sysctls":            {app + "securityContext: {sysctls: [{name: net.ipv4.tcp_syncookies, value: '1'}, {name: kernel.msgmax, value: '1'}]}", []string{"spec.securityContext.sysctls[1].name: Unsupported value: \"kernel.msgmax\""}},
-		"windows":            {app + "os: {name: windows}", []string{"spec.os.name: Unsupported value: \"windows\""}},
-		"linux":              {app + "os: {name: linux}", nil},
-		"priority class":     {app + "priorityClassName: mine", []string{"spec.priorityClassName: Unsupported value: \"mine\""}},
-		"critical":           {app + "priorityClassName: system-node-critical", nil},
-		"no token wanted":    {app + "automountServiceAccountToken: false", nil},
+		"restart rules": {app + "  restartPolicy: Never\n  restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}, {action: RestartAllContainers, exitCodes: {operator: In, values: [2]}}]",
+			[]string{"spec.containers[0].restartPolicyRules[1].action: Unsupported value: \"RestartAllContainers\": only Restart is"}},
+		"windows":         {app + "os: {name: windows}", []string{"spec.os.name: Unsupported value: \"windows\""}},
+		"linux":           {app + "os: {name: linux}", nil},
+		"priority class":  {app + "priorityClassName: mine", []string{"spec.priorityClassName: Unsupported value: \"mine\""}},
+		"critical":        {app + "priorityClassName: system-node-critical", nil},
+		"no token wanted": {app + "automountServiceAccountToken: false", nil},
 		"rich": {`
 shareProcessNamespace: true
 initContainers: [{name: side, image: s, restartPolicy: Always, startupProbe: {grpc: {port: 1}}}]

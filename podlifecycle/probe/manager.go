@@ -126,13 +126,13 @@ type instance struct {
 func New(config Config) (*Manager, error) {
 	var errs []error
 	if config.Prober == nil {
-		errs = append(errs, errors.New("Prober is required"))
+		errs = append(errs, errors.New("a Prober is required"))
 	}
 	if config.Changed == nil {
-		errs = append(errs, errors.New("Changed is required"))
+		errs = append(errs, errors.New("a Changed is required"))
 	}
 	if config.History < 0 {
-		errs = append(errs, errors.New("History is negative"))
+		errs = append(errs, errors.New("negative History"))
 	}
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("probe config: %w", errors.Join(errs...))

@@ -109,7 +109,7 @@ type Directory struct {
 func New(config Config) (*Directory, error) {
 	var errs []error
 	if config.Path == "" {
-		errs = append(errs, errors.New("Path is required"))
+		errs = append(errs, errors.New("a Path is required"))
 	}
 	if config.NodeName != "" {
 		for _, message := range validation.IsDNS1123Subdomain(config.NodeName) {
@@ -117,7 +117,7 @@ func New(config Config) (*Directory, error) {
 		}
 	}
 	if config.Reread < 0 {
-		errs = append(errs, errors.New("Reread is negative"))
+		errs = append(errs, errors.New("negative Reread"))
 	}
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("source config: %w", errors.Join(errs...))
