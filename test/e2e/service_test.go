@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"fmt"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +19,7 @@ var _ = Describe("a Service of two pods", func() {
 	It("answers by VIP and node port, also to a backend, and lets an unready pod go without breaking its connections", func() {
 		n := newNode()
 		n.examples()
-		n.start()
+		n.start("-v") // for the time of each change of the rules
 		pods := n.awaitReady("web-1", "web-2", "client")
 
 		By("each pod answers with its own IP through VIP and node port")
@@ -71,9 +73,10 @@ var _ = Describe("a Service of two pods", func() {
 			g.Expect(count).To(HaveLen(1))
 			g.Expect(count).To(HaveKey("web-2"))
 		}).WithTimeout(10 * time.Second).WithPolling(time.Millisecond).Should(Succeed())
-		AddReportEntry("unready", fmt.Sprintf("told at 0, last answer by it within %v (the probe looks once a second); why:\n%s",
-			lastAnswer.Sub(turned), n.why("web-1")))
 		Expect(ready(n.pod("web-1"))).To(BeFalse())
+		AddReportEntry("unready", fmt.Sprintf("told at 0, last answer by it within %v (the probe looks once a second); "+
+			"from the probe's failing answer to the kernel's new rules %v; why:\n%s",
+			lastAnswer.Sub(turned), n.verdictToRules(), n.why("web-1")), ReportEntryVisibilityAlways)
 		before := stream()
 		Eventually(stream).WithTimeout(5*time.Second).Should(BeNumerically(">", before+5), "the open connection goes on")
 
@@ -91,6 +94,29 @@ var _ = Describe("a Service of two pods", func() {
 			Should(MatchError(ContainSubstring("connection refused")))
 	})
 })
+
+var applied = regexp.MustCompile(`(?m)^([0-9:.]{12}) proxy .*"rules applied"`)
+
+// verdictToRules is the time from web-1's first failing answer to a probe,
+// which is the verdict as its failureThreshold is 1, to the rules that came of
+// it, by the logs of the container and of the agent.
+func (n *node) verdictToRules() time.Duration {
+	GinkgoHelper()
+	lines, err := n.log("web-1", "web", 0)
+	Expect(err).NotTo(HaveOccurred())
+	at := slices.IndexFunc(lines, func(l agenttest.Line) bool { return l.Text == "web: found unready" })
+	Expect(at).To(BeNumerically(">=", 0))
+	verdict := lines[at].Time
+	for _, match := range applied.FindAllStringSubmatch(n.agent.Output.String(), -1) {
+		when, err := time.ParseInLocation("2006-01-02 15:04:05.000", verdict.Local().Format("2006-01-02 ")+match[1], time.Local)
+		Expect(err).NotTo(HaveOccurred())
+		if when.Add(time.Millisecond).After(verdict) { // the agent's log has whole milliseconds
+			return when.Sub(verdict)
+		}
+	}
+	Fail("no rules were applied after the verdict")
+	return 0
+}
 
 // streamOf opens /stream through the VIP until the named pod answers, and gives
 // how many lines have come so far.

@@ -66,6 +66,7 @@ func firstLine(path string) string {
 
 func (w *web) ready(rw http.ResponseWriter, _ *http.Request) {
 	if w.unready.Load() {
+		fmt.Println("web: found unready")
 		http.Error(rw, "told to be unready", http.StatusServiceUnavailable)
 		return
 	}
