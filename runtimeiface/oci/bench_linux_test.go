@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,33 @@ func BenchmarkPodStartStop(b *testing.B) {
 	}
 	b.ReportMetric(median(starts), "ms/start")
 	b.ReportMetric(median(stops), "ms/stop+remove")
+}
+
+// BenchmarkFiftyPods starts 50 pods at once and reports when the median and the
+// last one runs.
+func BenchmarkFiftyPods(b *testing.B) {
+	e := newEnv(b)
+	const count = 50
+	var medians, lasts []time.Duration
+	for b.Loop() {
+		times := make([]time.Duration, count)
+		var wg sync.WaitGroup
+		begin := time.Now()
+		for i := range count {
+			wg.Go(func() {
+				e.start(e.sandbox(), "app", "forever")
+				times[i] = time.Since(begin)
+			})
+		}
+		wg.Wait()
+		slices.Sort(times)
+		medians, lasts = append(medians, times[count/2]), append(lasts, times[count-1])
+		if err := e.rt.Purge(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(median(medians), "ms/median")
+	b.ReportMetric(median(lasts), "ms/last")
 }
 
 // BenchmarkExec is one command in a running container.

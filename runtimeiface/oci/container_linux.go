@@ -131,12 +131,13 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 	c.hidden = true
 	r.addContainer(c)
 	defer func() {
-		if err != nil {
-			r.dropContainer(c)
-			if werr := errors.Join(r.endContainer(s, id), r.wipeContainer(s, id)); werr != nil {
-				r.cfg.Logger.Error(werr, "undo container", "containerID", id)
-			}
+		if err == nil {
+			return
 		}
+		if uerr := r.undoContainer(s, client, id); uerr != nil {
+			r.cfg.Logger.Error(uerr, "undo container", "containerID", id)
+		}
+		r.dropContainer(c)
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
 	defer cancel()
@@ -168,6 +169,19 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 	r.event(runtimeiface.ContainerMade, s, id, time.Now())
 	r.cfg.Logger.V(4).Info("container created", "podUID", s.spec.UID, "container", spec.Name, "containerID", id)
 	return c, nil
+}
+
+// undoContainer leaves nothing of what was half made.
+func (r *Runtime) undoContainer(s *sandbox, client *shimClient, id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
+	defer cancel()
+	if _, err := client.call(ctx, shim.OpRemove, id); err != nil {
+		// The shim is dead, but what it called may still be at it.
+		if err := killStrays([]string{id}); err != nil {
+			return err
+		}
+	}
+	return errors.Join(r.endContainer(s, id), r.wipeContainer(s, id))
 }
 
 // writeContainer puts the record on disk, then makes the root and the bundle.

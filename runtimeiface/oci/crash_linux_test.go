@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -106,6 +107,45 @@ var _ = Describe("a kill", func() {
 		Expect(e.status(id).Reason).To(Equal(runtimeiface.ReasonUnknown))
 		Expect(e.status(id).FinishedAt).To(BeTemporally("==", c.FinishedAt))
 		Expect(e.status(ended).ExitCode).To(BeEquivalentTo(3))
+	})
+
+	It("of the shim at any moment of a container leaves nothing", func() {
+		random := rand.New(rand.NewPCG(GinkgoRandomSeed64(), 2))
+		for round := range 15 {
+			sb := e.sandbox()
+			s, err := e.rt.SandboxStatus(e.ctx(), sb)
+			Expect(err).NotTo(HaveOccurred())
+			time.AfterFunc(time.Duration(random.IntN(60_000))*time.Microsecond, func() { _ = unix.Kill(s.PID, unix.SIGKILL) })
+			id, err := e.rt.CreateContainer(e.ctx(), sb, runtimeiface.ContainerSpec{Name: "app", Image: e.image})
+			if err == nil && e.rt.StartContainer(e.ctx(), id) == nil {
+				Expect(e.exited(id).Reason).To(Equal(runtimeiface.ReasonUnknown), "round %d", round)
+			}
+			Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed(), "round %d", round)
+			Eventually(e.leftovers, "5s", "20ms").Should(Equal([]string{"interface nodekit0"}), "round %d", round)
+		}
+	})
+
+	It("of the shim ends the OCI runtime that it called", func() {
+		dir := GinkgoT().TempDir()
+		hang := filepath.Join(dir, "hang")
+		Expect(unix.Mkfifo(hang, 0o600)).To(Succeed())
+		script := "#!/bin/sh\nfor a; do if [ \"$a\" = create ]; then : > " + dir + "/called; read x < " + hang + "; fi; done\nexec runc \"$@\"\n"
+		Expect(os.WriteFile(filepath.Join(dir, "slow"), []byte(script), 0o700)).To(Succeed())
+		e.close()
+		e.cfg.RuntimeHandlers = map[string]string{"slow": filepath.Join(dir, "slow")}
+		e.open()
+		sb := e.sandbox(func(s *runtimeiface.SandboxSpec) { s.RuntimeHandler = "slow" })
+		s, err := e.rt.SandboxStatus(e.ctx(), sb)
+		Expect(err).NotTo(HaveOccurred())
+		failed := make(chan error)
+		go func() {
+			_, err := e.rt.CreateContainer(e.ctx(), sb, runtimeiface.ContainerSpec{Name: "app", Image: e.image})
+			failed <- err
+		}()
+		Eventually(filepath.Join(dir, "called"), "5s", "5ms").Should(BeAnExistingFile())
+		Expect(unix.Kill(s.PID, unix.SIGKILL)).To(Succeed())
+		Eventually(failed, "5s").Should(Receive(HaveOccurred()))
+		Eventually(e.leftovers, "5s", "20ms").ShouldNot(ContainElement(HavePrefix("process")))
 	})
 
 	It("of the shim while no agent is there is found by the next", func() {

@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(agentEnv) != "" {
 		os.Exit(agentMain())
 	}
-	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
-		if lo, err := netlink.LinkByName("lo"); err == nil && os.Geteuid() == 0 {
+	if os.Geteuid() != 0 || os.Getenv(inside) != "" || os.Getenv("NODEKIT_NEEDS") == "none" {
+		if lo, err := netlink.LinkByName("lo"); err == nil && os.Getenv(inside) != "" {
 			_ = netlink.LinkSetUp(lo)
 		}
 		os.Exit(m.Run())

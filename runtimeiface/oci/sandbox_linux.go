@@ -327,11 +327,12 @@ func (r *Runtime) endSandbox(s *sandbox) error {
 	s.shim = nil
 	r.mu.Unlock()
 	var errs []error
+	told := false
 	if client != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), shimWait)
 		_, err := client.call(ctx, shim.OpShutdown)
 		cancel()
-		if err == nil {
+		if told = err == nil; told {
 			waitGone(s.dir)
 		}
 		client.close()
@@ -339,6 +340,10 @@ func (r *Runtime) endSandbox(s *sandbox) error {
 	errs = append(errs, killShim(s.dir))
 	if client != nil {
 		reapShim(client.pid)
+	}
+	if !told {
+		// A shim that was killed leaves the OCI runtime that it called.
+		errs = append(errs, killStrays(r.containerDirs(s)))
 	}
 	for _, id := range r.containerDirs(s) {
 		errs = append(errs, r.endContainer(s, id))

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -171,15 +173,44 @@ func killShim(dir string) error {
 
 // findShim finds it by its command line, for one that does not listen.
 func findShim(dir string) []int {
+	return findProcesses(func(argv []string) bool {
+		return len(argv) == 2 && argv[0] == "nodekit-shim" && argv[1] == dir
+	})
+}
+
+// killStrays ends what else a shim called, by the IDs and directories among
+// the arguments.
+func killStrays(names []string) error {
+	for wait := time.Millisecond; ; wait *= 2 {
+		pids := findProcesses(func(argv []string) bool {
+			return slices.Contains(argv, "--root") && slices.ContainsFunc(argv, func(arg string) bool {
+				return slices.Contains(names, filepath.Base(arg))
+			})
+		})
+		if len(pids) == 0 {
+			return nil
+		}
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		if wait > 2*time.Second {
+			return fmt.Errorf("kill OCI runtime of a dead shim: %d processes do not die", len(pids))
+		}
+		time.Sleep(wait)
+	}
+}
+
+// findProcesses gives those whose arguments match. The dead have none.
+func findProcesses(match func(argv []string) bool) []int {
 	var pids []int
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
+		if err != nil || pid == os.Getpid() {
 			continue
 		}
 		line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
-		if string(line) == "nodekit-shim\x00"+dir+"\x00" {
+		if argv := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00"); match(argv) {
 			pids = append(pids, pid)
 		}
 	}
