@@ -81,6 +81,25 @@ func (w *worker) begin(ctx context.Context, pod *corev1.Pod, a Action, now time.
 	}()
 }
 
+// unseen tells that an action which has just gone well is asked for again: the
+// runtime shows a view older than its own answer. It is given time, because
+// acting on that would go round without end.
+func (w *worker) unseen(a Action, now time.Time) bool {
+	if w.flights[a.Container] != nil || w.lastDone[a.Container] != actionKey(a) || a.Type == ActionPull || a.Type == ActionRefresh {
+		return false
+	}
+	delete(w.lastDone, a.Container) // once is enough: then it is done again
+	w.mu.Lock()
+	w.ring.add(Record{Time: now, Container: a.Container, Rule: "observe", Action: "wait", Reason: "the runtime does not show yet: " + describe(a)}, false)
+	w.mu.Unlock()
+	w.faults[a.Container] = fault{Fault: Fault{Message: "the runtime does not show yet: " + describe(a), At: now, RetryAt: now.Add(staleRetry)}}
+	return true
+}
+
+func actionKey(a Action) string {
+	return fmt.Sprintln(a.Type, a.ID, a.Attempt, a.Image)
+}
+
 // steer changes a flight: cancelled, or a kill made faster.
 func (w *worker) steer(f *flight, a Action, rec Record) {
 	switch {
@@ -197,6 +216,9 @@ func (w *worker) land(r result) {
 	w.mu.Unlock()
 	switch {
 	case r.err == nil:
+		if word == "done" {
+			w.lastDone[r.lane] = actionKey(f.action)
+		}
 		if word == "done" && f.Type != ActionPull && f.Type != ActionRefresh {
 			delete(w.faults, r.lane)
 		}

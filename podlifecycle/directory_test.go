@@ -58,16 +58,16 @@ var _ = Describe("a directory of manifests", func() {
 		Expect(os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)).To(Succeed())
 	}
 	app := func() (spec []string, args []string, mounts map[string]string) {
-		for _, c := range fake.State().Containers {
-			_, s, err := fake.Specs(c.ID)
-			Expect(err).NotTo(HaveOccurred())
-			mounts = map[string]string{}
-			for _, mount := range s.Mounts {
-				mounts[mount.Destination] = mount.Source
-			}
-			return s.Env, s.Args, mounts
+		GinkgoHelper()
+		all := fake.State().Containers
+		Expect(all).To(HaveLen(1))
+		_, s, err := fake.Specs(all[0].ID)
+		Expect(err).NotTo(HaveOccurred())
+		mounts = map[string]string{}
+		for _, mount := range s.Mounts {
+			mounts[mount.Destination] = mount.Source
 		}
-		return nil, nil, nil
+		return s.Env, s.Args, mounts
 	}
 	phase := func() string {
 		pod, err := m.Pod("default", "web")
@@ -128,11 +128,12 @@ var _ = Describe("a directory of manifests", func() {
 		By("replacing the pod when what cannot change in place changes")
 		write("web.yaml", webManifest+"  hostname: other\n")
 		Eventually(ctx, func() string {
-			for _, c := range fake.State().Containers {
-				sandbox, _, _ := fake.Specs(c.ID)
-				return sandbox.Hostname
+			all := fake.State().Containers
+			if len(all) != 1 {
+				return ""
 			}
-			return ""
+			sandbox, _, _ := fake.Specs(all[0].ID)
+			return sandbox.Hostname
 		}).Should(Equal("other"))
 		Eventually(ctx, phase).Should(Equal("Running"))
 

@@ -233,6 +233,9 @@ func (p *planner) start(v *view, attempt uint32, level int, rule, reason, input 
 	name := v.c.Name
 	if f, failed := p.o.Faults[name]; failed {
 		v.waiting = &corev1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
+		if f.Reason == "" {
+			v.waiting.Reason = "ContainerCreating"
+		}
 	}
 	if p.hold(name, rule) {
 		return

@@ -23,7 +23,10 @@ import (
 // left in peace, everything wanted must run and nothing else must be left.
 // NODEKIT_SIM_SEEDS sets how many, NODEKIT_SIM_SEED plays one again.
 func TestSimulation(t *testing.T) {
-	seeds, first := 60, 0
+	seeds, first := 30, 0
+	if testing.Short() {
+		seeds = 5
+	}
 	if n, err := strconv.Atoi(os.Getenv("NODEKIT_SIM_SEEDS")); err == nil {
 		seeds = n
 	}
@@ -63,7 +66,6 @@ type sim struct {
 	desired map[string]*corev1.Pod
 	serial  int
 	phases  map[string]corev1.PodPhase
-	trace   []string
 }
 
 func simulate(t *testing.T, seed uint64) {

@@ -114,6 +114,23 @@ func TestTrap3NoDuplicateAfterTimeout(t *testing.T) {
 			})
 		}
 	}
+	t.Run("a stale view", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			r := newRig(t)
+			stale := &staleRuntime{Fake: r.fake, until: time.Now().Add(10 * time.Second)}
+			r.tune = func(c *podlifecycle.Config) { c.Runtime = stale }
+			r.start()
+			r.set(newPod("web"))
+			r.pass(20 * time.Second)
+			r.ready("web", true)
+			if st := r.fake.State(); len(st.Sandboxes) != 1 || len(st.Containers) != 1 {
+				t.Errorf("made more than once: %+v", st)
+			}
+			if n := len(r.fake.Calls(runtimetest.OpRunSandbox)); n > 12 {
+				t.Errorf("%d calls within 10 s", n)
+			}
+		})
+	})
 	t.Run("a running instance is found first", func(t *testing.T) {
 		now := time.Now()
 		box := runtimeiface.Sandbox{ID: "s", State: runtimeiface.SandboxReady, IPs: anIP}
@@ -128,6 +145,19 @@ func TestTrap3NoDuplicateAfterTimeout(t *testing.T) {
 			}
 		}
 	})
+}
+
+// staleRuntime shows nothing for a time.
+type staleRuntime struct {
+	*runtimetest.Fake
+	until time.Time
+}
+
+func (s *staleRuntime) ListSandboxes(ctx context.Context, f runtimeiface.SandboxFilter) ([]runtimeiface.Sandbox, error) {
+	if time.Now().Before(s.until) {
+		return nil, nil
+	}
+	return s.Fake.ListSandboxes(ctx, f)
 }
 
 // Init containers run once in a sandbox, and again after a reboot.

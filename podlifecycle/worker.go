@@ -18,6 +18,7 @@ import (
 const (
 	observeTimeout = 30 * time.Second
 	observeRetry   = time.Second
+	staleRetry     = time.Second
 )
 
 // worker keeps one pod, by UID, going: observe, plan, act, record, sleep.
@@ -58,7 +59,8 @@ type worker struct {
 	kills     map[string]Kill
 	messages  map[string]string
 	exitSince map[string]time.Time
-	adopted   bool // the first look has been taken
+	lastDone  map[string]string // by lane: the action that last went well
+	adopted   bool              // the first look has been taken
 	prepared  bool
 	ended     Ended
 	forgetful bool   // that the pod is to be forgotten has been seen
@@ -94,7 +96,7 @@ func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
 		pod: pod, status: state.Status, ending: state.Ending, ring: ring{max: m.config.Records},
 		progress: map[string]string{}, flights: map[string]*flight{}, images: map[string]imageState{},
 		faults: map[string]fault{}, hooks: map[string]Hook{}, kills: map[string]Kill{},
-		messages: map[string]string{}, exitSince: map[string]time.Time{}, seeds: state.Verdicts,
+		messages: map[string]string{}, exitSince: map[string]time.Time{}, lastDone: map[string]string{}, seeds: state.Verdicts,
 	}
 	for id, h := range state.Hooks {
 		w.hooks[id] = h
@@ -200,6 +202,10 @@ func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) 
 	}
 	// First what makes a restart quick, then what others want to know.
 	for _, a := range d.Actions {
+		if w.unseen(a, now) {
+			wait = staleRetry
+			continue
+		}
 		w.begin(ctx, pod, a, now)
 	}
 	w.publish(before, d)
@@ -213,7 +219,7 @@ func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) 
 		w.forget()
 		return true, 0
 	}
-	if d.Next != nil {
+	if d.Next != nil && (wait == 0 || d.Next.At.Sub(now) < wait) {
 		wait = max(time.Millisecond, d.Next.At.Sub(now))
 	}
 	return false, wait
