@@ -237,6 +237,10 @@ func (w *worker) failed(f *flight, r result, now time.Time) {
 	if f.Type == ActionPull || f.Type == ActionRefresh {
 		return // the image's state, or the next set, says when to try again
 	}
+	if errors.Is(r.err, errExited) {
+		delete(w.faults, r.lane)
+		return
+	}
 	old := w.faults[r.lane]
 	n := fault{failures: old.failures + 1}
 	n.Reason, n.Message, n.At = "", r.err.Error(), now

@@ -130,8 +130,11 @@ func (w *worker) create(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 	return nil, w.start(ctx, id)
 }
 
-// start starts a container. A program that cannot be run is an exit, for
-// the restart policy to judge, and no fault.
+// errExited: the container has come to its end, for the restart policy to judge.
+var errExited = errors.New("it did not run")
+
+// start starts a container. A program that cannot be run is an
+// exit and no fault.
 func (w *worker) start(ctx context.Context, id string) error {
 	rt := w.m.config.Runtime
 	err := rt.StartContainer(ctx, id)
@@ -139,8 +142,7 @@ func (w *worker) start(ctx context.Context, id string) error {
 		return nil
 	}
 	if got, statusErr := rt.ContainerStatus(ctx, id); statusErr == nil && got.State == runtimeiface.ContainerExited {
-		w.log.Info("container did not start", "containerID", id, "error", err.Error())
-		return nil
+		return fmt.Errorf("start container: %w: %w", errExited, err)
 	}
 	return &waitingError{"RunContainerError", false, fmt.Errorf("start container: %w", err)}
 }

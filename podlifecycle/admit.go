@@ -345,19 +345,22 @@ func (m *Manager) showProblems(set *source.Set, names map[string]types.UID) {
 		phantoms[key] = phantom(p, m.config.Clock.Now())
 	}
 	m.mu.Lock()
-	before := m.phantoms
 	for key, pod := range phantoms {
-		if old := before[key]; old != nil && old.Status.Message == pod.Status.Message {
+		if old := m.phantoms[key]; old != nil && old.Status.Message == pod.Status.Message {
 			phantoms[key] = old
 		}
 	}
 	m.phantoms = phantoms
 	m.mu.Unlock()
-	for key, pod := range phantoms {
-		if before[key] != pod {
-			m.config.Logger.Info("manifest is not a valid pod", "pod", key, "message", pod.Status.Message)
+	told := map[string]bool{}
+	for _, p := range set.Problems {
+		text := p.Error()
+		if !m.told[text] && !told[text] {
+			m.config.Logger.Error(p, "manifest is wrong", "file", p.File)
 		}
+		told[text] = true
 	}
+	m.told = told
 }
 
 func phantom(p manifest.Problem, now time.Time) *corev1.Pod {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodekit/nodekit/podlifecycle"
@@ -231,6 +232,34 @@ func TestNothingIsLeft(t *testing.T) {
 		r.settle()
 		if !r.volumes.called("teardown lost") {
 			t.Error("the directory of a lost pod stays")
+		}
+	})
+}
+
+// Each problem of a manifest is on the log, once.
+func TestProblemsAreLogged(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		var lines []string
+		r.tune = func(c *podlifecycle.Config) {
+			c.Logger = funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{})
+		}
+		r.start()
+		set := source.Set{Pods: []*corev1.Pod{newPod("web")}, Problems: []manifest.Problem{{File: "bad.yaml", Document: 2, Kind: "Service",
+			Namespace: "default", Name: "svc", Field: "spec.ports[0].port", Err: errors.New("must be positive")}}}
+		r.m.Set(set)
+		r.settle()
+		set.Pods = append(set.Pods, newPod("more"))
+		r.m.Set(set)
+		r.settle()
+		found := 0
+		for _, line := range lines {
+			if strings.Contains(line, "bad.yaml") && strings.Contains(line, "svc") && strings.Contains(line, "spec.ports[0].port") {
+				found++
+			}
+		}
+		if found != 1 {
+			t.Errorf("told %d times:\n%s", found, strings.Join(lines, "\n"))
 		}
 	})
 }

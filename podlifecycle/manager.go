@@ -45,7 +45,8 @@ type Manager struct {
 
 	// Of Run's goroutine alone.
 	recovered map[types.UID]remembered
-	first     bool // the first set has been taken
+	first     bool            // the first set has been taken
+	told      map[string]bool // problems of manifests that are on the log
 	group     sync.WaitGroup
 	ended     chan *worker
 }

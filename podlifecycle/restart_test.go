@@ -46,7 +46,7 @@ func TestAgentRestart(t *testing.T) {
 		web := of("web").ID
 		start := r.pod("web").Status.StartTime
 		r.pass(time.Second)
-		r.stop()
+		r.kill()
 
 		r.pass(time.Second)
 		exit("dies", 42)
@@ -129,7 +129,7 @@ func TestPodsOfBrokenFilesStay(t *testing.T) {
 		pod := newPod("web", func(p *corev1.Pod) { p.Annotations = map[string]string{source.AnnotationFile: "web.yaml"} })
 		r.set(pod, newPod("other"))
 		r.settle()
-		r.stop()
+		r.kill()
 		r.start()
 		r.m.Set(source.Set{Broken: []string{"web.yaml"}})
 		r.pass(time.Minute)
@@ -155,7 +155,7 @@ func TestEndingGoesOnAfterRestart(t *testing.T) {
 		r.settle()
 		r.set()
 		r.pass(10 * time.Second)
-		r.stop()
+		r.kill()
 		r.start()
 		r.set(pod) // wanted again, with the same UID
 		r.pass(19 * time.Second)

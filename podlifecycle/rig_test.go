@@ -108,6 +108,21 @@ func (r *rig) stop() {
 	r.end()
 }
 
+// kill is the sudden end of the agent: what it would have written at the end
+// it has not.
+func (r *rig) kill() {
+	r.t.Helper()
+	path := filepath.Join(r.root, "journal")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.end()
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 func (r *rig) set(pods ...*corev1.Pod) { r.m.Set(source.Set{Pods: pods}) }
 
 // settle waits until nothing more happens at this moment.

@@ -185,7 +185,11 @@ func (s *sim) chaos() {
 	case n < 65:
 		s.fake.Silence(s.rng.IntN(2) == 0)
 	case n < 72:
-		s.stop()
+		if s.rng.IntN(2) == 0 {
+			s.stop()
+		} else {
+			s.kill()
+		}
 		s.pass(time.Duration(s.rng.IntN(20)) * time.Second)
 		s.start()
 		s.apply()

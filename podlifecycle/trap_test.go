@@ -47,7 +47,7 @@ func TestTrap1RestartReadmission(t *testing.T) {
 		}
 		r.settle()
 		r.phase("done", corev1.PodSucceeded)
-		r.stop()
+		r.kill()
 
 		r.start()
 		// The newcomers come first in the set, and by name.
@@ -225,7 +225,7 @@ func TestTrap5ProbeStateSurvivesRestart(t *testing.T) {
 		r.pass(time.Minute)
 		r.ready("web", true)
 		r.ready("sick", false)
-		r.stop()
+		r.kill()
 		r.mu.Lock()
 		r.statuses = nil
 		r.mu.Unlock()
@@ -289,7 +289,7 @@ func TestTrap6TerminalStatus(t *testing.T) {
 			}
 			r.settle()
 			r.phase("job", corev1.PodSucceeded)
-			r.stop()
+			r.kill()
 			r.fake.Reboot(true)
 			r.start()
 			r.set(job)
@@ -401,7 +401,7 @@ func TestTrap10TerminationOrder(t *testing.T) {
 		r.settle()
 		r.set()
 		r.pass(time.Second)
-		r.stop() // in the midst of it
+		r.kill() // in the midst of it
 		r.pass(time.Second)
 		r.wantRunning("app/0", "proxy/0")
 		r.start()
