@@ -7,15 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci/image"
@@ -365,50 +360,6 @@ func (r *Runtime) containerDirs(s *sandbox) []string {
 	return ids
 }
 
-// ContainerStatus gives a copy.
-func (r *Runtime) ContainerStatus(ctx context.Context, id string) (runtimeiface.Container, error) {
-	if err := r.ready(ctx); err != nil {
-		return runtimeiface.Container{}, err
-	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	c := r.containers[id]
-	if c == nil || c.hidden {
-		return runtimeiface.Container{}, fmt.Errorf("status of container %q: %w", id, runtimeiface.ErrNotFound)
-	}
-	return c.status(), nil
-}
-
-// ListContainers gives copies, oldest first.
-func (r *Runtime) ListContainers(ctx context.Context, f runtimeiface.ContainerFilter) ([]runtimeiface.Container, error) {
-	if err := r.ready(ctx); err != nil {
-		return nil, err
-	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	out := []runtimeiface.Container{}
-	for _, c := range slices.SortedFunc(maps.Values(r.containers), func(a, b *container) int { return cmp.Compare(a.seq, b.seq) }) {
-		st := c.status()
-		if !c.hidden && (f.ID == "" || f.ID == st.ID) && (f.SandboxID == "" || f.SandboxID == st.SandboxID) &&
-			(f.State == "" || f.State == st.State) && hasLabels(st.Labels, f.Labels) {
-			out = append(out, st)
-		}
-	}
-	return out, nil
-}
-
-// status is called with Runtime.mu held.
-func (c *container) status() runtimeiface.Container {
-	return runtimeiface.Container{
-		ID: c.ID, SandboxID: c.sandbox.ID, Name: c.Spec.Name, Attempt: c.Spec.Attempt,
-		Labels: maps.Clone(c.Spec.Labels), Annotations: maps.Clone(c.Spec.Annotations),
-		State: c.state, Image: c.Spec.Image, ImageID: c.ImageID,
-		CreatedAt: c.CreatedAt, StartedAt: c.started, FinishedAt: c.finished,
-		ExitCode: c.exitCode, Reason: c.reason, Message: c.message,
-		LogPath: c.LogPath, PID: c.pid, Cgroup: c.Cgroup,
-	}
-}
-
 // ReopenLog has the shim write to a new file.
 func (r *Runtime) ReopenLog(ctx context.Context, id string) error {
 	c, client, err := r.running(ctx, id)
@@ -435,86 +386,4 @@ func (r *Runtime) running(ctx context.Context, id string) (*container, *shimClie
 		return nil, nil, runtimeiface.ErrNotRunning
 	}
 	return c, client, nil
-}
-
-func (r *Runtime) container(id string) *container {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if c := r.containers[id]; c != nil && !c.hidden {
-		return c
-	}
-	return nil
-}
-
-func (r *Runtime) findContainer(s *sandbox, name string, attempt uint32) *container {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, c := range s.containers {
-		if c.Spec.Name == name && c.Spec.Attempt == attempt && !c.hidden {
-			return c
-		}
-	}
-	return nil
-}
-
-func (r *Runtime) addContainer(c *container) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seq++
-	c.seq = r.seq
-	r.containers[c.ID], c.sandbox.containers[c.ID] = c, c
-}
-
-func (r *Runtime) dropContainer(c *container) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.containers, c.ID)
-	delete(c.sandbox.containers, c.ID)
-}
-
-func (r *Runtime) stateOf(c *container) runtimeiface.ContainerState {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return c.state
-}
-
-// shimOf gives the sandbox's shim, or nil if it is not ready.
-func (r *Runtime) shimOf(s *sandbox) *shimClient {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if !s.ready {
-		return nil
-	}
-	return s.shim
-}
-
-// parseSignal knows SIGTERM, TERM, 15, SIGRTMIN+3 and SIGRTMAX-1.
-func parseSignal(name string) (unix.Signal, error) {
-	bad := invalid("StopSignal", "is no signal: "+name)
-	if n, err := strconv.Atoi(name); err == nil {
-		if n < 1 || n > 64 {
-			return 0, bad
-		}
-		return unix.Signal(n), nil
-	}
-	full := "SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG")
-	if s := unix.SignalNum(full); s != 0 {
-		return s, nil
-	}
-	for prefix, base := range map[string]int{"SIGRTMIN": 34, "SIGRTMAX": 64} {
-		if rest, ok := strings.CutPrefix(full, prefix); ok {
-			n, err := strconv.Atoi(cmp.Or(rest, "0"))
-			if s := base + n; err == nil && s >= 34 && s <= 64 {
-				return unix.Signal(s), nil
-			}
-		}
-	}
-	return 0, bad
-}
-
-func copyContainerSpec(spec runtimeiface.ContainerSpec) runtimeiface.ContainerSpec {
-	spec.Command, spec.Args, spec.Env = slices.Clone(spec.Command), slices.Clone(spec.Args), slices.Clone(spec.Env)
-	spec.Labels, spec.Annotations = maps.Clone(spec.Labels), maps.Clone(spec.Annotations)
-	spec.Mounts, spec.Devices = slices.Clone(spec.Mounts), slices.Clone(spec.Devices)
-	return spec
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -155,64 +154,6 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 	return s, nil
 }
 
-// writeSandbox puts the record on disk, and what containers will see.
-func (r *Runtime) writeSandbox(s *sandbox) error {
-	data, err := json.Marshal(s.sandboxRecord)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Join(s.dir, shim.ContainersDir), 0o700); err != nil {
-		return err
-	}
-	if err := shim.WriteFile(s.dir, recordFile, data); err != nil {
-		return err
-	}
-	if err := shim.SyncDir(filepath.Dir(s.dir)); err != nil {
-		return err
-	}
-	if s.spec.LogDirectory != "" {
-		if err := os.MkdirAll(s.spec.LogDirectory, 0o755); err != nil {
-			return fmt.Errorf("make log directory: %w", err)
-		}
-	}
-	name := s.hostname()
-	if s.spec.Network == runtimeiface.NamespaceHost {
-		if name, err = os.Hostname(); err != nil {
-			return err
-		}
-	}
-	resolv, err := resolvConf(s.spec.DNS)
-	if err != nil {
-		return err
-	}
-	// Containers' users read these through bind mounts.
-	if err := os.WriteFile(filepath.Join(s.dir, hostnameFile), []byte(name+"\n"), 0o644); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(s.dir, resolvFile), resolv, 0o644)
-}
-
-func resolvConf(dns *runtimeiface.DNS) ([]byte, error) {
-	if dns == nil {
-		data, err := os.ReadFile("/etc/resolv.conf")
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		return data, err
-	}
-	var b strings.Builder
-	if len(dns.Searches) > 0 {
-		b.WriteString("search " + strings.Join(dns.Searches, " ") + "\n")
-	}
-	for _, server := range dns.Servers {
-		b.WriteString("nameserver " + server + "\n")
-	}
-	if len(dns.Options) > 0 {
-		b.WriteString("options " + strings.Join(dns.Options, " ") + "\n")
-	}
-	return []byte(b.String()), nil
-}
-
 // startSandbox makes the namespaces, the network and the shared memory, then
 // has the shim commit.
 func (r *Runtime) startSandbox(s *sandbox) error {
@@ -266,17 +207,6 @@ func (r *Runtime) setShim(s *sandbox, client *shimClient) {
 	s.shim = client
 	r.mu.Unlock()
 	go client.read(func(m shim.Message) { r.shimEvent(s, m) })
-}
-
-func mountShm(dir string, size int64) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	options := "mode=1777,size=" + strconv.FormatInt(size, 10)
-	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
-		return fmt.Errorf("mount /dev/shm of the pod: %w", err)
-	}
-	return nil
 }
 
 // StopSandbox kills the containers and the shim, and takes the network away.
@@ -365,14 +295,6 @@ func waitGone(dir string) {
 	}
 }
 
-func unmount(dir string) error {
-	err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("unmount %s: %w", dir, err)
-	}
-	return nil
-}
-
 // RemoveSandbox stops the sandbox and forgets it with its containers.
 func (r *Runtime) RemoveSandbox(ctx context.Context, id string) error {
 	return finishErr(ctx, r, id, func() error { return r.removeSandbox(id) })
@@ -426,101 +348,8 @@ func (r *Runtime) destroySandbox(s *sandbox) error {
 	return nil
 }
 
-// SandboxStatus gives a copy.
-func (r *Runtime) SandboxStatus(ctx context.Context, id string) (runtimeiface.Sandbox, error) {
-	if err := r.ready(ctx); err != nil {
-		return runtimeiface.Sandbox{}, err
-	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	s := r.sandboxes[id]
-	if s == nil {
-		return runtimeiface.Sandbox{}, fmt.Errorf("status of sandbox %q: %w", id, runtimeiface.ErrNotFound)
-	}
-	return s.status(), nil
-}
-
-// ListSandboxes gives copies, oldest first.
-func (r *Runtime) ListSandboxes(ctx context.Context, f runtimeiface.SandboxFilter) ([]runtimeiface.Sandbox, error) {
-	if err := r.ready(ctx); err != nil {
-		return nil, err
-	}
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	out := []runtimeiface.Sandbox{}
-	for _, s := range slices.SortedFunc(maps.Values(r.sandboxes), func(a, b *sandbox) int { return cmp.Compare(a.seq, b.seq) }) {
-		st := s.status()
-		if (f.ID == "" || f.ID == st.ID) && (f.UID == "" || f.UID == st.UID) &&
-			(f.State == "" || f.State == st.State) && hasLabels(st.Labels, f.Labels) {
-			out = append(out, st)
-		}
-	}
-	return out, nil
-}
-
-// status is called with Runtime.mu held.
-func (s *sandbox) status() runtimeiface.Sandbox {
-	out := runtimeiface.Sandbox{
-		ID: s.ID, Name: s.spec.Name, Namespace: s.spec.Namespace, UID: s.spec.UID, Attempt: s.spec.Attempt,
-		Labels: maps.Clone(s.spec.Labels), Annotations: maps.Clone(s.spec.Annotations),
-		State: runtimeiface.SandboxNotReady, CreatedAt: s.CreatedAt, IPs: slices.Clone(s.IPs),
-		Network:        cmp.Or(s.spec.Network, runtimeiface.NamespacePod),
-		RuntimeHandler: s.spec.RuntimeHandler, CgroupParent: s.CgroupParent,
-	}
-	if s.ready {
-		out.State = runtimeiface.SandboxReady
-		if s.shim != nil {
-			out.PID = s.shim.pid
-		}
-	}
-	return out
-}
-
-func (r *Runtime) sandbox(id string) *sandbox {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.sandboxes[id]
-}
-
-func (r *Runtime) findSandbox(uid string, attempt uint32) *sandbox {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, s := range r.sandboxes {
-		if s.spec.UID == uid && s.spec.Attempt == attempt {
-			return s
-		}
-	}
-	return nil
-}
-
-func (r *Runtime) isReady(s *sandbox) bool {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return s.ready
-}
-
 func (r *Runtime) event(t runtimeiface.EventType, s *sandbox, containerID string, at time.Time) {
 	r.hub.publish(runtimeiface.Event{Type: t, PodUID: s.spec.UID, SandboxID: s.ID, ContainerID: containerID, Time: at})
-}
-
-func hasLabels(have, want map[string]string) bool {
-	for k, v := range want {
-		if got, ok := have[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
-}
-
-func copySandboxSpec(spec runtimeiface.SandboxSpec) runtimeiface.SandboxSpec {
-	spec.Labels, spec.Annotations = maps.Clone(spec.Labels), maps.Clone(spec.Annotations)
-	spec.Sysctls, spec.PortMappings = maps.Clone(spec.Sysctls), slices.Clone(spec.PortMappings)
-	if spec.DNS != nil {
-		dns := *spec.DNS
-		dns.Servers, dns.Searches, dns.Options = slices.Clone(dns.Servers), slices.Clone(dns.Searches), slices.Clone(dns.Options)
-		spec.DNS = &dns
-	}
-	return spec
 }
 
 // newID is like those of Docker and containerd: 64 hexadecimal digits.
