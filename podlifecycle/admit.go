@@ -119,7 +119,7 @@ func (w *worker) keepSpec(pod *corev1.Pod) {
 	if err := putJSON(w.m.journal, keySpec+string(w.uid), pod); err != nil {
 		w.log.Error(err, "journal write failed")
 	}
-	w.m.unsynced.Store(true)
+	w.m.wrote()
 }
 
 // startNew makes workers for pods that have none. A pod whose UID still ends

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -240,9 +241,14 @@ func TestNothingIsLeft(t *testing.T) {
 func TestProblemsAreLogged(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
+		var mu sync.Mutex
 		var lines []string
 		r.tune = func(c *podlifecycle.Config) {
-			c.Logger = funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{})
+			c.Logger = funcr.New(func(_, args string) {
+				mu.Lock()
+				defer mu.Unlock()
+				lines = append(lines, args)
+			}, funcr.Options{})
 		}
 		r.start()
 		set := source.Set{Pods: []*corev1.Pod{newPod("web")}, Problems: []manifest.Problem{{File: "bad.yaml", Document: 2, Kind: "Service",
@@ -252,6 +258,8 @@ func TestProblemsAreLogged(t *testing.T) {
 		set.Pods = append(set.Pods, newPod("more"))
 		r.m.Set(set)
 		r.settle()
+		mu.Lock()
+		defer mu.Unlock()
 		found := 0
 		for _, line := range lines {
 			if strings.Contains(line, "bad.yaml") && strings.Contains(line, "svc") && strings.Contains(line, "spec.ports[0].port") {

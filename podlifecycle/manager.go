@@ -21,6 +21,9 @@ import (
 // retryRuntime is how long to wait for a runtime that does not answer.
 const retryRuntime = time.Second
 
+// syncEvery bounds how often the journal is synced without need.
+const syncEvery = time.Second
+
 // Manager runs the pods of a set on a runtime. Its methods may be used
 // concurrently.
 type Manager struct {
@@ -33,10 +36,10 @@ type Manager struct {
 	stopped chan struct{} // closed when Run returns
 	drained chan struct{} // closed when StopAll has ended the last pod
 
-	journal  *journal.Journal // of Run
-	unsynced atomic.Bool
-	version  atomic.Pointer[runtimeiface.Version]
-	set      atomic.Pointer[source.Set]
+	journal *journal.Journal // of Run
+	dirty   chan struct{}    // the journal has something to sync
+	version atomic.Pointer[runtimeiface.Version]
+	set     atomic.Pointer[source.Set]
 
 	mu       sync.Mutex
 	workers  map[types.UID]*worker
@@ -60,7 +63,7 @@ func New(config Config) (*Manager, error) {
 	m := &Manager{
 		config: config, pulls: make(chan struct{}, config.MaxParallelPulls), kicked: make(chan struct{}, 1),
 		stopped: make(chan struct{}), drained: make(chan struct{}), workers: map[types.UID]*worker{}, phantoms: map[string]*corev1.Pod{},
-		recovered: map[types.UID]remembered{}, ended: make(chan *worker),
+		recovered: map[types.UID]remembered{}, dirty: make(chan struct{}, 1), ended: make(chan *worker),
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil}},
 	}
 	m.probes, err = probe.New(probe.Config{
@@ -133,6 +136,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.config.Logger.Error(err, "probes ended")
 		}
 	})
+	helpers.Go(func() { m.syncJournal(ctx) })
 	m.loop(ctx)
 	cancel()
 	m.group.Wait()
@@ -161,6 +165,32 @@ func (m *Manager) openJournal() error {
 	return nil
 }
 
+// wrote asks for a sync of the journal soon.
+func (m *Manager) wrote() {
+	select {
+	case m.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// syncJournal is for the loss of power: a kill of the agent loses nothing that
+// was written, and what must not be lost at all was synced by ActionPersist.
+func (m *Manager) syncJournal(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.dirty:
+		}
+		if err := m.journal.Sync(); err != nil {
+			m.config.Logger.Error(err, "journal sync failed")
+		}
+		if !m.sleep(ctx, syncEvery) {
+			return
+		}
+	}
+}
+
 // loop waits for the runtime and the first set, and then reconciles whenever
 // something asks for it.
 func (m *Manager) loop(ctx context.Context) {
@@ -180,13 +210,6 @@ func (m *Manager) loop(ctx context.Context) {
 			m.reconcile(ctx)
 		case <-ticker.C():
 			m.relist(ctx)
-		}
-		if m.unsynced.Swap(false) {
-			// A kill of the agent loses nothing that was written; this is for the
-			// loss of power. What must not be lost was synced before.
-			if err := m.journal.Sync(); err != nil {
-				m.config.Logger.Error(err, "journal sync failed")
-			}
 		}
 	}
 }

@@ -354,3 +354,16 @@ func execProbe(name string) *corev1.Probe {
 	return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{name}}},
 		TimeoutSeconds: 1, PeriodSeconds: 10, SuccessThreshold: 1, FailureThreshold: 3}
 }
+
+// staleRuntime shows nothing for a time.
+type staleRuntime struct {
+	*runtimetest.Fake
+	until time.Time
+}
+
+func (s *staleRuntime) ListSandboxes(ctx context.Context, f runtimeiface.SandboxFilter) ([]runtimeiface.Sandbox, error) {
+	if time.Now().Before(s.until) {
+		return nil, nil
+	}
+	return s.Fake.ListSandboxes(ctx, f)
+}

@@ -147,19 +147,6 @@ func TestTrap3NoDuplicateAfterTimeout(t *testing.T) {
 	})
 }
 
-// staleRuntime shows nothing for a time.
-type staleRuntime struct {
-	*runtimetest.Fake
-	until time.Time
-}
-
-func (s *staleRuntime) ListSandboxes(ctx context.Context, f runtimeiface.SandboxFilter) ([]runtimeiface.Sandbox, error) {
-	if time.Now().Before(s.until) {
-		return nil, nil
-	}
-	return s.Fake.ListSandboxes(ctx, f)
-}
-
 // Init containers run once in a sandbox, and again after a reboot.
 func TestTrap4InitContainersOncePerSandbox(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -343,7 +343,7 @@ func (w *worker) save(all bool) {
 		return
 	}
 	w.saved = key
-	w.m.unsynced.Store(true)
+	w.m.wrote()
 }
 
 // forget removes the last that is known of the pod.
@@ -354,7 +354,7 @@ func (w *worker) forget() {
 			w.log.Error(err, "journal write failed")
 		}
 	}
-	w.m.unsynced.Store(true)
+	w.m.wrote()
 	w.log.Info("pod is gone")
 }
 
