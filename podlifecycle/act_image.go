@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +24,7 @@ func (w *worker) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 		if ctx.Err() != nil {
 			return nil, errCancelled
 		}
+		err = fmt.Errorf("%s%s: %w", imageField(pod, c), inFile(pod), err)
 		state.Reason, state.Message, state.At = reason, err.Error(), old
 		return func() {
 			now := w.m.config.Clock.Now()
@@ -38,6 +40,17 @@ func (w *worker) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container,
 		}, fmt.Errorf("%s: %w", reason, err)
 	}
 	return func() { w.images[a.Container] = state }, nil
+}
+
+// imageField is the path of a container's image in its pod.
+func imageField(pod *corev1.Pod, c *corev1.Container) string {
+	for i := range pod.Spec.InitContainers {
+		if pod.Spec.InitContainers[i].Name == c.Name {
+			return fmt.Sprintf("spec.initContainers[%d].image", i)
+		}
+	}
+	at := slices.IndexFunc(pod.Spec.Containers, func(other corev1.Container) bool { return other.Name == c.Name })
+	return fmt.Sprintf("spec.containers[%d].image", at)
 }
 
 func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Container, ref string) (runtimeiface.Image, string, error) {

@@ -101,7 +101,7 @@ func (w *worker) change(pod *corev1.Pod, set *source.Set) {
 	refreshed := w.objects != objects
 	if edited {
 		w.pod = pod
-		w.stale = true
+		w.stale, w.announce = true, true
 	}
 	if refreshed {
 		w.objects, w.stale, w.fresh = objects, true, true

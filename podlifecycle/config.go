@@ -92,8 +92,10 @@ type Config struct {
 	Relist time.Duration
 	// Records is how many decisions are kept of each pod; 0 means 100.
 	Records int
-	// OnStatus, if not nil, is called after each change of a pod's status with a
-	// copy, for one pod in order, and a last time after it is gone from Pods.
+	// OnStatus, if not nil, is called after each change of a pod's status, labels
+	// or annotations and at the begin of its end (then it has a deletion
+	// timestamp), with a copy, for one pod in order, and a last time after it is
+	// gone from Pods.
 	// It is called without locks and should be quick: the pod waits for it.
 	OnStatus func(pod *corev1.Pod)
 	// Clock; nil means the real one.

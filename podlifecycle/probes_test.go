@@ -2,6 +2,7 @@ package podlifecycle_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -85,9 +86,12 @@ func TestStartupProbeHoldsBackTheOthers(t *testing.T) {
 func TestReadinessIsReportedAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, lingers)
+		var mu sync.Mutex
 		var at []time.Time
 		r.tune = func(c *podlifecycle.Config) {
 			c.OnStatus = func(pod *corev1.Pod) {
+				mu.Lock()
+				defer mu.Unlock()
 				if len(at)%2 == 0 == isReady(pod) {
 					at = append(at, time.Now())
 				}
@@ -106,9 +110,11 @@ func TestReadinessIsReportedAtOnce(t *testing.T) {
 		r.prober.breaks("ready", false)
 		r.pass(2 * time.Second)
 		r.ready("web", true)
+		mu.Lock()
 		if len(at) != 3 || at[1].Sub(began)%(2*time.Second) != 0 || at[2].Sub(at[1]) != 2*time.Second {
 			t.Errorf("reported at %v, began %v", at, began)
 		}
+		mu.Unlock()
 		r.m.Set(source.Set{})
 		r.prober.breaks("ready", true)
 		r.pass(3 * time.Second)

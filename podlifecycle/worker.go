@@ -39,6 +39,7 @@ type worker struct {
 	blocked  string
 	stale    bool
 	fresh    bool // objects changed: configuration errors count no more
+	announce bool // the pod itself changed: tell of it, whatever its status
 	next     *Next
 	ring     ring
 	seen     seen
@@ -121,6 +122,9 @@ func (w *worker) wake() {
 // end asks for the pod's end; repeated, it can only become faster.
 func (w *worker) end(e Ending) {
 	w.mu.Lock()
+	if e.Forget && (w.ending == nil || !w.ending.Forget) {
+		w.announce = true // it has a deletion timestamp now
+	}
 	w.ending = w.ending.Merge(e)
 	w.mu.Unlock()
 	w.wake()
@@ -256,9 +260,13 @@ func (w *worker) accept(o Observed, d Decision) corev1.PodStatus {
 	return before
 }
 
-// publish makes the status known if it changed.
+// publish makes the status known if it changed, or the pod itself did.
 func (w *worker) publish(before corev1.PodStatus, d Decision) {
-	if equality.Semantic.DeepEqual(before, d.Status) {
+	w.mu.Lock()
+	announce := w.announce
+	w.announce = false
+	w.mu.Unlock()
+	if !announce && equality.Semantic.DeepEqual(before, d.Status) {
 		return
 	}
 	if before.Phase != d.Status.Phase || ready(&before) != ready(&d.Status) {
