@@ -89,12 +89,13 @@ func (w *worker) sandboxSpec(pod *corev1.Pod, attempt uint32) (runtimeiface.Sand
 
 func portMappings(pod *corev1.Pod) ([]runtimeiface.PortMapping, error) {
 	var list []runtimeiface.PortMapping
-	for _, p := range hostPorts(pod) {
+	for _, asked := range hostPorts(pod) {
+		p := asked.port
 		m := runtimeiface.PortMapping{Protocol: string(p.Protocol), ContainerPort: uint16(p.ContainerPort), HostPort: uint16(p.HostPort)}
 		if p.HostIP != "" {
 			addr, err := netip.ParseAddr(p.HostIP)
 			if err != nil {
-				return nil, fmt.Errorf("hostIP of port %d: %w", p.HostPort, err)
+				return nil, fmt.Errorf("%s: hostIP: %w", asked.path, err)
 			}
 			m.HostIP = addr
 		}

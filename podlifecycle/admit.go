@@ -171,7 +171,7 @@ func (m *Manager) admit() {
 			blocked = fmt.Sprintf("waiting until the pod of the same name with UID %s is gone", other.uid)
 		} else if port, other := clash(pod, ports); other != nil {
 			rejected = &Rejection{Reason: "NodePorts", Pending: true, Message: fmt.Sprintf(
-				"host port %s%s is taken by pod %s/%s", port, inFile(pod), other.pod.Namespace, other.pod.Name)}
+				"%s%s is taken by pod %s/%s", port, inFile(pod), other.pod.Namespace, other.pod.Name)}
 		} else {
 			w.admitted = true
 		}
@@ -196,15 +196,15 @@ func (m *Manager) admit() {
 	}
 }
 
-// clash finds another pod that has one of the host ports. An address and
-// "every address" exclude each other.
+// clash finds another pod that has one of the host ports, and says which by its
+// field. An address and "every address" exclude each other.
 func clash(pod *corev1.Pod, ports map[string]*worker) (string, *worker) {
 	for _, p := range hostPorts(pod) {
-		own := fmt.Sprintf("%d/%s", p.HostPort, p.Protocol)
+		own := fmt.Sprintf("%d/%s", p.port.HostPort, p.port.Protocol)
 		for key, other := range ports {
 			host, port, _ := strings.Cut(key, " ")
-			if port == own && (host == "" || hostIP(p) == "" || host == hostIP(p)) {
-				return own, other
+			if port == own && (host == "" || hostIP(p.port) == "" || host == hostIP(p.port)) {
+				return fmt.Sprintf("%s: host port %s", p.path, own), other
 			}
 		}
 	}
@@ -214,7 +214,7 @@ func clash(pod *corev1.Pod, ports map[string]*worker) (string, *worker) {
 func portKeys(pod *corev1.Pod) []string {
 	var keys []string
 	for _, p := range hostPorts(pod) {
-		keys = append(keys, fmt.Sprintf("%s %d/%s", hostIP(p), p.HostPort, p.Protocol))
+		keys = append(keys, fmt.Sprintf("%s %d/%s", hostIP(p.port), p.port.HostPort, p.port.Protocol))
 	}
 	return keys
 }
@@ -226,13 +226,22 @@ func hostIP(p corev1.ContainerPort) string {
 	return p.HostIP
 }
 
+// hostPort is a port of the node and the field that asks for it.
+type hostPort struct {
+	port corev1.ContainerPort
+	path string
+}
+
 // hostPorts are the ports of the node that a pod's containers ask for; on the
 // host's network those are all its ports.
-func hostPorts(pod *corev1.Pod) []corev1.ContainerPort {
-	var list []corev1.ContainerPort
-	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range containers {
-			for _, p := range containers[i].Ports {
+func hostPorts(pod *corev1.Pod) []hostPort {
+	var list []hostPort
+	for _, part := range []struct {
+		field      string
+		containers []corev1.Container
+	}{{"initContainers", pod.Spec.InitContainers}, {"containers", pod.Spec.Containers}} {
+		for i := range part.containers {
+			for j, p := range part.containers[i].Ports {
 				if pod.Spec.HostNetwork && p.HostPort == 0 {
 					p.HostPort = p.ContainerPort
 				}
@@ -242,7 +251,7 @@ func hostPorts(pod *corev1.Pod) []corev1.ContainerPort {
 				if p.Protocol == "" {
 					p.Protocol = corev1.ProtocolTCP
 				}
-				list = append(list, p)
+				list = append(list, hostPort{p, fmt.Sprintf("spec.%s[%d].ports[%d].hostPort", part.field, i, j)})
 			}
 		}
 	}
