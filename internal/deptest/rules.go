@@ -59,6 +59,11 @@ var Reasons = map[string]map[string]string{
 		"github.com/klauspost/compress": "layers in zstd",
 		"golang.org/x/sync":             "a bound on parallel downloads",
 	},
+	"runtimeiface/cri": {
+		"google.golang.org/grpc": "what the CRI is spoken over",
+		"k8s.io/cri-api":         "the CRI's messages",
+		"k8s.io/streaming":       "SPDY, over which a command's streams go",
+	},
 	"podlifecycle": {
 		"k8s.io/api":                             "pods, Secrets, ConfigMaps, Services",
 		"k8s.io/apimachinery":                    "quantities, field paths, validation",

@@ -22,6 +22,9 @@ const (
 	Runc     Need = "runc"     // runc in PATH
 	Shim     Need = "shim"     // nodekit-shim in PATH
 	Chromium Need = "chromium" // headless Chromium in PATH
+	// Containerd is containerd in PATH, with its shim and, in folder cni beside
+	// it, the CNI plug-ins bridge, loopback, host-local and portmap.
+	Containerd Need = "containerd"
 )
 
 // TB is what Require needs of a testing.TB or a GinkgoT().

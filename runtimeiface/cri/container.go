@@ -1,0 +1,268 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	api "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+)
+
+// CreateContainer has the runtime create a container, if there is none of this
+// identity in the sandbox.
+func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec runtimeiface.ContainerSpec) (string, error) {
+	act := fmt.Sprintf("create container %s in sandbox %s", spec.Name, sandboxID)
+	config, err := containerConfig(spec)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", act, err)
+	}
+	if spec.Security.Privileged && !r.cfg.PrivilegedSandboxes {
+		return "", fmt.Errorf("%s: %w", act, notSupported("Security.Privileged", "wants Config.PrivilegedSandboxes"))
+	}
+	return finish(ctx, r, act, r.cfg.Timeout, func(ctx context.Context) (string, error) {
+		identity := "container/" + sandboxID + "/" + spec.Name + "/" + strconv.FormatUint(uint64(spec.Attempt), 10)
+		unlock, err := r.locks.lock(ctx, identity)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", act, err)
+		}
+		defer unlock()
+		sandbox, ok := r.known.sandbox(sandboxID)
+		if !ok || sandbox.State != runtimeiface.SandboxReady {
+			if sandbox, err = r.sandbox(ctx, sandboxID); err != nil {
+				return "", fmt.Errorf("%s: %w", act, err)
+			}
+		}
+		request, err := r.createRequest(ctx, sandbox, spec, config)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", act, err)
+		}
+		return r.create(ctx, act, request)
+	})
+}
+
+// createRequest adds to config what depends on the sandbox.
+func (r *Runtime) createRequest(ctx context.Context, sandbox knownSandbox, spec runtimeiface.ContainerSpec, config *api.ContainerConfig) (*api.CreateContainerRequest, error) {
+	pod, err := r.sandboxConfig(sandbox.spec)
+	if err != nil {
+		return nil, err
+	}
+	if !sandbox.made {
+		pod.Labels, pod.Annotations = sandbox.Labels, sandbox.Annotations
+	}
+	labels := podLabels(sandbox.spec)
+	labels[labelContainerName] = spec.Name
+	if config.Labels, config.Annotations, err = marked(labels, spec.Labels, spec.Annotations, kept{Image: spec.Image}); err != nil {
+		return nil, err
+	}
+	config.Linux.SecurityContext.NamespaceOptions = namespaces(sandbox.spec, spec.PID)
+	if spec.LogPath != "" {
+		if pod.LogDirectory == "" {
+			return nil, invalid("LogPath", "wants the sandbox's LogDirectory")
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(pod.LogDirectory, spec.LogPath)), 0o755); err != nil {
+			return nil, fmt.Errorf("make log directory: %w", err)
+		}
+	}
+	if spec.Security.RunAsGroup != nil && spec.Security.RunAsUser == nil {
+		image, err := ask(ctx, r, r.is.ImageStatus, &api.ImageStatusRequest{Image: &api.ImageSpec{Image: spec.Image}})
+		if err != nil {
+			return nil, translate(ctx, err, "status of image %s", spec.Image)
+		}
+		if image.Image == nil {
+			return nil, fmt.Errorf("image %s: %w", spec.Image, runtimeiface.ErrNotFound)
+		}
+		config.Linux.SecurityContext.RunAsUsername = image.Image.Username
+		if image.Image.Username == "" {
+			config.Linux.SecurityContext.RunAsUser = &api.Int64Value{Value: image.Image.Uid.GetValue()}
+		}
+	}
+	return &api.CreateContainerRequest{PodSandboxId: sandbox.ID, Config: config, SandboxConfig: pod}, nil
+}
+
+func (r *Runtime) create(ctx context.Context, act string, request *api.CreateContainerRequest) (string, error) {
+	for {
+		id, err := r.findContainer(ctx, request)
+		if err != nil {
+			return "", translate(ctx, err, "%s: look for it", act)
+		}
+		if id != "" {
+			return id, nil
+		}
+		response, err := r.rs.CreateContainer(ctx, request)
+		switch {
+		case err == nil:
+			return response.ContainerId, nil
+		case lost(err):
+			if id, _ := r.findContainer(ctx, request); id != "" {
+				return id, nil
+			}
+			return "", translate(ctx, err, "%s", act)
+		case reserved(err):
+			if err := r.pause(ctx, tryAgain); err != nil {
+				return "", fmt.Errorf("%s: its name is in use: %w", act, err)
+			}
+		default:
+			if s, again := r.sandbox(ctx, request.PodSandboxId); again == nil && s.State != runtimeiface.SandboxReady {
+				return "", fmt.Errorf("%s: the sandbox: %w", act, runtimeiface.ErrNotRunning)
+			}
+			return "", translate(ctx, err, "%s", act)
+		}
+	}
+}
+
+func (r *Runtime) findContainer(ctx context.Context, request *api.CreateContainerRequest) (string, error) {
+	list, err := ask(ctx, r, r.rs.ListContainers, &api.ListContainersRequest{
+		Filter: &api.ContainerFilter{PodSandboxId: request.PodSandboxId},
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, c := range list.Containers {
+		if c.PodSandboxId == request.PodSandboxId && c.Metadata.GetName() == request.Config.Metadata.Name &&
+			c.Metadata.GetAttempt() == request.Config.Metadata.Attempt {
+			return c.Id, nil
+		}
+	}
+	return "", nil
+}
+
+// StartContainer starts a created container.
+func (r *Runtime) StartContainer(ctx context.Context, id string) error {
+	return finishErr(ctx, r, "start container "+id, r.cfg.Timeout, func(ctx context.Context) error {
+		unlock, err := r.locks.lock(ctx, id)
+		if err != nil {
+			return fmt.Errorf("start container %s: %w", id, err)
+		}
+		defer unlock()
+		if _, stopped := r.known.stoppedAt(id); stopped {
+			return fmt.Errorf("start container %s: it was stopped: %w", id, runtimeiface.ErrNotRunning)
+		}
+		began := time.Now()
+		if _, err = r.rs.StartContainer(ctx, &api.StartContainerRequest{ContainerId: id}); err == nil {
+			return nil
+		}
+		return r.notStarted(ctx, id, began, err)
+	})
+}
+
+// notStarted finds out what a failed start means.
+func (r *Runtime) notStarted(ctx context.Context, id string, began time.Time, err error) error {
+	c, again := r.status(ctx, id)
+	switch {
+	case isNotFound(err) && again != nil, again != nil:
+		return translate(ctx, err, "start container %s", id)
+	case c.State == runtimeiface.ContainerRunning:
+		return nil
+	case c.State == runtimeiface.ContainerExited && c.FinishedAt.Before(began):
+		return fmt.Errorf("start container %s: it has exited: %w", id, runtimeiface.ErrNotRunning)
+	case c.State == runtimeiface.ContainerExited && c.Reason != runtimeiface.ReasonStartError && lost(err):
+		return nil // it ran, and is over
+	}
+	return translate(ctx, err, "start container %s", id)
+}
+
+// StopContainer has the runtime signal and then kill the container.
+func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Duration) error {
+	if id == "" {
+		return ctx.Err()
+	}
+	seconds := int64(math.Ceil(max(grace, 0).Seconds()))
+	limit := time.Duration(min(seconds, int64(1<<31)))*time.Second + r.cfg.Timeout
+	return finishErr(ctx, r, "stop container "+id, limit, func(ctx context.Context) error {
+		_, err := r.rs.StopContainer(ctx, &api.StopContainerRequest{ContainerId: id, Timeout: seconds})
+		if isNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return translate(ctx, err, "stop container %s", id)
+		}
+		return r.stopCreated(ctx, id)
+	})
+}
+
+// stopCreated: for a CRI a container that never ran cannot be stopped.
+func (r *Runtime) stopCreated(ctx context.Context, id string) error {
+	unlock, err := r.locks.lock(ctx, id)
+	if err != nil {
+		return fmt.Errorf("stop container %s: %w", id, err)
+	}
+	defer unlock()
+	response, err := ask(ctx, r, r.rs.ContainerStatus, &api.ContainerStatusRequest{ContainerId: id})
+	switch {
+	case isNotFound(err):
+		return nil
+	case err != nil:
+		return translate(ctx, err, "stop container %s", id)
+	case response.Status.GetState() == api.ContainerState_CONTAINER_CREATED:
+		r.known.stop(id)
+		r.events.stopped(id)
+	case response.Status.GetState() == api.ContainerState_CONTAINER_RUNNING:
+		// A start was under way when the runtime looked.
+		_, err = r.rs.StopContainer(ctx, &api.StopContainerRequest{ContainerId: id})
+		if !isNotFound(err) {
+			return translate(ctx, err, "stop container %s", id)
+		}
+	}
+	return nil
+}
+
+// RemoveContainer has the runtime kill and remove the container.
+func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
+	if id == "" {
+		return ctx.Err()
+	}
+	return finishErr(ctx, r, "remove container "+id, r.cfg.Timeout, func(ctx context.Context) error {
+		unlock, err := r.locks.lock(ctx, id)
+		if err != nil {
+			return fmt.Errorf("remove container %s: %w", id, err)
+		}
+		defer unlock()
+		// The CRI wants it done by force; not all runtimes do.
+		if c, ok := r.known.container(id); !ok || c.State != runtimeiface.ContainerExited {
+			_, err = r.rs.StopContainer(ctx, &api.StopContainerRequest{ContainerId: id})
+			if err != nil && !isNotFound(err) {
+				return translate(ctx, err, "remove container %s", id)
+			}
+		}
+		_, err = r.rs.RemoveContainer(ctx, &api.RemoveContainerRequest{ContainerId: id})
+		if err != nil && !isNotFound(err) {
+			return translate(ctx, err, "remove container %s", id)
+		}
+		r.known.dropContainer(id)
+		return nil
+	})
+}
+
+// ReopenLog has the runtime open the log file anew.
+func (r *Runtime) ReopenLog(ctx context.Context, id string) error {
+	return finishErr(ctx, r, "reopen log of container "+id, r.cfg.Timeout, func(ctx context.Context) error {
+		_, err := r.rs.ReopenContainerLog(ctx, &api.ReopenContainerLogRequest{ContainerId: id})
+		if err == nil {
+			return nil
+		}
+		return r.notRunning(ctx, id, err, "reopen log of container %s", id)
+	})
+}
+
+// notRunning is ErrNotRunning, if that is why a call failed, whatever the text.
+func (r *Runtime) notRunning(ctx context.Context, id string, err error, act string, args ...any) error {
+	if isNotFound(err) || lost(err) || ctx.Err() != nil {
+		return translate(ctx, err, act, args...)
+	}
+	c, again := r.status(ctx, id)
+	switch {
+	case isNotFound(again):
+		return translate(ctx, status.Error(codes.NotFound, status.Convert(err).Message()), act, args...)
+	case again == nil && c.State != runtimeiface.ContainerRunning:
+		return fmt.Errorf(act+": %w: %s", append(args, runtimeiface.ErrNotRunning, status.Convert(err).Message())...)
+	}
+	return translate(ctx, err, act, args...)
+}

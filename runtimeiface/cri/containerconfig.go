@@ -1,0 +1,190 @@
+package cri
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	api "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+)
+
+// What runc's spec hides, which a CRI wants to be told: no path means none there.
+var (
+	defaultMasked = []string{
+		"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
+		"/sys/devices/virtual/powercap",
+	}
+	defaultReadonly = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)
+
+// containerConfig names the first bad field, or gives all that does not depend
+// on the sandbox.
+func containerConfig(spec runtimeiface.ContainerSpec) (*api.ContainerConfig, error) {
+	switch {
+	case spec.Name == "":
+		return nil, invalid("Name", "is required")
+	case spec.Image == "":
+		return nil, invalid("Image", "is required")
+	case spec.LogPath != "" && (!filepath.IsLocal(spec.LogPath) || filepath.Clean(spec.LogPath) == "."):
+		return nil, invalid("LogPath", "is not below the log directory: "+spec.LogPath)
+	case spec.WorkingDir != "" && !strings.HasPrefix(spec.WorkingDir, "/"):
+		return nil, invalid("WorkingDir", "is not absolute: "+spec.WorkingDir)
+	case !modeIn(spec.PID, runtimeiface.NamespacePod, runtimeiface.NamespaceContainer, runtimeiface.NamespaceHost):
+		return nil, invalid("PID", "cannot be "+string(spec.PID))
+	case spec.OOMScoreAdj < -1000 || spec.OOMScoreAdj > 1000:
+		return nil, invalid("OOMScoreAdj", "is not within -1000 and 1000")
+	}
+	signal, err := stopSignal(spec.StopSignal)
+	if err != nil {
+		return nil, err
+	}
+	config := &api.ContainerConfig{
+		Metadata: &api.ContainerMetadata{Name: spec.Name, Attempt: spec.Attempt},
+		Image:    &api.ImageSpec{Image: spec.Image, UserSpecifiedImage: spec.Image},
+		Command:  slices.Clone(spec.Command), Args: slices.Clone(spec.Args), WorkingDir: spec.WorkingDir,
+		LogPath: spec.LogPath, Stdin: spec.Stdin, StdinOnce: spec.StdinOnce, Tty: spec.TTY, StopSignal: signal,
+	}
+	for i, env := range spec.Env {
+		name, value, ok := strings.Cut(env, "=")
+		if !ok || name == "" || strings.Contains(env, "\x00") {
+			return nil, invalid(fmt.Sprintf("Env[%d]", i), "is not NAME=value")
+		}
+		config.Envs = append(config.Envs, &api.KeyValue{Key: name, Value: []byte(value)})
+	}
+	if config.Mounts, err = mounts(spec.Mounts); err != nil {
+		return nil, err
+	}
+	if config.Devices, err = devices(spec.Devices); err != nil {
+		return nil, err
+	}
+	security, err := securityContext(spec.Security)
+	if err != nil {
+		return nil, err
+	}
+	resources, err := resources(spec.Resources)
+	if err != nil {
+		return nil, err
+	}
+	resources.OomScoreAdj = int64(spec.OOMScoreAdj)
+	config.Linux = &api.LinuxContainerConfig{Resources: resources, SecurityContext: security}
+	return config, nil
+}
+
+// stopSignal reads "SIGTERM", "TERM", "SIGRTMIN+3".
+func stopSignal(name string) (api.Signal, error) {
+	if name == "" {
+		return api.Signal_SIGNAL_RUNTIME_DEFAULT, nil
+	}
+	word := strings.ToUpper(name)
+	word = strings.NewReplacer("+", "PLUS", "-", "MINUS").Replace(strings.TrimPrefix(word, "SIG"))
+	n, ok := api.Signal_value["SIGNAL_SIG"+word]
+	if !ok {
+		return 0, invalid("StopSignal", "cannot be "+name)
+	}
+	return api.Signal(n), nil
+}
+
+func mounts(list []specs.Mount) ([]*api.Mount, error) {
+	var out []*api.Mount
+	for i, m := range list {
+		field := fmt.Sprintf("Mounts[%d]", i)
+		switch {
+		case !strings.HasPrefix(m.Destination, "/") || filepath.Clean(m.Destination) == "/":
+			return nil, invalid(field+".Destination", "is not an absolute path below /: "+m.Destination)
+		case m.Type == "tmpfs":
+			return nil, notSupported(field+".Type", "cannot be tmpfs: the CRI mounts paths of the host")
+		case m.Type != "bind":
+			return nil, invalid(field+".Type", "cannot be "+m.Type)
+		case !filepath.IsAbs(m.Source):
+			return nil, invalid(field+".Source", "is not absolute: "+m.Source)
+		case len(m.UIDMappings)+len(m.GIDMappings) > 0:
+			return nil, notSupported(field, "has mappings of IDs")
+		}
+		if _, err := os.Stat(m.Source); err != nil { // runtimes would make a directory of it
+			return nil, invalid(field+".Source", err.Error())
+		}
+		mount := &api.Mount{ContainerPath: m.Destination, HostPath: m.Source}
+		for _, option := range m.Options {
+			if err := mountOption(mount, option); err != nil {
+				return nil, fmt.Errorf("%s.Options: %w", field, err)
+			}
+		}
+		if mount.RecursiveReadOnly && mount.Propagation != api.MountPropagation_PROPAGATION_PRIVATE {
+			return nil, notSupported(field+".Options", "are rro and a propagation that is not private")
+		}
+		out = append(out, mount)
+	}
+	return out, nil
+}
+
+func mountOption(m *api.Mount, option string) error {
+	switch option {
+	case "bind", "rbind", "rw", "suid", "dev", "exec": // a CRI's mounts are all rbind
+	case "ro":
+		m.Readonly = true
+	case "rro":
+		m.Readonly, m.RecursiveReadOnly = true, true
+	case "private", "rprivate":
+		m.Propagation = api.MountPropagation_PROPAGATION_PRIVATE
+	case "slave", "rslave":
+		m.Propagation = api.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
+	case "shared", "rshared":
+		m.Propagation = api.MountPropagation_PROPAGATION_BIDIRECTIONAL
+	default:
+		return notSupported("option", option)
+	}
+	return nil
+}
+
+func securityContext(s runtimeiface.Security) (*api.LinuxContainerSecurityContext, error) {
+	out := &api.LinuxContainerSecurityContext{
+		Privileged: s.Privileged, ReadonlyRootfs: s.ReadOnlyRootFS, NoNewPrivs: s.NoNewPrivileges,
+		SupplementalGroups: slices.Clone(s.SupplementalGroups),
+		Capabilities:       &api.Capability{AddCapabilities: slices.Clone(s.AddCapabilities), DropCapabilities: slices.Clone(s.DropCapabilities)},
+		MaskedPaths:        s.MaskedPaths, ReadonlyPaths: s.ReadonlyPaths,
+	}
+	for field, names := range map[string][]string{"Security.AddCapabilities": s.AddCapabilities, "Security.DropCapabilities": s.DropCapabilities} {
+		for _, name := range names {
+			if name == "" || strings.HasPrefix(name, "CAP_") || strings.ToUpper(name) != name {
+				return nil, invalid(field, "is no capability: "+name)
+			}
+		}
+	}
+	for field, id := range map[string]*int64{"Security.RunAsUser": s.RunAsUser, "Security.RunAsGroup": s.RunAsGroup} {
+		if id != nil && (*id < 0 || *id > 1<<31-1) {
+			return nil, invalid(field, "is no ID")
+		}
+	}
+	if s.RunAsUser != nil {
+		out.RunAsUser = &api.Int64Value{Value: *s.RunAsUser}
+	}
+	if s.RunAsGroup != nil {
+		out.RunAsGroup = &api.Int64Value{Value: *s.RunAsGroup}
+	}
+	if s.MaskedPaths == nil && !s.Privileged {
+		out.MaskedPaths = defaultMasked
+	}
+	if s.ReadonlyPaths == nil && !s.Privileged {
+		out.ReadonlyPaths = defaultReadonly
+	}
+	switch s.Seccomp {
+	case "", runtimeiface.SeccompUnconfined:
+		out.Seccomp = &api.SecurityProfile{ProfileType: api.SecurityProfile_Unconfined}
+	case runtimeiface.SeccompRuntimeDefault:
+		out.Seccomp = &api.SecurityProfile{ProfileType: api.SecurityProfile_RuntimeDefault}
+	case runtimeiface.SeccompLocalhost:
+		if !filepath.IsAbs(s.SeccompProfile) {
+			return nil, invalid("Security.SeccompProfile", "is not an absolute path")
+		}
+		out.Seccomp = &api.SecurityProfile{ProfileType: api.SecurityProfile_Localhost, LocalhostRef: s.SeccompProfile}
+	default:
+		return nil, invalid("Security.Seccomp", "cannot be "+string(s.Seccomp))
+	}
+	return out, nil
+}
