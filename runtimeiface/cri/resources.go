@@ -29,8 +29,8 @@ func resources(in *specs.LinuxResources) (*api.LinuxContainerResources, error) {
 		switch {
 		case m.Reservation != nil:
 			return nil, notSupported("Resources.Memory.Reservation", "has no word in the CRI")
-		case m.Kernel != nil || m.KernelTCP != nil: //nolint:staticcheck // named to be refused
-			return nil, notSupported("Resources.Memory.Kernel", "has no word in the CRI")
+		case m.KernelTCP != nil:
+			return nil, notSupported("Resources.Memory.KernelTCP", "has no word in the CRI")
 		case m.Swappiness != nil:
 			return nil, notSupported("Resources.Memory.Swappiness", "has no word in the CRI")
 		case value(m.DisableOOMKiller):

@@ -1,0 +1,53 @@
+package cri_test
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
+)
+
+// beyond are promises that a CRI, or containerd v2.4.2, has no means to keep.
+var beyond = map[string]string{
+	"mount/tmpfs":     "the CRI's Mount is a path of the host; it is ErrNotSupported here",
+	"image/two names": "the CRI removes all names of an image together; one of several is ErrNotSupported here",
+}
+
+var _ = Describe("the promises of runtimeiface, with containerd", Ordered, ContinueOnFailure, func() {
+	var n *node
+	BeforeAll(func() { n = newNode(GinkgoTB()) })
+
+	for _, c := range runtimetest.Cases() {
+		It(c.Name, func(ctx SpecContext) {
+			subject := runtimetest.Subject{
+				Runtime: n.rt, Images: n.images, LogRoot: n.logs, Kernel: true,
+				Restart: func(context.Context) (runtimeiface.Runtime, error) { n.restart(); return n.rt, nil },
+			}
+			if missing := subject.Missing(c); len(missing) > 0 {
+				Fail("the subject lacks needs of the case")
+			}
+			err := c.Run(ctx, subject)
+			if why, ok := beyond[c.Name]; ok {
+				Expect(err).To(HaveOccurred(), "the promise is kept; it was declared as beyond: "+why)
+				Expect(err.Error()).To(ContainSubstring("not supported"))
+				Skip(why)
+			}
+			Expect(err).NotTo(HaveOccurred(), c.Promise+"\n"+strings.TrimSpace(n.tail()))
+		}, NodeTimeout(2*time.Minute))
+	}
+
+	It("has no promise declared as beyond that is not one", func() {
+		names := map[string]bool{}
+		for _, c := range runtimetest.Cases() {
+			names[c.Name] = true
+		}
+		for name := range beyond {
+			Expect(names).To(HaveKey(name))
+		}
+	})
+})
