@@ -103,7 +103,9 @@ type Pod struct {
 // Run once.
 type Manager struct {
 	config Config
-	wake   chan struct{}
+	// begun is when the agent did: a container older than it was probed before.
+	begun time.Time
+	wake  chan struct{}
 
 	mu sync.Mutex
 	// pods hold their instances by container ID.
@@ -143,7 +145,7 @@ func New(config Config) (*Manager, error) {
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
 	}
-	return &Manager{config: config, wake: make(chan struct{}, 1), pods: map[types.UID]map[string]*instance{},
+	return &Manager{config: config, begun: config.Clock.Now(), wake: make(chan struct{}, 1), pods: map[types.UID]map[string]*instance{},
 		byID: map[string]*instance{}}, nil
 }
 
@@ -153,7 +155,6 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer workers.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	begun := m.config.Clock.Now()
 	for {
 		m.mu.Lock()
 		for _, i := range m.byID {
@@ -165,7 +166,7 @@ func (m *Manager) Run(ctx context.Context) error {
 				w.running, w.cancel = true, cancel
 				workers.Go(func() {
 					defer cancel()
-					m.work(workerCtx, i, w, begun)
+					m.work(workerCtx, i, w)
 				})
 			}
 		}

@@ -65,7 +65,7 @@ func (w *worker) period() time.Duration {
 }
 
 // work probes until ctx ends or the verdict is final.
-func (m *Manager) work(ctx context.Context, i *instance, w *worker, begun time.Time) {
+func (m *Manager) work(ctx context.Context, i *instance, w *worker) {
 	if w.kind != Startup {
 		select {
 		case <-i.started:
@@ -73,7 +73,7 @@ func (m *Manager) work(ctx context.Context, i *instance, w *worker, begun time.T
 			return
 		}
 	}
-	if !m.sleep(ctx, m.firstDelay(i, w, begun)) {
+	if !m.sleep(ctx, m.firstDelay(i, w)) {
 		return
 	}
 	ticker := m.config.Clock.NewTicker(w.period())
@@ -90,12 +90,12 @@ func (m *Manager) work(ctx context.Context, i *instance, w *worker, begun time.T
 // firstDelay is what is left of initialDelaySeconds, or for a container older
 // than this Manager a part of a period, so that a restart of the agent does not
 // probe everything at the same moment.
-func (m *Manager) firstDelay(i *instance, w *worker, begun time.Time) time.Duration {
+func (m *Manager) firstDelay(i *instance, w *worker) time.Duration {
 	now := m.config.Clock.Now()
 	// A clock that was set back must not make a container young for hours.
 	age := max(0, now.Sub(i.startedAt))
 	delay := max(0, time.Duration(w.probe.InitialDelaySeconds)*time.Second-age)
-	if i.startedAt.Before(begun) && now.Sub(begun) < w.period() {
+	if i.startedAt.Before(m.begun) && now.Sub(m.begun) < w.period() {
 		h := fnv.New64a()
 		_, _ = h.Write([]byte(i.target.ContainerID + " " + string(w.kind)))
 		random := rand.New(rand.NewPCG(m.config.Seed, h.Sum64()))

@@ -31,7 +31,7 @@ var _ = Describe("bad input", func() {
 			{"an invalid value", "value.json", "value", singleWith("value", `"args": ["web"], "ports": [{"containerPort": 70000}]`, ""),
 				[]string{"spec.containers[0].ports[0].containerPort"}},
 			{"an unknown image", "image.json", "image",
-				strings.Replace(single("image", "web"), "demo:1", "nosuch:9", 1), []string{"localhost:5010/nosuch:9"}},
+				strings.Replace(single("image", "web"), "demo:1", "nosuch:9", 1), []string{"spec.containers[0].image", "localhost:5010/nosuch:9"}},
 			{"a missing ConfigMap", "config.json", "config",
 				singleWith("config", `"args": ["web"], "envFrom": [{"configMapRef": {"name": "nowhere"}}]`, ""), []string{"nowhere"}},
 		} {
@@ -49,9 +49,11 @@ var _ = Describe("bad input", func() {
 		Expect(n.Write("port-a.json", singleWith("port-a", port, `"hostNetwork": true,`))).To(Succeed())
 		n.awaitReady("port-a")
 		Expect(n.Write("port-b.json", singleWith("port-b", port, `"hostNetwork": true,`))).To(Succeed())
-		n.told("port-b", "8080", "port-b.json", "port-a")
-		Expect(n.pod("port-b").Status.Phase).To(Equal(corev1.PodFailed))
+		n.told("port-b", "spec.containers[0].ports[0].hostPort", "8080", "port-b.json", "port-a")
+		Expect(n.pod("port-b").Status.Phase).To(Equal(corev1.PodPending))
 		Expect(n.pod("port-b").Status.Reason).To(Equal("NodePorts"))
+		Expect(n.Delete("port-a.json")).To(Succeed())
+		n.awaitReady("port-b")
 
 		By("a manifest that is broken by an edit stops nothing")
 		Expect(n.Write("good.json", single("good", "web")[:40])).To(Succeed())

@@ -76,7 +76,7 @@ var _ = Describe("a Service of two pods", func() {
 		Expect(ready(n.pod("web-1"))).To(BeFalse())
 		AddReportEntry("unready", fmt.Sprintf("told at 0, last answer by it within %v (the probe looks once a second); "+
 			"from the probe's failing answer to the kernel's new rules %v; why:\n%s",
-			lastAnswer.Sub(turned), n.verdictToRules(), n.why("web-1")), ReportEntryVisibilityAlways)
+			lastAnswer.Sub(turned), n.verdictToRules(turned), n.why("web-1")), ReportEntryVisibilityAlways)
 		before := stream()
 		Eventually(stream).WithTimeout(5*time.Second).Should(BeNumerically(">", before+5), "the open connection goes on")
 
@@ -95,26 +95,26 @@ var _ = Describe("a Service of two pods", func() {
 	})
 })
 
-var applied = regexp.MustCompile(`(?m)^([0-9:.]{12}) proxy .*"rules applied"`)
+var applied = regexp.MustCompile(`(?m)^([0-9:.]{12}) proxy .*"rules applied".*"elements"=[1-9]`)
 
 // verdictToRules is the time from web-1's first failing answer to a probe,
 // which is the verdict as its failureThreshold is 1, to the rules that came of
-// it, by the logs of the container and of the agent.
-func (n *node) verdictToRules() time.Duration {
+// it, by the logs of the container and of the agent. The stamp of a container's
+// line is of when it was read, so the rules may well be earlier.
+func (n *node) verdictToRules(turned time.Time) time.Duration {
 	GinkgoHelper()
 	lines, err := n.log("web-1", "web", 0)
 	Expect(err).NotTo(HaveOccurred())
 	at := slices.IndexFunc(lines, func(l agenttest.Line) bool { return l.Text == "web: found unready" })
 	Expect(at).To(BeNumerically(">=", 0))
-	verdict := lines[at].Time
 	for _, match := range applied.FindAllStringSubmatch(n.agent.Output.String(), -1) {
-		when, err := time.ParseInLocation("2006-01-02 15:04:05.000", verdict.Local().Format("2006-01-02 ")+match[1], time.Local)
+		when, err := time.ParseInLocation("2006-01-02 15:04:05.000", turned.Format("2006-01-02 ")+match[1], time.Local)
 		Expect(err).NotTo(HaveOccurred())
-		if when.Add(time.Millisecond).After(verdict) { // the agent's log has whole milliseconds
-			return when.Sub(verdict)
+		if when.After(turned) {
+			return when.Sub(lines[at].Time)
 		}
 	}
-	Fail("no rules were applied after the verdict")
+	Fail("no rules were changed after the verdict")
 	return 0
 }
 
