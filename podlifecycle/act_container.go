@@ -42,7 +42,7 @@ func (w *worker) sandboxSpec(pod *corev1.Pod, attempt uint32) (runtimeiface.Sand
 		return runtimeiface.SandboxSpec{}, fmt.Errorf("dns: %w", err)
 	}
 	for _, note := range notes {
-		w.log.Info("resolv.conf is cut", "note", note)
+		w.log.Info("dns differs from what the pod asks", "note", note)
 	}
 	spec := runtimeiface.SandboxSpec{
 		Name: pod.Name, Namespace: pod.Namespace, UID: string(pod.UID), Attempt: attempt,
