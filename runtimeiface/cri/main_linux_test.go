@@ -56,10 +56,7 @@ func furnish() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	for _, dir := range []string{"/run", "/var/lib/cni"} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
+	for _, dir := range []string{"/run", "/var/lib"} {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
 			return fmt.Errorf("mount %s: %w", dir, err)
 		}
