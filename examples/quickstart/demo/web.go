@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -150,14 +149,6 @@ func (w *web) burn(rw http.ResponseWriter, r *http.Request) {
 	for cpuTime()-start < want {
 	}
 	fmt.Fprintln(rw, cpuTime()-start)
-}
-
-func cpuTime() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func (w *web) touch(rw http.ResponseWriter, r *http.Request) {
