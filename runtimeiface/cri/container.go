@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -27,6 +28,8 @@ func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec ru
 	if spec.Security.Privileged && !r.cfg.PrivilegedSandboxes {
 		return "", fmt.Errorf("%s: %w", act, notSupported("Security.Privileged", "wants Config.PrivilegedSandboxes"))
 	}
+	// The call may outlive the caller's interest in its maps.
+	spec.Labels, spec.Annotations = maps.Clone(spec.Labels), maps.Clone(spec.Annotations)
 	return finish(ctx, r, act, r.cfg.Timeout, func(ctx context.Context) (string, error) {
 		identity := "container/" + sandboxID + "/" + spec.Name + "/" + strconv.FormatUint(uint64(spec.Attempt), 10)
 		unlock, err := r.locks.lock(ctx, identity)
@@ -34,8 +37,8 @@ func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec ru
 			return "", fmt.Errorf("%s: %w", act, err)
 		}
 		defer unlock()
-		sandbox, ok := r.known.sandbox(sandboxID)
-		if !ok || sandbox.State != runtimeiface.SandboxReady {
+		sandbox, ok := r.known.madeHere(sandboxID)
+		if !ok {
 			if sandbox, err = r.sandbox(ctx, sandboxID); err != nil {
 				return "", fmt.Errorf("%s: %w", act, err)
 			}
@@ -147,6 +150,7 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 		}
 		began := time.Now()
 		if _, err = r.rs.StartContainer(ctx, &api.StartContainerRequest{ContainerId: id}); err == nil {
+			r.known.start(id)
 			return nil
 		}
 		return r.notStarted(ctx, id, began, err)
@@ -183,6 +187,9 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Durat
 		}
 		if err != nil {
 			return translate(ctx, err, "stop container %s", id)
+		}
+		if r.known.hasStarted(id) {
+			return nil
 		}
 		return r.stopCreated(ctx, id)
 	})

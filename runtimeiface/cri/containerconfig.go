@@ -147,7 +147,7 @@ func securityContext(s runtimeiface.Security) (*api.LinuxContainerSecurityContex
 		Privileged: s.Privileged, ReadonlyRootfs: s.ReadOnlyRootFS, NoNewPrivs: s.NoNewPrivileges,
 		SupplementalGroups: slices.Clone(s.SupplementalGroups),
 		Capabilities:       &api.Capability{AddCapabilities: slices.Clone(s.AddCapabilities), DropCapabilities: slices.Clone(s.DropCapabilities)},
-		MaskedPaths:        s.MaskedPaths, ReadonlyPaths: s.ReadonlyPaths,
+		MaskedPaths:        slices.Clone(s.MaskedPaths), ReadonlyPaths: slices.Clone(s.ReadonlyPaths),
 	}
 	for field, names := range map[string][]string{"Security.AddCapabilities": s.AddCapabilities, "Security.DropCapabilities": s.DropCapabilities} {
 		for _, name := range names {

@@ -38,10 +38,15 @@ type cache struct {
 	containers map[string]runtimeiface.Container
 	// stopped are containers that were stopped before they ran, which no CRI knows.
 	stopped map[string]time.Time
+	// started are containers that this Runtime started, ran the specs of sandboxes
+	// that it ran: no need to ask.
+	started map[string]bool
+	ran     map[string]runtimeiface.SandboxSpec
 }
 
 func (c *cache) init() {
 	c.sandboxes, c.containers, c.stopped = map[string]knownSandbox{}, map[string]runtimeiface.Container{}, map[string]time.Time{}
+	c.started, c.ran = map[string]bool{}, map[string]runtimeiface.SandboxSpec{}
 }
 
 func (c *cache) sandbox(id string) (knownSandbox, bool) {
@@ -61,6 +66,7 @@ func (c *cache) dropSandbox(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.sandboxes, id)
+	delete(c.ran, id)
 }
 
 // forgetSandbox is dropSandbox with the containers that went with it.
@@ -68,10 +74,12 @@ func (c *cache) forgetSandbox(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.sandboxes, id)
+	delete(c.ran, id)
 	for container, got := range c.containers {
 		if got.SandboxID == id {
 			delete(c.containers, container)
 			delete(c.stopped, container)
+			delete(c.started, container)
 		}
 	}
 }
@@ -97,6 +105,36 @@ func (c *cache) dropContainer(id string) {
 	defer c.mu.Unlock()
 	delete(c.containers, id)
 	delete(c.stopped, id)
+	delete(c.started, id)
+}
+
+func (c *cache) start(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.started[id] = true
+}
+
+func (c *cache) hasStarted(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.started[id]
+}
+
+func (c *cache) run(id string, spec runtimeiface.SandboxSpec) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ran[id] = spec
+}
+
+// madeHere is what CreateContainer wants to know of a sandbox that was ready.
+func (c *cache) madeHere(id string) (knownSandbox, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s, ok := c.sandboxes[id]; ok && s.State == runtimeiface.SandboxReady {
+		return s, true
+	}
+	spec, ok := c.ran[id]
+	return knownSandbox{Sandbox: runtimeiface.Sandbox{ID: id}, spec: spec, made: true}, ok
 }
 
 func (c *cache) stop(id string) {
@@ -120,6 +158,8 @@ func (c *cache) prune(there map[string]bool) {
 	defer c.mu.Unlock()
 	maps.DeleteFunc(c.sandboxes, func(id string, _ knownSandbox) bool { return !there[id] })
 	maps.DeleteFunc(c.containers, func(id string, _ runtimeiface.Container) bool { return !there[id] })
+	maps.DeleteFunc(c.ran, func(id string, _ runtimeiface.SandboxSpec) bool { return !there[id] })
+	maps.DeleteFunc(c.started, func(id string, _ bool) bool { return !there[id] })
 	maps.DeleteFunc(c.stopped, func(id string, at time.Time) bool { // not one made after the list
 		return !there[id] && time.Since(at) > time.Minute
 	})

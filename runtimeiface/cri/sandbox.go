@@ -26,6 +26,7 @@ func (r *Runtime) RunSandbox(ctx context.Context, spec runtimeiface.SandboxSpec)
 	if err := checkSandbox(spec); err != nil {
 		return "", fmt.Errorf("%s: %w", act, err)
 	}
+	spec = copySpec(spec)
 	config, err := r.sandboxConfig(spec)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", act, err)
@@ -36,8 +37,11 @@ func (r *Runtime) RunSandbox(ctx context.Context, spec runtimeiface.SandboxSpec)
 			return "", fmt.Errorf("%s: %w", act, err)
 		}
 		defer unlock()
-		id, err := r.runSandbox(ctx, act, config, spec.RuntimeHandler)
-		if err == nil || spec.RuntimeHandler == "" {
+		id, err := r.runSandbox(ctx, act, config, spec)
+		if err == nil {
+			return id, nil
+		}
+		if spec.RuntimeHandler == "" {
 			return id, err
 		}
 		if known, asked := r.hasHandler(ctx, spec.RuntimeHandler); asked && !known {
@@ -47,7 +51,7 @@ func (r *Runtime) RunSandbox(ctx context.Context, spec runtimeiface.SandboxSpec)
 	})
 }
 
-func (r *Runtime) runSandbox(ctx context.Context, act string, config *api.PodSandboxConfig, handler string) (string, error) {
+func (r *Runtime) runSandbox(ctx context.Context, act string, config *api.PodSandboxConfig, kept runtimeiface.SandboxSpec) (string, error) {
 	if dir := config.LogDirectory; dir != "" {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return "", fmt.Errorf("%s: make log directory: %w", act, err)
@@ -58,9 +62,10 @@ func (r *Runtime) runSandbox(ctx context.Context, act string, config *api.PodSan
 		if id != "" || err != nil {
 			return id, err
 		}
-		response, err := r.rs.RunPodSandbox(ctx, &api.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+		response, err := r.rs.RunPodSandbox(ctx, &api.RunPodSandboxRequest{Config: config, RuntimeHandler: kept.RuntimeHandler})
 		switch {
 		case err == nil:
+			r.known.run(response.PodSandboxId, kept)
 			return response.PodSandboxId, nil
 		case lost(err):
 			if id, _ := r.findSandbox(ctx, act, config.Metadata); id != "" {

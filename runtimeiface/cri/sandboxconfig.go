@@ -207,3 +207,13 @@ func hostname(spec runtimeiface.SandboxSpec) string {
 	}
 	return name
 }
+
+// copySpec shares nothing with the caller.
+func copySpec(spec runtimeiface.SandboxSpec) runtimeiface.SandboxSpec {
+	spec.Labels, spec.Annotations, spec.Sysctls = maps.Clone(spec.Labels), maps.Clone(spec.Annotations), maps.Clone(spec.Sysctls)
+	spec.PortMappings = slices.Clone(spec.PortMappings)
+	if d := spec.DNS; d != nil {
+		spec.DNS = &runtimeiface.DNS{Servers: slices.Clone(d.Servers), Searches: slices.Clone(d.Searches), Options: slices.Clone(d.Options)}
+	}
+	return spec
+}
