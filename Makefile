@@ -11,9 +11,11 @@ GO ?= go
 # Pinned; changed here and nowhere else.
 RUNC_VERSION := v1.5.2
 STATICCHECK_VERSION := v0.8.2
+CONTAINERD_VERSION := v2.4.2
+CNI_VERSION := v1.9.1
 
 # What the kernel tier may not do without in CI; see internal/kerneltest.
-NEEDS := root,nft,cgroup,overlay,runc,shim,chromium
+NEEDS := root,nft,cgroup,overlay,runc,shim,containerd,chromium
 
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w'
 
@@ -84,12 +86,18 @@ FORCE:
 tools-run: $(BIN)/runc $(BIN)/nodekit-shim $(BIN)/demo $(BIN)/quickstart ## build what the quickstart needs
 
 .PHONY: tools-test
-tools-test: $(BIN)/runc $(BIN)/nodekit-shim ## install and build what the tests need
+tools-test: $(BIN)/runc $(BIN)/nodekit-shim $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 $(BIN)/cni/bridge ## install and build what the tests need
 	@test/packages nft:nftables iptables-restore:iptables ip:iproute2 chromium:chromium
 
 $(BIN)/runc:
 	@test/packages pkg-config:pkg-config /usr/include/seccomp.h:libseccomp-dev
 	GOBIN=$(BIN) $(GO) install -tags seccomp github.com/opencontainers/runc@$(RUNC_VERSION)
+
+$(BIN)/containerd $(BIN)/containerd-shim-runc-v2:
+	GOBIN=$(BIN) $(GO) install github.com/containerd/containerd/v2/cmd/$(notdir $@)@$(CONTAINERD_VERSION)
+
+$(BIN)/cni/bridge:
+	GOBIN=$(BIN)/cni $(GO) install github.com/containernetworking/plugins/plugins/{main/bridge,main/loopback,ipam/host-local,meta/portmap}@$(CNI_VERSION)
 
 $(BIN)/staticcheck:
 	GOBIN=$(BIN) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)

@@ -13,7 +13,8 @@ type Containers interface {
 	// process are made, the program does not run yet. If a container with
 	// spec's Name and Attempt is in the sandbox, its ID is given. A failed call
 	// leaves nothing behind. ErrNotFound: no such sandbox or image; ErrNotRunning:
-	// the sandbox is not ready; ErrInvalid names a bad field.
+	// the sandbox is not ready; ErrInvalid names a bad field. Whether the program
+	// can be run is for StartContainer to say.
 	CreateContainer(ctx context.Context, sandboxID string, spec ContainerSpec) (id string, err error)
 	// StartContainer runs the program. Running already: nil. Exited:
 	// ErrNotRunning. An error that says the program could not be run (no such
@@ -25,6 +26,7 @@ type Containers interface {
 	// has exited. A second call with less grace shortens the first, never
 	// lengthens it. Created containers become ContainerExited. Unknown or
 	// exited: nil. If ctx ends first, the stop goes on and ctx's error is given.
+	// No process of a container outlives its first one, whatever ended that.
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
 	// RemoveContainer kills the container if it runs and forgets it, with its
 	// writable layer. Its log stays. Unknown: nil.

@@ -11,8 +11,9 @@ import (
 type Sandboxes interface {
 	// RunSandbox makes a sandbox and gives its ID once it is ready, with its
 	// network up. If a ready sandbox with spec's UID and Attempt is there, its
-	// ID is given. A failed call leaves nothing behind. ErrInvalid names a bad
-	// field, ErrNotSupported one that the backend cannot honour.
+	// ID is given; if it is there and not ready, ErrInUse. A failed call leaves
+	// nothing behind. ErrInvalid names a bad field, ErrNotSupported one that the
+	// backend cannot honour, such as an unknown RuntimeHandler.
 	RunSandbox(ctx context.Context, spec SandboxSpec) (id string, err error)
 	// StopSandbox ends every container in the sandbox without grace, takes its
 	// network away and leaves it SandboxNotReady. Unknown or stopped: nil.

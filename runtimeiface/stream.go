@@ -12,7 +12,8 @@ type Streams interface {
 	// it ended and its output is delivered. When ctx ends, the command and all
 	// its descendants are killed and ctx's error is given. ErrNotFound,
 	// ErrNotRunning. A command that cannot be run gives exit code 126 or 127
-	// as a shell would, with the reason in err.
+	// as a shell would, with the reason in err. Without an exit code it is -1
+	// and err says why.
 	Exec(ctx context.Context, id string, spec ExecSpec) (exitCode int, err error)
 }
 
