@@ -3,7 +3,6 @@ package cri
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -26,19 +25,8 @@ var (
 // containerConfig names the first bad field, or gives all that does not depend
 // on the sandbox.
 func containerConfig(spec runtimeiface.ContainerSpec) (*api.ContainerConfig, error) {
-	switch {
-	case spec.Name == "":
-		return nil, invalid("Name", "is required")
-	case spec.Image == "":
-		return nil, invalid("Image", "is required")
-	case spec.LogPath != "" && (!filepath.IsLocal(spec.LogPath) || filepath.Clean(spec.LogPath) == "."):
-		return nil, invalid("LogPath", "is not below the log directory: "+spec.LogPath)
-	case spec.WorkingDir != "" && !strings.HasPrefix(spec.WorkingDir, "/"):
-		return nil, invalid("WorkingDir", "is not absolute: "+spec.WorkingDir)
-	case !modeIn(spec.PID, runtimeiface.NamespacePod, runtimeiface.NamespaceContainer, runtimeiface.NamespaceHost):
-		return nil, invalid("PID", "cannot be "+string(spec.PID))
-	case spec.OOMScoreAdj < -1000 || spec.OOMScoreAdj > 1000:
-		return nil, invalid("OOMScoreAdj", "is not within -1000 and 1000")
+	if err := spec.Validate(); err != nil {
+		return nil, err
 	}
 	signal, err := stopSignal(spec.StopSignal)
 	if err != nil {
@@ -50,11 +38,8 @@ func containerConfig(spec runtimeiface.ContainerSpec) (*api.ContainerConfig, err
 		Command:  slices.Clone(spec.Command), Args: slices.Clone(spec.Args), WorkingDir: spec.WorkingDir,
 		LogPath: spec.LogPath, Stdin: spec.Stdin, StdinOnce: spec.StdinOnce, Tty: spec.TTY, StopSignal: signal,
 	}
-	for i, env := range spec.Env {
-		name, value, ok := strings.Cut(env, "=")
-		if !ok || name == "" || strings.Contains(env, "\x00") {
-			return nil, invalid(fmt.Sprintf("Env[%d]", i), "is not NAME=value")
-		}
+	for _, env := range spec.Env {
+		name, value, _ := strings.Cut(env, "=")
 		config.Envs = append(config.Envs, &api.KeyValue{Key: name, Value: []byte(value)})
 	}
 	if config.Mounts, err = mounts(spec.Mounts); err != nil {
@@ -63,16 +48,12 @@ func containerConfig(spec runtimeiface.ContainerSpec) (*api.ContainerConfig, err
 	if config.Devices, err = devices(spec.Devices); err != nil {
 		return nil, err
 	}
-	security, err := securityContext(spec.Security)
-	if err != nil {
-		return nil, err
-	}
 	resources, err := resources(spec.Resources)
 	if err != nil {
 		return nil, err
 	}
 	resources.OomScoreAdj = int64(spec.OOMScoreAdj)
-	config.Linux = &api.LinuxContainerConfig{Resources: resources, SecurityContext: security}
+	config.Linux = &api.LinuxContainerConfig{Resources: resources, SecurityContext: securityContext(spec.Security)}
 	return config, nil
 }
 
@@ -95,14 +76,8 @@ func mounts(list []specs.Mount) ([]*api.Mount, error) {
 	for i, m := range list {
 		field := fmt.Sprintf("Mounts[%d]", i)
 		switch {
-		case !strings.HasPrefix(m.Destination, "/") || filepath.Clean(m.Destination) == "/":
-			return nil, invalid(field+".Destination", "is not an absolute path below /: "+m.Destination)
 		case m.Type == "tmpfs":
 			return nil, notSupported(field+".Type", "cannot be tmpfs: the CRI mounts paths of the host")
-		case m.Type != "bind":
-			return nil, invalid(field+".Type", "cannot be "+m.Type)
-		case !filepath.IsAbs(m.Source):
-			return nil, invalid(field+".Source", "is not absolute: "+m.Source)
 		case len(m.UIDMappings)+len(m.GIDMappings) > 0:
 			return nil, notSupported(field, "has mappings of IDs")
 		}
@@ -142,24 +117,12 @@ func mountOption(m *api.Mount, option string) error {
 	return nil
 }
 
-func securityContext(s runtimeiface.Security) (*api.LinuxContainerSecurityContext, error) {
+func securityContext(s runtimeiface.Security) *api.LinuxContainerSecurityContext {
 	out := &api.LinuxContainerSecurityContext{
 		Privileged: s.Privileged, ReadonlyRootfs: s.ReadOnlyRootFS, NoNewPrivs: s.NoNewPrivileges,
 		SupplementalGroups: slices.Clone(s.SupplementalGroups),
 		Capabilities:       &api.Capability{AddCapabilities: slices.Clone(s.AddCapabilities), DropCapabilities: slices.Clone(s.DropCapabilities)},
 		MaskedPaths:        slices.Clone(s.MaskedPaths), ReadonlyPaths: slices.Clone(s.ReadonlyPaths),
-	}
-	for field, names := range map[string][]string{"Security.AddCapabilities": s.AddCapabilities, "Security.DropCapabilities": s.DropCapabilities} {
-		for _, name := range names {
-			if name == "" || strings.HasPrefix(name, "CAP_") || strings.ToUpper(name) != name {
-				return nil, invalid(field, "is no capability: "+name)
-			}
-		}
-	}
-	for field, id := range map[string]*int64{"Security.RunAsUser": s.RunAsUser, "Security.RunAsGroup": s.RunAsGroup} {
-		if id != nil && (*id < 0 || *id > 1<<31-1) {
-			return nil, invalid(field, "is no ID")
-		}
 	}
 	if s.RunAsUser != nil {
 		out.RunAsUser = &api.Int64Value{Value: *s.RunAsUser}
@@ -179,12 +142,7 @@ func securityContext(s runtimeiface.Security) (*api.LinuxContainerSecurityContex
 	case runtimeiface.SeccompRuntimeDefault:
 		out.Seccomp = &api.SecurityProfile{ProfileType: api.SecurityProfile_RuntimeDefault}
 	case runtimeiface.SeccompLocalhost:
-		if !filepath.IsAbs(s.SeccompProfile) {
-			return nil, invalid("Security.SeccompProfile", "is not an absolute path")
-		}
 		out.Seccomp = &api.SecurityProfile{ProfileType: api.SecurityProfile_Localhost, LocalhostRef: s.SeccompProfile}
-	default:
-		return nil, invalid("Security.Seccomp", "cannot be "+string(s.Seccomp))
 	}
-	return out, nil
+	return out
 }

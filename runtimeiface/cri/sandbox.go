@@ -23,10 +23,10 @@ const tryAgain = 50 * time.Millisecond
 // One that is there and not ready is ErrInUse: the next attempt may run.
 func (r *Runtime) RunSandbox(ctx context.Context, spec runtimeiface.SandboxSpec) (string, error) {
 	act := fmt.Sprintf("run sandbox of %s/%s", spec.Namespace, spec.Name)
-	if err := checkSandbox(spec); err != nil {
+	if err := spec.Validate(); err != nil {
 		return "", fmt.Errorf("%s: %w", act, err)
 	}
-	spec = copySpec(spec)
+	spec = spec.Clone()
 	config, err := r.sandboxConfig(spec)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", act, err)

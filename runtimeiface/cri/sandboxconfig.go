@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -92,52 +90,6 @@ func podLabels(spec runtimeiface.SandboxSpec) map[string]string {
 	return map[string]string{labelPodName: spec.Name, labelPodNamespace: spec.Namespace, labelPodUID: spec.UID}
 }
 
-// checkSandbox names the first bad field.
-func checkSandbox(spec runtimeiface.SandboxSpec) error {
-	switch {
-	case spec.Name == "":
-		return invalid("Name", "is required")
-	case spec.Namespace == "":
-		return invalid("Namespace", "is required")
-	case spec.UID == "":
-		return invalid("UID", "is required")
-	case len(spec.Hostname) > 64:
-		return invalid("Hostname", "is longer than 64 bytes")
-	case strings.ContainsAny(spec.Hostname+spec.Name, "\n\x00"):
-		return invalid("Hostname", "has a newline or a zero byte")
-	case spec.LogDirectory != "" && !filepath.IsAbs(spec.LogDirectory):
-		return invalid("LogDirectory", "is not absolute: "+spec.LogDirectory)
-	case spec.CgroupParent != "" && (!strings.HasPrefix(spec.CgroupParent, "/") || spec.CgroupParent == "/"):
-		return invalid("CgroupParent", "is not an absolute path below /: "+spec.CgroupParent)
-	case !modeIn(spec.Network, runtimeiface.NamespacePod, runtimeiface.NamespaceHost):
-		return invalid("Network", "cannot be "+string(spec.Network))
-	case !modeIn(spec.IPC, runtimeiface.NamespacePod, runtimeiface.NamespaceHost):
-		return invalid("IPC", "cannot be "+string(spec.IPC))
-	case !modeIn(spec.PID, runtimeiface.NamespacePod, runtimeiface.NamespaceContainer, runtimeiface.NamespaceHost):
-		return invalid("PID", "cannot be "+string(spec.PID))
-	}
-	for i, p := range spec.PortMappings {
-		if _, ok := protocols[p.Protocol]; !ok || p.ContainerPort == 0 {
-			return invalid(fmt.Sprintf("PortMappings[%d]", i), "wants a protocol and a container port")
-		}
-	}
-	if d := spec.DNS; d != nil {
-		for i, s := range d.Servers {
-			if _, err := netip.ParseAddr(s); err != nil {
-				return invalid(fmt.Sprintf("DNS.Servers[%d]", i), "is no address: "+s)
-			}
-		}
-		if strings.ContainsAny(strings.Join(slices.Concat(d.Searches, d.Options), ""), "\n\x00") {
-			return invalid("DNS", "has a newline")
-		}
-	}
-	return nil
-}
-
-func modeIn(m runtimeiface.NamespaceMode, list ...runtimeiface.NamespaceMode) bool {
-	return m == "" || slices.Contains(list, m)
-}
-
 var protocols = map[string]api.Protocol{"TCP": api.Protocol_TCP, "UDP": api.Protocol_UDP, "SCTP": api.Protocol_SCTP}
 
 var modes = map[runtimeiface.NamespaceMode]api.NamespaceMode{
@@ -206,14 +158,4 @@ func hostname(spec runtimeiface.SandboxSpec) string {
 		name = strings.TrimRight(name[:63], "-.")
 	}
 	return name
-}
-
-// copySpec shares nothing with the caller.
-func copySpec(spec runtimeiface.SandboxSpec) runtimeiface.SandboxSpec {
-	spec.Labels, spec.Annotations, spec.Sysctls = maps.Clone(spec.Labels), maps.Clone(spec.Annotations), maps.Clone(spec.Sysctls)
-	spec.PortMappings = slices.Clone(spec.PortMappings)
-	if d := spec.DNS; d != nil {
-		spec.DNS = &runtimeiface.DNS{Servers: slices.Clone(d.Servers), Searches: slices.Clone(d.Searches), Options: slices.Clone(d.Options)}
-	}
-	return spec
 }

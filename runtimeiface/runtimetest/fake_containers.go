@@ -93,7 +93,7 @@ func (f *Fake) createContainer(sandboxID string, spec runtimeiface.ContainerSpec
 	if img == nil {
 		return "", fmt.Errorf("image %q: %w", spec.Image, runtimeiface.ErrNotFound)
 	}
-	c := &container{spec: copySpec(spec), image: img, seq: f.nextSeq(), ended: make(chan struct{})}
+	c := &container{spec: spec.Clone(), image: img, seq: f.nextSeq(), ended: make(chan struct{})}
 	id := f.newID("container", sandboxID, spec.Name, spec.Attempt)
 	c.Container = runtimeiface.Container{
 		ID: id, SandboxID: sandboxID, Name: spec.Name, Attempt: spec.Attempt,
@@ -289,9 +289,8 @@ func (f *Fake) ListContainers(ctx context.Context, filter runtimeiface.Container
 		f.lock()
 		defer f.unlock()
 		for _, c := range f.containersOf(filter.SandboxID) {
-			if (filter.ID == "" || filter.ID == c.ID) && (filter.State == "" || filter.State == c.State) &&
-				hasLabels(c.Labels, filter.Labels) {
-				out = append(out, c.copy())
+			if copied := c.copy(); filter.Match(copied) {
+				out = append(out, copied)
 			}
 		}
 		return nil

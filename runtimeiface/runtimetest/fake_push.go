@@ -116,5 +116,5 @@ func (f *Fake) Specs(containerID string) (runtimeiface.SandboxSpec, runtimeiface
 	if c == nil {
 		return runtimeiface.SandboxSpec{}, runtimeiface.ContainerSpec{}, fmt.Errorf("specs of container %q: %w", containerID, runtimeiface.ErrNotFound)
 	}
-	return copySandboxSpec(f.sandboxes[c.SandboxID].spec), copySpec(c.spec), nil
+	return f.sandboxes[c.SandboxID].spec.Clone(), c.spec.Clone(), nil
 }

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -54,7 +53,7 @@ func (f *Fake) runSandbox(spec runtimeiface.SandboxSpec) (string, error) {
 		return "", fmt.Errorf("run sandbox: pod UID %s, attempt %d: %w: sandbox %s, not ready, has this identity",
 			spec.UID, spec.Attempt, runtimeiface.ErrInUse, id)
 	}
-	s := &sandbox{spec: copySandboxSpec(spec), seq: f.nextSeq()}
+	s := &sandbox{spec: spec.Clone(), seq: f.nextSeq()}
 	id := f.newID("sandbox", spec.UID, spec.Attempt)
 	s.Sandbox = runtimeiface.Sandbox{
 		ID: id, Name: spec.Name, Namespace: spec.Namespace, UID: spec.UID, Attempt: spec.Attempt,
@@ -156,9 +155,8 @@ func (f *Fake) ListSandboxes(ctx context.Context, filter runtimeiface.SandboxFil
 		f.lock()
 		defer f.unlock()
 		for _, s := range f.sortedSandboxes() {
-			if (filter.ID == "" || filter.ID == s.ID) && (filter.UID == "" || filter.UID == s.UID) &&
-				(filter.State == "" || filter.State == s.State) && hasLabels(s.Labels, filter.Labels) {
-				out = append(out, s.copy())
+			if copied := s.copy(); filter.Match(copied) {
+				out = append(out, copied)
 			}
 		}
 		return nil
@@ -180,43 +178,15 @@ func (s *sandbox) copy() runtimeiface.Sandbox {
 	return out
 }
 
-func hasLabels(have, want map[string]string) bool {
-	for k, v := range want {
-		if got, ok := have[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
-}
-
 func (f *Fake) checkSandbox(spec runtimeiface.SandboxSpec) error {
-	switch {
-	case spec.Name == "":
-		return invalid("Name", "is required")
-	case spec.Namespace == "":
-		return invalid("Namespace", "is required")
-	case spec.UID == "":
-		return invalid("UID", "is required")
-	case spec.LogDirectory != "" && !filepath.IsAbs(spec.LogDirectory):
-		return invalid("LogDirectory", "is not absolute: "+spec.LogDirectory)
-	case !oneOf(spec.Network, "", runtimeiface.NamespacePod, runtimeiface.NamespaceHost):
-		return invalid("Network", "cannot be "+string(spec.Network))
-	case !oneOf(spec.IPC, "", runtimeiface.NamespacePod, runtimeiface.NamespaceHost):
-		return invalid("IPC", "cannot be "+string(spec.IPC))
-	case !oneOf(spec.PID, "", runtimeiface.NamespacePod, runtimeiface.NamespaceContainer, runtimeiface.NamespaceHost):
-		return invalid("PID", "cannot be "+string(spec.PID))
-	case spec.RuntimeHandler != "" && !slices.Contains(f.handlers, spec.RuntimeHandler):
-		return fmt.Errorf("RuntimeHandler %q: %w", spec.RuntimeHandler, runtimeiface.ErrNotSupported)
+	if err := spec.Validate(); err != nil {
+		return err
 	}
-	for i, p := range spec.PortMappings {
-		if !oneOf(p.Protocol, "TCP", "UDP", "SCTP") || p.ContainerPort == 0 || p.HostPort == 0 {
-			return invalid(fmt.Sprintf("PortMappings[%d]", i), "wants a protocol and two ports")
-		}
+	if spec.RuntimeHandler != "" && !slices.Contains(f.handlers, spec.RuntimeHandler) {
+		return fmt.Errorf("RuntimeHandler %q: %w", spec.RuntimeHandler, runtimeiface.ErrNotSupported)
 	}
 	return nil
 }
-
-func oneOf[T comparable](v T, list ...T) bool { return slices.Contains(list, v) }
 
 func invalid(field, why string) error {
 	return fmt.Errorf("%w: %s %s", runtimeiface.ErrInvalid, field, why)
