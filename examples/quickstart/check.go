@@ -65,6 +65,9 @@ func (c *check) run(ctx context.Context) error {
 		for err != nil {
 			select {
 			case <-ctx.Done():
+				if errors.Is(ctx.Err(), context.Canceled) {
+					return fmt.Errorf("check: ended early, before this was seen: %s: %w", step.what, err)
+				}
 				return fmt.Errorf("check: not within %v: %s: %w", c.o.timeout, step.what, err)
 			case <-time.After(50 * time.Millisecond):
 				said, err = step.look(ctx)

@@ -45,6 +45,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	claimed, err := claim(o)
+	if err != nil {
+		return err
+	}
+	defer claimed.Close()
 	if o.registry != "" {
 		registry, err := demoimage.Open(ctx, o.registry, o.demo)
 		if err != nil {
@@ -106,7 +111,7 @@ func run(ctx context.Context, o options) (err error) {
 	services.join(manager, proxy)
 	running, stopParts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopParts()
-	parts, running := errgroup.WithContext(running)
+	parts, failed := errgroup.WithContext(running) // a part that fails ends the others in order, not at once
 	for _, part := range []func(context.Context) error{manager.Run, services.Run, proxy.Run, meter.Run, server.Run} {
 		parts.Go(func() error { return part(running) })
 	}
@@ -116,7 +121,7 @@ func run(ctx context.Context, o options) (err error) {
 		return directory.Run(reading, func(set source.Set) { manager.Set(set); services.setChanged(set) })
 	})
 
-	err = wait(ctx, running, o, screen, manager)
+	err = wait(ctx, failed, o, screen, manager)
 	stopReading()
 	screen.say("stopping the pods and removing what was made")
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
@@ -127,7 +132,10 @@ func run(ctx context.Context, o options) (err error) {
 }
 
 // wait waits for Ctrl-C, for a part that failed, or for the check of --once.
-func wait(ctx, running context.Context, o options, screen *screen, manager *podlifecycle.Manager) error {
+func wait(ctx, failed context.Context, o options, screen *screen, manager *podlifecycle.Manager) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(failed, cancel)()
 	if o.once {
 		return newCheck(o, screen, manager).run(ctx)
 	}
@@ -136,9 +144,6 @@ func wait(ctx, running context.Context, o options, screen *screen, manager *podl
 			screen.say("all of it works; edit %s and watch, Ctrl-C ends it and leaves nothing behind", o.manifests)
 		}
 	}()
-	select {
-	case <-ctx.Done():
-	case <-running.Done():
-	}
+	<-ctx.Done()
 	return nil
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 
 	"github.com/nodekit/nodekit/podlifecycle/hostfiles"
 	"github.com/nodekit/nodekit/podlifecycle/qos"
@@ -50,6 +52,36 @@ func look(o options) (n node, err error) {
 	}
 	n.qos.CgroupRoot = path.Join(o.cgroup, "kubepods")
 	return n, nil
+}
+
+// claim makes sure that no other quickstart has this bridge or table, which it
+// would take from under that one's pods. Abstract sockets are names of the
+// network namespace, as bridges and tables are, and the kernel takes them back
+// from the dead.
+func claim(o options) (io.Closer, error) {
+	var all closers
+	for _, name := range []string{"bridge " + o.bridge, "table " + o.table} {
+		socket, err := net.Listen("unix", "@nodekit-quickstart "+name)
+		if err != nil {
+			_ = all.Close()
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return nil, fmt.Errorf("%s is another quickstart's that runs here; give this one --root, --cgroup, --bridge, --table, --pod-cidr, --listen and --registry of its own", name)
+			}
+			return nil, fmt.Errorf("claim %s: %w", name, err)
+		}
+		all = append(all, socket)
+	}
+	return all, nil
+}
+
+type closers []io.Closer
+
+func (all closers) Close() error {
+	var errs []error
+	for _, one := range all {
+		errs = append(errs, one.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // addresses of the machine at which node ports answer, IPv4 and not the pods'.

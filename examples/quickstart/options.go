@@ -62,8 +62,12 @@ func parseOptions() options {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if o.manifests == "" || flag.NArg() > 0 {
-		fmt.Fprintln(os.Stderr, "quickstart: --manifests is required and nothing else is taken; --help teaches")
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "quickstart: %q is no flag; --help teaches\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	if o.manifests == "" {
+		fmt.Fprintln(os.Stderr, "quickstart: --manifests is required; --help teaches")
 		os.Exit(2)
 	}
 	if program, err := os.Executable(); err == nil && o.demo == "" {
