@@ -188,7 +188,7 @@ func (r *Runtime) writeContainer(c *container, img image.Image, shimPID, pausePI
 	if err := os.Mkdir(c.dir, 0o700); err != nil {
 		return err
 	}
-	if err := shim.WriteFile(c.dir, recordFile, data); err != nil {
+	if err := shim.WriteNew(c.dir, recordFile, data); err != nil {
 		return err
 	}
 	rootfs, err := r.store.Mount(context.Background(), c.ID, img.ID, image.MountOptions{})

@@ -30,8 +30,9 @@
 // A record is on disk before anything is made, and a mark after all is made
 // (runtimeiface's caller has no ID before). Open finishes what was begun: a
 // sandbox or container without its mark is destroyed, one with it is taken up
-// again; a sandbox whose shim died is NotReady, its containers' processes are
-// killed, exits that nobody saw are ExitCodeUnknown.
+// again. The marks outlast a loss of power before a program of theirs is
+// started: what was lost never ran. A sandbox whose shim died is NotReady, its
+// containers' processes are killed, exits that nobody saw are ExitCodeUnknown.
 //
 //	Root/lock                            held while a Runtime is open
 //	Root/images/                         package image

@@ -25,10 +25,7 @@ func (r *Runtime) writeSandbox(s *sandbox) error {
 	if err := os.MkdirAll(filepath.Join(s.dir, shim.ContainersDir), 0o700); err != nil {
 		return err
 	}
-	if err := shim.WriteFile(s.dir, recordFile, data); err != nil {
-		return err
-	}
-	if err := shim.SyncDir(filepath.Dir(s.dir)); err != nil {
+	if err := shim.WriteNew(s.dir, recordFile, data); err != nil {
 		return err
 	}
 	if s.spec.LogDirectory != "" {

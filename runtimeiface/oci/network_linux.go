@@ -85,14 +85,16 @@ func (n *network) close() {
 }
 
 // inHostNS runs f on a thread of the node's network namespace.
-func (n *network) inHostNS(f func() error) error {
+func (n *network) inHostNS(f func() error) error { return inNetNS(n.ns, f) }
+
+func inNetNS(ns *os.File, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		// Not unlocked: the thread has another namespace now, it ends with the
 		// goroutine.
 		runtime.LockOSThread()
-		if err := unix.Setns(int(n.ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("join node's network namespace: %w", err)
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("join network namespace: %w", err)
 			return
 		}
 		done <- f()
@@ -182,17 +184,24 @@ func (n *network) setHostSysctls() error {
 	})
 }
 
-// attach joins the pod that holds pid's network namespace to the bridge.
-func (n *network) attach(sandboxID string, pid int, ip netip.Addr) error {
-	bridge, err := n.ensureBridge()
-	if err != nil {
-		return err
-	}
+// attach joins the pod that holds pid's network namespace to the bridge. The
+// sysctls, names and values by turns, are set before the interface is there.
+func (n *network) attach(sandboxID string, pid int, ip netip.Addr, sysctls []string) error {
 	podNS, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = podNS.Close() }()
+	pod, err := enterPod(podNS, sysctls)
+	if err != nil {
+		return err
+	}
+	defer pod.Close()
+	// After what can be wrong with the pod: that does not change the node.
+	bridge, err := n.ensureBridge()
+	if err != nil {
+		return err
+	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.Flags = hostInterface(sandboxID), n.cfg.MTU, net.FlagUp
 	addr := ip.As4()
@@ -214,12 +223,24 @@ func (n *network) attach(sandboxID string, pid int, ip netip.Addr) error {
 	if err := n.handle.LinkSetAlias(veth, n.alias+sandboxID); err != nil {
 		return fmt.Errorf("set alias of veth: %w", err)
 	}
-	pod, err := netlink.NewHandleAt(netns.NsHandle(podNS.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("netlink in pod: %w", err)
-	}
-	defer pod.Close()
 	return n.configure(pod, addr[:])
+}
+
+// enterPod sets kernel parameters of the pod's network and gives a way to its
+// interfaces.
+func enterPod(ns *os.File, sysctls []string) (pod *netlink.Handle, err error) {
+	err = inNetNS(ns, func() error {
+		for i := 0; i+1 < len(sysctls); i += 2 {
+			if err := shim.SetSysctl(sysctls[i], sysctls[i+1]); err != nil {
+				return err
+			}
+		}
+		if pod, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return fmt.Errorf("netlink in pod: %w", err)
+		}
+		return nil
+	})
+	return pod, err
 }
 
 // configure sets up the inside: the pod's own address only, and every way

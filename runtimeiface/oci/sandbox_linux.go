@@ -174,12 +174,39 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
 	defer cancel()
 	setup := []string{hostname}
-	if s.spec.Network != runtimeiface.NamespaceHost {
-		setup = append(setup, podSysctls...)
-	}
+	netSysctls := slices.Clone(podSysctls)
 	for _, name := range slices.Sorted(maps.Keys(s.spec.Sysctls)) {
-		setup = append(setup, name, s.spec.Sysctls[name])
+		if strings.HasPrefix(name, "net.") {
+			netSysctls = append(netSysctls, name, s.spec.Sysctls[name])
+		} else {
+			setup = append(setup, name, s.spec.Sysctls[name])
+		}
 	}
+	// The network is made while the shim comes up, and waited for in any case:
+	// what is undone must not be made at the same time.
+	attached := make(chan error, 1)
+	go func() {
+		if s.spec.Network == runtimeiface.NamespaceHost {
+			attached <- nil
+			return
+		}
+		attached <- r.net.attach(s.ID, client.pid, s.IPs[0], netSysctls)
+	}()
+	err = r.setUp(ctx, s, client, setup)
+	if aerr := <-attached; err != nil || aerr != nil {
+		return cmp.Or(err, aerr)
+	}
+	if _, err := client.call(ctx, shim.OpWatch); err != nil {
+		return fmt.Errorf("watch shim: %w", err)
+	}
+	if _, err := client.call(ctx, shim.OpCommit); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// setUp makes the shared memory and has the shim set hostname and parameters.
+func (r *Runtime) setUp(ctx context.Context, s *sandbox, client *shimClient, setup []string) error {
 	if s.spec.IPC != runtimeiface.NamespaceHost {
 		if err := mountShm(filepath.Join(s.dir, shmDir), r.cfg.ShmBytes); err != nil {
 			return err
@@ -187,17 +214,6 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 	}
 	if _, err := client.call(ctx, shim.OpSetup, setup...); err != nil {
 		return fmt.Errorf("set up shim: %w", err)
-	}
-	if s.spec.Network != runtimeiface.NamespaceHost {
-		if err := r.net.attach(s.ID, client.pid, s.IPs[0]); err != nil {
-			return err
-		}
-	}
-	if _, err := client.call(ctx, shim.OpWatch); err != nil {
-		return fmt.Errorf("watch shim: %w", err)
-	}
-	if _, err := client.call(ctx, shim.OpCommit); err != nil {
-		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
 }

@@ -32,10 +32,12 @@ var (
 // container is one container of the pod.
 type container struct {
 	CreateRequest
-	dir   string
-	log   *logFile
-	stdin *os.File
-	outs  [2]*os.File
+	dir string
+	log *logFile
+	// lasting waits for the mark to be on disk.
+	lasting func() error
+	stdin   *os.File
+	outs    [2]*os.File
 
 	// ops is held by create, start and remove.
 	ops sync.Mutex
@@ -74,7 +76,7 @@ func (s *server) create(req CreateRequest) (int, error) {
 
 	err := s.make(c)
 	if err == nil {
-		err = WriteFile(c.dir, CreatedName, nil)
+		c.lasting, err = mark(c.dir, CreatedName)
 		if err != nil && c.pid != 0 {
 			s.reaper.kill(c.pid, syscall.SIGKILL)
 			<-c.deleted
@@ -207,6 +209,11 @@ func (s *server) start(id string) error {
 	case !started.IsZero():
 		return nil
 	}
+	// What runs once must be known also after a loss of power: else it would
+	// run twice.
+	if err := s.lastingAll(c); err != nil {
+		return err
+	}
 	// The time before: the program may be over when the runtime returns.
 	now := time.Now()
 	if err := s.runQuiet(c, "start", c.ID); err != nil {
@@ -226,6 +233,22 @@ func (s *server) start(id string) error {
 	err := os.WriteFile(filepath.Join(c.dir, StartedName), []byte(nano), 0o600)
 	s.tell(Message{Op: EventStart, Fields: []string{id, nano}})
 	return err
+}
+
+// lastingAll waits until the marks of the pod and of c are on disk.
+func (s *server) lastingAll(c *container) error {
+	s.mu.Lock()
+	lasting := s.lasting
+	s.mu.Unlock()
+	if lasting != nil {
+		if err := lasting(); err != nil {
+			return errors.New("mark of the pod: " + err.Error())
+		}
+	}
+	if err := c.lasting(); err != nil {
+		return errors.New("mark of the container: " + err.Error())
+	}
+	return nil
 }
 
 // stop asks the program to end and kills it after grace. It does not wait. A

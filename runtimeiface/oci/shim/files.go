@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 )
 
@@ -60,6 +61,45 @@ func WriteFile(dir, name string, data []byte) error {
 		return err
 	}
 	return SyncDir(dir)
+}
+
+// WriteNew is WriteFile for a directory that was just made, with that
+// directory itself. Of a loss of power it may leave a part of the file: so it
+// is for records of which a broken one counts as none.
+func WriteNew(dir, name string, data []byte) error {
+	file, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync()
+	}
+	if cerr := file.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = SyncDir(dir)
+	}
+	if err == nil {
+		err = SyncDir(filepath.Dir(dir))
+	}
+	return err
+}
+
+// mark makes an empty file: whoever looks sees it from now on. That it outlasts
+// a loss of power is sure when the function given has returned nil; it waits.
+func mark(dir, name string) (func() error, error) {
+	file, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Close(); err != nil {
+		return nil, err
+	}
+	lasting := sync.OnceValue(func() error { return SyncDir(dir) })
+	go func() { _ = lasting() }()
+	return lasting, nil
 }
 
 // SyncDir makes the names in dir durable.

@@ -109,8 +109,8 @@ func (s *server) complain(what string, err error) {
 	_, _ = os.Stderr.WriteString("nodekit-shim: " + what + ": " + err.Error() + "\n")
 }
 
-// setSysctl writes a kernel parameter of the shim's own namespaces.
-func setSysctl(name, value string) error {
+// SetSysctl writes a kernel parameter of the calling thread's namespaces.
+func SetSysctl(name, value string) error {
 	path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
 	if err := os.WriteFile(path, []byte(value), 0); err != nil {
 		return errors.New("sysctl " + name + ": " + err.Error())

@@ -40,6 +40,7 @@ type server struct {
 	containers map[string]*container
 	watchers   map[*conn]struct{}
 	committed  bool
+	lasting    func() error // waits for the mark to be on disk
 	ending     bool
 	trim       *time.Timer
 }
@@ -276,7 +277,7 @@ func (s *server) setup(fields []string) error {
 		}
 	}
 	for i := 1; i < len(fields); i += 2 {
-		if err := setSysctl(fields[i], fields[i+1]); err != nil {
+		if err := SetSysctl(fields[i], fields[i+1]); err != nil {
 			return err
 		}
 	}
@@ -287,10 +288,11 @@ func (s *server) setup(fields []string) error {
 func (s *server) commit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := WriteFile(s.dir, CommittedName, nil); err != nil {
+	lasting, err := mark(s.dir, CommittedName)
+	if err != nil {
 		return err
 	}
-	s.committed = true
+	s.committed, s.lasting = true, lasting
 	return nil
 }
 
