@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -227,6 +228,36 @@ func (e *env) log(c runtimeiface.Container) string {
 		}
 	}
 	return b.String()
+}
+
+// inPod reads a file from within the pod's network and IPC.
+func (e *env) inPod(sandbox, path string) string {
+	e.tb.Helper()
+	sb, err := e.rt.SandboxStatus(e.ctx(), sandbox)
+	if err != nil {
+		e.tb.Fatalf("status: %v", err)
+	}
+	var data []byte
+	done := make(chan error)
+	go func() {
+		done <- func() error {
+			runtime.LockOSThread() // for good: the thread ends with the goroutine
+			pidfd, err := unix.PidfdOpen(sb.PID, 0)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = unix.Close(pidfd) }()
+			if err := unix.Setns(pidfd, unix.CLONE_NEWNET|unix.CLONE_NEWIPC); err != nil {
+				return err
+			}
+			data, err = os.ReadFile(path)
+			return err
+		}()
+	}()
+	if err := <-done; err != nil {
+		e.tb.Fatalf("read %s in pod: %v", path, err)
+	}
+	return strings.TrimSpace(string(data))
 }
 
 func processGone(pid int) bool { return unix.Kill(pid, 0) == unix.ESRCH }

@@ -150,6 +150,18 @@ var _ = Describe("a pod", func() {
 		}
 	})
 
+	It("has its kernel parameters before its interface", func() {
+		sb := e.sandbox(func(s *runtimeiface.SandboxSpec) {
+			s.Sysctls = map[string]string{"net.ipv4.conf.default.rp_filter": "2", "kernel.msgmax": "8191"}
+		})
+		// An interface takes what is the default when it is made.
+		for _, p := range []string{"eth0/rp_filter 2", "eth0/accept_redirects 0", "all/accept_redirects 0"} {
+			name, want, _ := strings.Cut(p, " ")
+			Expect(e.inPod(sb, "/proc/sys/net/ipv4/conf/"+name)).To(Equal(want), name)
+		}
+		Expect(e.inPod(sb, "/proc/sys/kernel/msgmax")).To(Equal("8191"))
+	})
+
 	It("leaves nothing when its network cannot be made", func() {
 		spec := e.sandboxSpec()
 		spec.Sysctls = map[string]string{"net.ipv4.no_such_parameter": "1"}
