@@ -99,12 +99,22 @@ func (d *Directory) readFile(name string) bool {
 		decoded, problems := manifest.Decode(name, bytes.NewReader(data))
 		next.objects, next.problems = d.accept(name, decoded)
 		next.problems = append(problems, next.problems...)
+		if known != nil && len(bytes.TrimSpace(data)) == 0 && !known.empty() {
+			// Most likely cut short by a writer that will go on.
+			next.problems = append(next.problems, manifest.Problem{File: name, Err: ErrEmptied})
+		}
 	}
 	if len(next.problems) > 0 && known != nil {
 		keep(&next.objects, known.objects)
 	}
 	d.files[name] = next
 	return true
+}
+
+// empty tells whether nothing is known from the file.
+func (f *file) empty() bool {
+	o := f.objects
+	return len(o.Pods)+len(o.ConfigMaps)+len(o.Secrets)+len(o.Services)+len(o.EndpointSlices) == 0
 }
 
 func readRegular(path string) ([]byte, error) {

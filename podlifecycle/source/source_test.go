@@ -139,6 +139,24 @@ var _ = Describe("a directory", func() {
 			Expect(set.Problems).To(BeEmpty())
 		})
 
+		It("keeps what it knew of a file that is emptied, until it is deleted or filled", func() {
+			write("a.yaml", podYAML("a", ""))
+			Expect(names(dir.Read())).To(ConsistOf("default/a-n1"))
+			write("a.yaml", " \n")
+			set := dir.Read()
+			Expect(names(set)).To(ConsistOf("default/a-n1"))
+			Expect(set.Broken).To(ConsistOf("a.yaml"))
+			Expect(set.Problems).To(HaveLen(1))
+			Expect(errors.Is(set.Problems[0].Err, source.ErrEmptied)).To(BeTrue())
+			Expect(names(dir.Read())).To(ConsistOf("default/a-n1"), "also when it is read again")
+			write("a.yaml", podYAML("b", ""))
+			Expect(names(dir.Read())).To(ConsistOf("default/b-n1"))
+			write("a.yaml", "# none for now\n")
+			Expect(names(dir.Read())).To(BeEmpty(), "a text without objects is meant so")
+			write("a.yaml", "")
+			Expect(problems(dir.Read())).To(BeEmpty(), "nothing was in it")
+		})
+
 		It("ends what was in a file that is gone", func() {
 			write("a.yaml", podYAML("a", ""))
 			Expect(dir.Read().Pods).To(HaveLen(1))
