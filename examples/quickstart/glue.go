@@ -109,12 +109,16 @@ func (l logs) ContainerLogs(ctx context.Context, namespace, pod, container strin
 	if err != nil {
 		return notFound(err)
 	}
-	return crilog.Read(ctx, path, l.options(namespace, pod, container, opts), stdout, stderr)
+	o := l.options(opts)
+	o.Done = func() bool { // when the container runs again, that is another log
+		now, err := l.manager.LogPath(namespace, pod, container, false)
+		return opts.Previous || err != nil || now != path || !l.running(namespace, pod, container)
+	}
+	return crilog.Read(ctx, path, o, stdout, stderr)
 }
 
-func (l logs) options(namespace, pod, container string, opts *corev1.PodLogOptions) crilog.Options {
-	o := crilog.Options{Follow: opts.Follow, TailLines: opts.TailLines, Timestamps: opts.Timestamps, LimitBytes: opts.LimitBytes,
-		Done: func() bool { return !l.running(namespace, pod, container) }}
+func (logs) options(opts *corev1.PodLogOptions) crilog.Options {
+	o := crilog.Options{Follow: opts.Follow, TailLines: opts.TailLines, Timestamps: opts.Timestamps, LimitBytes: opts.LimitBytes}
 	switch {
 	case opts.SinceTime != nil:
 		o.Since = opts.SinceTime.Time
@@ -127,7 +131,7 @@ func (l logs) options(namespace, pod, container string, opts *corev1.PodLogOptio
 	return o
 }
 
-// running says whether more may come: a previous instance has ended.
+// running says whether the container's newest instance runs.
 func (l logs) running(namespace, pod, container string) bool {
 	found, err := l.manager.Pod(namespace, pod)
 	if err != nil {

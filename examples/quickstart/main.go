@@ -40,6 +40,9 @@ func main() {
 // run makes the parts, introduces them to each other, and runs them until ctx
 // ends or the check of --once is through. Then it removes all that it made.
 func run(ctx context.Context, o options) (err error) {
+	if err := o.validate(); err != nil {
+		return err
+	}
 	logger := newLogger(o.verbose)
 	node, err := look(o)
 	if err != nil {

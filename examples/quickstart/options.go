@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -51,7 +52,7 @@ func parseOptions() options {
 	flag.StringVar(&o.podCIDR, "pod-cidr", "10.88.0.0/24", "`subnet` of the pods")
 	flag.StringVar(&o.bridge, "bridge", "nodekit0", "`name` of the pods' bridge")
 	flag.StringVar(&o.table, "table", "nodekit", "`name` of the nftables table")
-	flag.StringVar(&o.cgroup, "cgroup", "/nodekit", "`path` of the cgroup above all pods")
+	flag.StringVar(&o.cgroup, "cgroup", "/nodekit", "`path` of the cgroup above all pods, below / of each hierarchy")
 	flag.StringVar(&o.name, "node-name", "", "`name` of the node; empty for the host's")
 	flag.DurationVar(&o.interval, "interval", time.Second, "`time` between two looks of the meter")
 	flag.BoolVar(&o.once, "once", false, "check that all of it works, then end: 0 if it did, 1 with the reason if not")
@@ -70,10 +71,26 @@ func parseOptions() options {
 		fmt.Fprintln(os.Stderr, "quickstart: --manifests is required; --help teaches")
 		os.Exit(2)
 	}
+	if root, err := filepath.Abs(o.root); err == nil {
+		o.root = root
+	}
 	if program, err := os.Executable(); err == nil && o.demo == "" {
 		o.demo = filepath.Join(filepath.Dir(program), "demo")
 	}
 	return o
+}
+
+// validate says what is wrong before anything is made or taken up.
+func (o options) validate() error {
+	if os.Geteuid() > 0 { // negative where there are no users
+		return errors.New("root is needed, for containers, network and cgroups")
+	}
+	if info, err := os.Stat(o.manifests); err != nil {
+		return fmt.Errorf("--manifests: %w", err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("--manifests: %s is no directory", o.manifests)
+	}
+	return nil
 }
 
 // newLogger writes lines to standard error.
