@@ -145,9 +145,15 @@ func (l logs) running(namespace, pod, container string) bool {
 	return false
 }
 
+// missing is an error that the status server takes for its own ErrNotFound.
+type missing struct{ error }
+
+// Is tells so.
+func (missing) Is(target error) bool { return target == statusserver.ErrNotFound }
+
 func notFound(err error) error {
 	if errors.Is(err, podlifecycle.ErrNotFound) {
-		return errors.Join(statusserver.ErrNotFound, err)
+		return missing{err}
 	}
 	return err
 }

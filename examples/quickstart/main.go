@@ -55,8 +55,11 @@ func run(ctx context.Context, o options) (err error) {
 	defer claimed.Close()
 	if o.registry != "" {
 		registry, err := demoimage.Open(ctx, o.registry, o.demo)
+		if err != nil && ctx.Err() != nil {
+			return nil // Ctrl-C before anything was made
+		}
 		if err != nil {
-			return err
+			return fmt.Errorf("--registry %s: %w", o.registry, err)
 		}
 		defer registry.Close()
 	}

@@ -86,7 +86,7 @@ func describe(pod *corev1.Pod) string {
 			text += fmt.Sprintf("; %s waits: %s %s", status.Name, waiting.Reason, waiting.Message)
 		}
 		if status.RestartCount > 0 {
-			text += fmt.Sprintf("; %s restarted %d times", status.Name, status.RestartCount)
+			text += fmt.Sprintf("; %s restarted (%d)", status.Name, status.RestartCount)
 		}
 	}
 	if pod.Status.Message != "" {
