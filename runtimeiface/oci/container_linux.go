@@ -64,7 +64,7 @@ func cgroupOf(s *sandbox, id string) string { return filepath.Join(s.CgroupParen
 
 // CreateContainer mounts the root and has the shim make the process.
 func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec runtimeiface.ContainerSpec) (string, error) {
-	spec = copyContainerSpec(spec)
+	spec = spec.Clone()
 	type result struct {
 		c    *container
 		made bool

@@ -75,7 +75,16 @@ func Open(cfg Config) (*Runtime, error) {
 	return r, nil
 }
 
-func (r *Runtime) open() error {
+func (r *Runtime) open() (err error) {
+	// First what may well be missing, before anything is made.
+	if r.shimPath, err = findShimProgram(r.cfg.ShimPath); err != nil {
+		return err
+	}
+	for name, program := range r.cfg.RuntimeHandlers {
+		if r.handlers[name], err = r.openHandler(name, program); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(r.cfg.Root, 0o700); err != nil {
 		return err
 	}
@@ -87,14 +96,12 @@ func (r *Runtime) open() error {
 	if err := untilUnlocked(func() error { return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(r.cfg.Root, sandboxesDir), 0o700); err != nil {
-		return err
+	dirs := []string{filepath.Join(r.cfg.Root, sandboxesDir)}
+	for _, h := range r.handlers {
+		dirs = append(dirs, h.root)
 	}
-	if r.shimPath, err = findShimProgram(r.cfg.ShimPath); err != nil {
-		return err
-	}
-	for name, program := range r.cfg.RuntimeHandlers {
-		if r.handlers[name], err = r.openHandler(name, program); err != nil {
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
@@ -163,9 +170,6 @@ func (r *Runtime) openHandler(name, program string) (handler, error) {
 		dir = "default"
 	}
 	h := handler{path: path, root: filepath.Join(r.cfg.Root, "runtime", dir)}
-	if err := os.MkdirAll(h.root, 0o700); err != nil {
-		return handler{}, err
-	}
 	out, err := exec.Command(path, "--version").Output()
 	if err != nil {
 		return handler{}, fmt.Errorf("ask %s for its version: %w", path, err)

@@ -199,7 +199,8 @@ func TestSysctlsOfTheNodeAreRefused(t *testing.T) {
 		"net/../kernel/panic":                 {runtimeiface.SandboxSpec{}, false},
 	} {
 		test.spec.Sysctls = map[string]string{name: "1"}
-		if err := checkSysctls(test.spec); (err == nil) != test.ok {
+		test.spec.Name, test.spec.Namespace, test.spec.UID = "web", "default", "1"
+		if err := checkSandbox(test.spec, map[string]string{"": "runc"}); (err == nil) != test.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -77,7 +77,7 @@ func (r *Runtime) RunSandbox(ctx context.Context, spec runtimeiface.SandboxSpec)
 	if err := checkSandbox(spec, r.cfg.RuntimeHandlers); err != nil {
 		return "", fmt.Errorf("run sandbox of %s/%s: %w", spec.Namespace, spec.Name, err)
 	}
-	spec = copySandboxSpec(spec)
+	spec = spec.Clone()
 	type result struct {
 		id   string
 		made bool

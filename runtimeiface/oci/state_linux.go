@@ -34,8 +34,7 @@ func (r *Runtime) ListSandboxes(ctx context.Context, f runtimeiface.SandboxFilte
 	out := []runtimeiface.Sandbox{}
 	for _, s := range slices.SortedFunc(maps.Values(r.sandboxes), func(a, b *sandbox) int { return cmp.Compare(a.seq, b.seq) }) {
 		st := s.status()
-		if (f.ID == "" || f.ID == st.ID) && (f.UID == "" || f.UID == st.UID) &&
-			(f.State == "" || f.State == st.State) && hasLabels(st.Labels, f.Labels) {
+		if f.Match(st) {
 			out = append(out, st)
 		}
 	}
@@ -107,8 +106,7 @@ func (r *Runtime) ListContainers(ctx context.Context, f runtimeiface.ContainerFi
 	out := []runtimeiface.Container{}
 	for _, c := range slices.SortedFunc(maps.Values(r.containers), func(a, b *container) int { return cmp.Compare(a.seq, b.seq) }) {
 		st := c.status()
-		if !c.hidden && (f.ID == "" || f.ID == st.ID) && (f.SandboxID == "" || f.SandboxID == st.SandboxID) &&
-			(f.State == "" || f.State == st.State) && hasLabels(st.Labels, f.Labels) {
+		if !c.hidden && f.Match(st) {
 			out = append(out, st)
 		}
 	}
@@ -176,31 +174,4 @@ func (r *Runtime) shimOf(s *sandbox) *shimClient {
 		return nil
 	}
 	return s.shim
-}
-
-func hasLabels(have, want map[string]string) bool {
-	for k, v := range want {
-		if got, ok := have[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
-}
-
-func copySandboxSpec(spec runtimeiface.SandboxSpec) runtimeiface.SandboxSpec {
-	spec.Labels, spec.Annotations = maps.Clone(spec.Labels), maps.Clone(spec.Annotations)
-	spec.Sysctls, spec.PortMappings = maps.Clone(spec.Sysctls), slices.Clone(spec.PortMappings)
-	if spec.DNS != nil {
-		dns := *spec.DNS
-		dns.Servers, dns.Searches, dns.Options = slices.Clone(dns.Servers), slices.Clone(dns.Searches), slices.Clone(dns.Options)
-		spec.DNS = &dns
-	}
-	return spec
-}
-
-func copyContainerSpec(spec runtimeiface.ContainerSpec) runtimeiface.ContainerSpec {
-	spec.Command, spec.Args, spec.Env = slices.Clone(spec.Command), slices.Clone(spec.Args), slices.Clone(spec.Env)
-	spec.Labels, spec.Annotations = maps.Clone(spec.Labels), maps.Clone(spec.Annotations)
-	spec.Mounts, spec.Devices = slices.Clone(spec.Mounts), slices.Clone(spec.Devices)
-	return spec
 }
