@@ -15,7 +15,7 @@ CONTAINERD_VERSION := v2.4.2
 CNI_VERSION := v1.9.1
 
 # What the kernel tier may not do without in CI; see internal/kerneltest.
-NEEDS := root,nft,cgroup,overlay,runc,shim,containerd,chromium
+NEEDS := root,nft,cgroup,cgroup2,overlay,runc,shim,containerd,chromium
 
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w'
 

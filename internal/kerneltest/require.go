@@ -18,6 +18,7 @@ const (
 	Nft      Need = "nft"      // the nft tool
 	Iptables Need = "iptables" // the iptables-restore tool
 	Cgroup   Need = "cgroup"   // a mounted, writable cgroup hierarchy
+	Cgroup2  Need = "cgroup2"  // a mounted cgroup v2 hierarchy, with or without controllers
 	Overlay  Need = "overlay"  // the overlay file system
 	Runc     Need = "runc"     // runc in PATH
 	Shim     Need = "shim"     // nodekit-shim in PATH
@@ -72,6 +73,15 @@ func check(need Need) error {
 		return nil
 	case Cgroup:
 		return cgroupWritable()
+	case Cgroup2:
+		mounts, err := os.ReadFile("/proc/mounts")
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(string(mounts), " cgroup2 ") {
+			return fmt.Errorf("cgroup2 is not in /proc/mounts")
+		}
+		return nil
 	case Overlay:
 		data, err := os.ReadFile("/proc/filesystems")
 		if err != nil {

@@ -23,7 +23,7 @@ var _ = Describe("the promises of runtimeiface", Ordered, ContinueOnFailure, fun
 				Restart: func(context.Context) (runtimeiface.Runtime, error) { e.reopen(); return e.rt, nil },
 			}
 			if missing := subject.Missing(c); len(missing) > 0 {
-				Skip("needs " + strings.Join(needNames(missing), ", "))
+				Fail("the subject lacks " + strings.Join(needNames(missing), ", "))
 			}
 			Expect(c.Run(ctx, subject)).To(Succeed(), c.Promise)
 		}, NodeTimeout(time.Minute))
