@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -72,6 +73,7 @@ func (w *worker) sandboxSpec(pod *corev1.Pod, attempt uint32) (runtimeiface.Sand
 	case pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace:
 		spec.PID = runtimeiface.NamespacePod
 	}
+	spec.Privileged = slices.ContainsFunc(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), privileged)
 	if sc := pod.Spec.SecurityContext; sc != nil && len(sc.Sysctls) > 0 {
 		spec.Sysctls = map[string]string{}
 		for _, s := range sc.Sysctls {
@@ -281,4 +283,8 @@ func inFile(pod *corev1.Pod) string {
 		return fmt.Sprintf(" of pod %s/%s in %s", pod.Namespace, pod.Name, file)
 	}
 	return fmt.Sprintf(" of pod %s/%s", pod.Namespace, pod.Name)
+}
+
+func privileged(c corev1.Container) bool {
+	return c.SecurityContext != nil && c.SecurityContext.Privileged != nil && *c.SecurityContext.Privileged
 }

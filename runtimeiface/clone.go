@@ -9,6 +9,9 @@ import (
 func (s SandboxSpec) Clone() SandboxSpec {
 	s.Labels, s.Annotations, s.Sysctls = maps.Clone(s.Labels), maps.Clone(s.Annotations), maps.Clone(s.Sysctls)
 	s.PortMappings = slices.Clone(s.PortMappings)
+	if s.UserNamespace != nil {
+		s.UserNamespace = &UserNamespace{slices.Clone(s.UserNamespace.UIDs), slices.Clone(s.UserNamespace.GIDs)}
+	}
 	if s.DNS != nil {
 		s.DNS = &DNS{slices.Clone(s.DNS.Servers), slices.Clone(s.DNS.Searches), slices.Clone(s.DNS.Options)}
 	}

@@ -21,6 +21,21 @@ type Containers interface {
 	// file, no permission) leaves the container ContainerExited with code 128
 	// and ReasonStartError.
 	StartContainer(ctx context.Context, id string) error
+	// RunContainers creates all the containers of specs in one sandbox, then starts
+	// all, and gives their IDs in the order of specs. No program runs unless every
+	// container could be created: if one cannot, none of those that this call made
+	// is left. If one cannot be started, those that this call started are killed
+	// and all are left ContainerExited, to be looked at. What is there already
+	// with its Name and Attempt is taken as in CreateContainer and StartContainer.
+	// Errors name the container. Programs start as close together as the backend
+	// can have it.
+	RunContainers(ctx context.Context, sandboxID string, specs []ContainerSpec) (ids []string, err error)
+	// UpdateContainer sets limits of a created or running container anew; what
+	// resources leaves nil or zero stays as it is, and devices cannot be changed.
+	// The new limits hold when it returns. A limit that the kernel refuses (memory
+	// below what is used) leaves all as it was or is told in the error.
+	// ErrNotFound; ErrNotRunning: it has exited; ErrInvalid.
+	UpdateContainer(ctx context.Context, id string, resources specs.LinuxResources) error
 	// StopContainer sends the stop signal, and SIGKILL to all processes once
 	// grace has passed; grace <= 0 kills at once. It returns when the container
 	// has exited. A second call with less grace shortens the first, never
@@ -54,8 +69,11 @@ type ContainerSpec struct {
 	WorkingDir string
 	// Mounts beside the root file system, /proc, /dev, /sys, /dev/shm,
 	// /etc/hostname and /etc/resolv.conf, which the backend gives. Type is
-	// "bind" (Source a path on the host that is there) or "tmpfs"; Options as in
-	// the OCI specification, such as "rbind", "ro", "rslave".
+	// "bind" (Source a path on the host that is there), "tmpfs", or "image": the
+	// content of another image, read-only, Source its ID, in Options "subpath=a/b"
+	// for a directory of it. Options as in the OCI specification, such as "rbind",
+	// "ro", "rslave"; "rro" makes mounts below read-only too, or fails with
+	// ErrNotSupported.
 	Mounts []specs.Mount
 	// Devices of the host, beside the usual null, zero, full, random, urandom, tty.
 	Devices []specs.LinuxDevice
@@ -77,8 +95,11 @@ type ContainerSpec struct {
 	// OOMScoreAdj of the process. A backend that may not lower its own gives
 	// the lowest that it may.
 	OOMScoreAdj int
-	// PID overrides the sandbox's PID mode; "" takes it.
-	PID NamespaceMode
+	// PID overrides the sandbox's PID mode; "" takes it. With NamespaceTarget the
+	// container joins the PID namespace of PIDTarget, the ID of a running
+	// container of the same sandbox.
+	PID       NamespaceMode
+	PIDTarget string
 }
 
 // SeccompType says which system-call filter applies.
@@ -97,6 +118,7 @@ const (
 // SETUID, SETFCAP, SETPCAP, NET_BIND_SERVICE, SYS_CHROOT, KILL, AUDIT_WRITE).
 type Security struct {
 	// Privileged gives every capability and device and unmasks /proc and /sys.
+	// Its sandbox must be Privileged too, else ErrInvalid.
 	Privileged bool
 	// AddCapabilities and DropCapabilities name capabilities without "CAP_", or
 	// "ALL"; drops win over the default set, adds over "ALL" dropped.

@@ -18,6 +18,19 @@ type Images interface {
 	// and its content with its last name. ErrInUse: a container stands on it.
 	// Unknown: nil.
 	RemoveImage(ctx context.Context, ref string) error
+	// ImageFilesystem tells of the file system that images lie on.
+	ImageFilesystem(ctx context.Context) (Filesystem, error)
+}
+
+// Filesystem is how full a file system is.
+type Filesystem struct {
+	// Path is the directory of the images, or a mount point.
+	Path string
+	// UsedBytes and UsedInodes are what images take. Shared layers count once.
+	UsedBytes, UsedInodes int64
+	// Of the whole file system; 0 if it cannot be told.
+	CapacityBytes, AvailableBytes int64
+	Inodes, AvailableInodes       int64
 }
 
 // ImageSpec says what to pull.
@@ -56,4 +69,6 @@ type Image struct {
 	Size int64
 	// User as the image's configuration says: "", "1000", "app", "1000:1000".
 	User string
+	// Pinned images are not for the caller to remove.
+	Pinned bool
 }

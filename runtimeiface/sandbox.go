@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Sandboxes makes and ends pod sandboxes: the namespaces, network and cgroup
@@ -35,6 +37,7 @@ const (
 	NamespacePod       NamespaceMode = "pod"       // one for all containers of the pod
 	NamespaceContainer NamespaceMode = "container" // one of its own
 	NamespaceHost      NamespaceMode = "host"      // the node's
+	NamespaceTarget    NamespaceMode = "target"    // another container's, for ContainerSpec.PID only
 )
 
 // SandboxSpec is what a sandbox shall be.
@@ -62,11 +65,24 @@ type SandboxSpec struct {
 	PortMappings []PortMapping
 	// Network and IPC default to NamespacePod, PID to NamespaceContainer.
 	Network, PID, IPC NamespaceMode
+	// UserNamespace gives the pod a user namespace of its own; nil runs it in the
+	// node's. It excludes host modes of Network, PID and IPC. Files of images and
+	// volumes keep their owners as seen from within. ErrNotSupported where the
+	// backend or the kernel cannot.
+	UserNamespace *UserNamespace
+	// Privileged lets the sandbox have privileged containers.
+	Privileged bool
 	// Sysctls are set in the sandbox's namespaces, by dotted name.
 	Sysctls map[string]string
 	// RuntimeHandler chooses among the runtimes that the backend was configured
 	// with; "" is its default.
 	RuntimeHandler string
+}
+
+// UserNamespace says which IDs of the node stand for those of a pod.
+type UserNamespace struct {
+	// UIDs and GIDs must map ID 0 and be free of overlaps on either side.
+	UIDs, GIDs []specs.LinuxIDMapping
 }
 
 // DNS is the content of a resolv.conf, in file order.

@@ -3,6 +3,7 @@ package runtimeiface
 import (
 	"context"
 	"io"
+	"sync"
 	"time"
 )
 
@@ -15,6 +16,21 @@ type Streams interface {
 	// as a shell would, with the reason in err. Without an exit code it is -1
 	// and err says why.
 	Exec(ctx context.Context, id string, spec ExecSpec) (exitCode int, err error)
+	// Attach connects to the standard streams of a running container's own
+	// process, from now on; what it said before is in its log, and what it says
+	// meanwhile goes there too. Several may be attached at once. It returns nil
+	// once the process has ended and its output is delivered, and ctx's error
+	// when ctx ends first; the process is not told of either. A slow Stdout or
+	// Stderr slows the process down, never the log's correctness. The end of
+	// Stdin closes the process's if it was made with StdinOnce. ErrNotFound,
+	// ErrNotRunning; ErrInvalid for Stdin if it was made without.
+	Attach(ctx context.Context, id string, spec AttachSpec) error
+	// PortForward connects conn to a TCP port on the loopback of a ready
+	// sandbox's network, be it IPv4's or IPv6's, and carries bytes both ways
+	// until both ends have said their last, or one is broken, or ctx ends. If
+	// conn has CloseWrite, that tells it of the pod's last byte. conn is closed
+	// on return. ErrNotFound, ErrNotRunning; ErrUnavailable: nothing listens.
+	PortForward(ctx context.Context, sandboxID string, port uint16, conn io.ReadWriteCloser) error
 }
 
 // ExecSpec is one command to run.
@@ -25,6 +41,75 @@ type ExecSpec struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	TTY            bool
+	// Resize gives the terminal's sizes, the first one before the command looks;
+	// nil or closed leaves it as it is. Only with TTY.
+	Resize <-chan TerminalSize
+}
+
+// AttachSpec is what to connect to a container's streams.
+type AttachSpec struct {
+	// Stdin, Stdout and Stderr may be nil. Of a container with TTY, Stderr gets
+	// nothing.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Resize gives sizes of the container's terminal; nil or closed leaves it as
+	// it is. Ignored without TTY.
+	Resize <-chan TerminalSize
+}
+
+// TerminalSize is in characters.
+type TerminalSize struct{ Width, Height uint16 }
+
+// MaxExecOutput is how much of each of a command's two outputs ExecSync keeps,
+// in bytes: as much as the CRI's ExecSync of containerd v2.4.
+const MaxExecOutput = 16 << 20
+
+// ExecResult is what a command said and how it ended.
+type ExecResult struct {
+	// Stdout and Stderr are the first MaxExecOutput bytes of each.
+	Stdout, Stderr []byte
+	// Truncated: there was more.
+	Truncated bool
+	ExitCode  int
+}
+
+// ExecSync runs a command to its end and keeps what it said, up to
+// MaxExecOutput bytes a stream: the command runs on to its end whatever it says.
+// Errors are those of Exec, with what was said until then.
+func ExecSync(ctx context.Context, s Streams, id string, command []string) (ExecResult, error) {
+	var stdout, stderr capped
+	code, err := s.Exec(ctx, id, ExecSpec{Command: command, Stdout: &stdout, Stderr: &stderr})
+	out, outCut := stdout.take()
+	errs, errCut := stderr.take()
+	return ExecResult{Stdout: out, Stderr: errs, Truncated: outCut || errCut, ExitCode: code}, err
+}
+
+// capped keeps the first MaxExecOutput bytes. A backend may still write while a
+// cancelled call returns.
+type capped struct {
+	mu    sync.Mutex
+	data  []byte
+	cut   bool
+	taken bool
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.taken {
+		return len(p), nil
+	}
+	room := min(len(p), MaxExecOutput-len(c.data))
+	c.data = append(c.data, p[:room]...)
+	c.cut = c.cut || room < len(p)
+	return len(p), nil
+}
+
+func (c *capped) take() (data []byte, cut bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.taken = true
+	return c.data, c.cut
 }
 
 // Logs steers where a container's output goes.

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // maxHostname is the kernel's limit of a host name.
@@ -44,6 +47,12 @@ func (s SandboxSpec) Validate() error {
 		known := p.Protocol == "TCP" || p.Protocol == "UDP" || p.Protocol == "SCTP"
 		bad.add(!known || p.ContainerPort == 0, fmt.Sprintf("PortMappings[%d]", i), "wants a protocol and a container port")
 	}
+	if u := s.UserNamespace; u != nil {
+		bad.add(s.Network == NamespaceHost || s.PID == NamespaceHost || s.IPC == NamespaceHost, "UserNamespace",
+			"excludes mode host of Network, PID and IPC")
+		checkMappings(&bad, "UserNamespace.UIDs", u.UIDs)
+		checkMappings(&bad, "UserNamespace.GIDs", u.GIDs)
+	}
 	if s.DNS != nil {
 		for i, server := range s.DNS.Servers {
 			_, err := netip.ParseAddr(server)
@@ -56,6 +65,28 @@ func (s SandboxSpec) Validate() error {
 		s.checkSysctl(&bad, name)
 	}
 	return errors.Join(bad...)
+}
+
+// maxMappings is the kernel's limit of lines in uid_map, since Linux 4.15.
+const maxMappings = 340
+
+func checkMappings(bad *faults, field string, list []specs.LinuxIDMapping) {
+	bad.add(len(list) == 0 || len(list) > maxMappings, field, "has %d ranges, not 1 to %d", len(list), maxMappings)
+	overlap := func(a, b, sizeA, sizeB uint32) bool {
+		return uint64(a) < uint64(b)+uint64(sizeB) && uint64(b) < uint64(a)+uint64(sizeA)
+	}
+	root := false
+	for i, m := range list[:min(len(list), maxMappings)] {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		last := uint64(max(m.ContainerID, m.HostID)) + uint64(m.Size)
+		bad.add(m.Size == 0 || last > math.MaxUint32, at, "has no size, or one past the last ID")
+		root = root || m.ContainerID == 0
+		for j, o := range list[:i] {
+			bad.add(overlap(m.ContainerID, o.ContainerID, m.Size, o.Size) || overlap(m.HostID, o.HostID, m.Size, o.Size),
+				at, "overlaps with range %d", j)
+		}
+	}
+	bad.add(len(list) > 0 && !root, field, "does not map ID 0")
 }
 
 // checkSysctl lets through those that the pod's own namespaces hold.
@@ -80,7 +111,8 @@ func (s ContainerSpec) Validate() error {
 	bad.add(s.LogPath != "" && (!filepath.IsLocal(s.LogPath) || filepath.Clean(s.LogPath) == "."), "LogPath",
 		"is not below the log directory: %s", s.LogPath)
 	bad.add(s.WorkingDir != "" && !strings.HasPrefix(s.WorkingDir, "/"), "WorkingDir", "is not absolute: %s", s.WorkingDir)
-	bad.mode("PID", s.PID, NamespacePod, NamespaceContainer, NamespaceHost)
+	bad.mode("PID", s.PID, NamespacePod, NamespaceContainer, NamespaceHost, NamespaceTarget)
+	bad.add((s.PID == NamespaceTarget) != (s.PIDTarget != ""), "PIDTarget", "is for PID target, and needed there")
 	bad.add(s.OOMScoreAdj < -1000 || s.OOMScoreAdj > 1000, "OOMScoreAdj", "is not within -1000 and 1000")
 	for i, env := range s.Env {
 		bad.add(strings.Index(env, "=") < 1 || strings.Contains(env, "\x00"), fmt.Sprintf("Env[%d]", i), "is not NAME=value")
@@ -89,8 +121,14 @@ func (s ContainerSpec) Validate() error {
 		field := fmt.Sprintf("Mounts[%d]", i)
 		bad.add(!strings.HasPrefix(m.Destination, "/") || filepath.Clean(m.Destination) == "/", field+".Destination",
 			"is not an absolute path below /: %s", m.Destination)
-		bad.add(m.Type != "bind" && m.Type != "tmpfs", field+".Type", "cannot be %s", m.Type)
+		bad.add(!slices.Contains([]string{"bind", "tmpfs", "image"}, m.Type), field+".Type", "cannot be %s", m.Type)
 		bad.add(m.Type == "bind" && !filepath.IsAbs(m.Source), field+".Source", "is not absolute: %s", m.Source)
+		if m.Type == "image" {
+			bad.add(m.Source == "", field+".Source", "is required: an image's ID")
+			bad.add(slices.Contains(m.Options, "rw"), field+".Options", "cannot have rw: images are read-only")
+			sub, _ := ImageSubpath(m.Options)
+			bad.add(sub != "" && (!filepath.IsLocal(sub) || strings.Contains(sub, "\x00")), field+".Options", "has a subpath that leaves the image: %s", sub)
+		}
 	}
 	s.Security.check(&bad)
 	return errors.Join(bad...)

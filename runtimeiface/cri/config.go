@@ -44,10 +44,6 @@ type Config struct {
 	RelistPeriod time.Duration
 	// PollPeriod is the same while it tells none; 0 means DefaultPollPeriod.
 	PollPeriod time.Duration
-	// PrivilegedSandboxes makes every sandbox such that its containers may be
-	// Privileged. It concerns the sandbox's own pause process, and hands the
-	// host's devices to sandboxes that are virtual machines.
-	PrivilegedSandboxes bool
 	// Logger is for errors that no caller gets; its zero value discards.
 	Logger logr.Logger
 }

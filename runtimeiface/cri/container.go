@@ -25,9 +25,6 @@ func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec ru
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", act, err)
 	}
-	if spec.Security.Privileged && !r.cfg.PrivilegedSandboxes {
-		return "", fmt.Errorf("%s: %w", act, notSupported("Security.Privileged", "wants Config.PrivilegedSandboxes"))
-	}
 	// The call may outlive the caller's interest in its maps.
 	spec.Labels, spec.Annotations = maps.Clone(spec.Labels), maps.Clone(spec.Annotations)
 	return finish(ctx, r, act, r.cfg.Timeout, func(ctx context.Context) (string, error) {
@@ -53,6 +50,9 @@ func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec ru
 
 // createRequest adds to config what depends on the sandbox.
 func (r *Runtime) createRequest(ctx context.Context, sandbox knownSandbox, spec runtimeiface.ContainerSpec, config *api.ContainerConfig) (*api.CreateContainerRequest, error) {
+	if spec.Security.Privileged && !sandbox.spec.Privileged {
+		return nil, invalid("Security.Privileged", "wants a sandbox that is Privileged")
+	}
 	pod, err := r.sandboxConfig(sandbox.spec)
 	if err != nil {
 		return nil, err

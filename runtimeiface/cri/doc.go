@@ -48,8 +48,6 @@
 //     no word for.
 //   - Resources beside CPU, memory, huge pages and Unified, so no process limit
 //     for a container.
-//   - Security.Privileged, unless Config.PrivilegedSandboxes: the CRI wants to
-//     know it when the sandbox is made.
 //   - RemoveImage of one of several names: a CRI removes all of them.
 //
 // These differ:

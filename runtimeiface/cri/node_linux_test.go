@@ -17,7 +17,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/nodekit/nodekit/runtimeiface"
-	"github.com/nodekit/nodekit/runtimeiface/cri"
 )
 
 // pod makes a sandbox that is gone after the spec.
@@ -173,20 +172,16 @@ var _ = Describe("containerd", Ordered, ContinueOnFailure, func() {
 			ContainSubstring("mynull"), ContainSubstring("F 0 1234"), MatchRegexp(`Seccomp:\s+2`), MatchRegexp(`F begin\n\S+ stdout F end`)))
 	}, NodeTimeout(time.Minute))
 
-	It("runs a privileged container where the Config says so only", func(ctx SpecContext) {
+	It("runs a privileged container in a privileged sandbox only", func(ctx SpecContext) {
 		img, err := n.rt.PullImage(ctx, runtimeiface.ImageSpec{Ref: n.images.Prog}, nil)
 		Expect(err).NotTo(HaveOccurred())
 		spec := runtimeiface.ContainerSpec{Name: "app", Image: img.ID, Security: runtimeiface.Security{Privileged: true}}
 		_, err = n.rt.CreateContainer(ctx, n.pod(ctx), spec)
-		Expect(err).To(MatchError(runtimeiface.ErrNotSupported))
+		Expect(err).To(MatchError(runtimeiface.ErrInvalid))
 		Expect(err).To(MatchError(ContainSubstring("Security.Privileged")))
 
-		plain := n.rt
-		defer func() { n.rt = plain }()
-		n.rt, err = cri.Dial(ctx, cri.Config{Endpoint: "unix://" + n.socket, PrivilegedSandboxes: true})
-		Expect(err).NotTo(HaveOccurred())
-		defer func() { Expect(n.rt.Close()).To(Succeed()) }()
-		id := n.prog(ctx, n.pod(ctx), "app", "cat /proc/self/status ; forever", func(s *runtimeiface.ContainerSpec) { s.Security.Privileged = true })
+		pod := n.pod(ctx, func(s *runtimeiface.SandboxSpec) { s.Privileged = true })
+		id := n.prog(ctx, pod, "app", "cat /proc/self/status ; forever", func(s *runtimeiface.ContainerSpec) { s.Security.Privileged = true })
 		Eventually(func() string { return n.text(ctx, id) }, "10s", "20ms").Should(MatchRegexp(`Seccomp:\s+0`))
 	}, NodeTimeout(time.Minute))
 })

@@ -128,7 +128,7 @@ func (r *Runtime) sandboxConfig(spec runtimeiface.SandboxSpec) (*api.PodSandboxC
 		Linux: &api.LinuxPodSandboxConfig{
 			CgroupParent: spec.CgroupParent, Sysctls: maps.Clone(spec.Sysctls),
 			SecurityContext: &api.LinuxSandboxSecurityContext{
-				NamespaceOptions: namespaces(spec, ""), Privileged: r.cfg.PrivilegedSandboxes,
+				NamespaceOptions: namespaces(spec, ""), Privileged: spec.Privileged,
 				Seccomp: &api.SecurityProfile{ProfileType: api.SecurityProfile_RuntimeDefault},
 			},
 		},

@@ -91,7 +91,7 @@ var _ = Describe("a pod", func() {
 
 	It("gives privileged containers devices, and others none of the host's", func() {
 		privileged := func(s *runtimeiface.ContainerSpec) { s.Security.Privileged = true }
-		sb := e.sandbox()
+		sb := e.sandbox(func(s *runtimeiface.SandboxSpec) { s.Privileged = true })
 		Expect(e.log(e.exited(e.start(sb, "yes", "ls /dev", privileged)))).To(ContainSubstring("kmsg"))
 		Expect(e.log(e.exited(e.start(sb, "no", "ls /dev")))).NotTo(ContainSubstring("kmsg"))
 	})

@@ -14,6 +14,9 @@ func checkSandbox(spec runtimeiface.SandboxSpec, handlers map[string]string) err
 	if _, known := handlers[spec.RuntimeHandler]; !known {
 		return notSupported("RuntimeHandler", "is not configured: "+spec.RuntimeHandler)
 	}
+	if spec.UserNamespace != nil {
+		return notSupported("UserNamespace", "")
+	}
 	for i, p := range spec.PortMappings {
 		if p.HostPort != 0 {
 			return notSupported(fmt.Sprintf("PortMappings[%d].HostPort", i), "needs rules that this backend does not make")
@@ -30,8 +33,18 @@ func checkContainer(pod runtimeiface.SandboxSpec, spec runtimeiface.ContainerSpe
 	switch {
 	case spec.LogPath != "" && pod.LogDirectory == "":
 		return invalid("LogPath", "wants the sandbox's LogDirectory")
+	case spec.Security.Privileged && !pod.Privileged:
+		return invalid("Security.Privileged", "wants a sandbox that is Privileged")
 	case spec.TTY:
 		return notSupported("TTY", "a terminal as the container's streams")
+	}
+	for i, m := range spec.Mounts {
+		if m.Type == "image" {
+			return notSupported(fmt.Sprintf("Mounts[%d].Type", i), m.Type)
+		}
+	}
+	if spec.PID == runtimeiface.NamespaceTarget {
+		return notSupported("PID", string(spec.PID))
 	}
 	return nil
 }
