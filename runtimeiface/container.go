@@ -12,8 +12,9 @@ type Containers interface {
 	// CreateContainer prepares a container: root file system, cgroup and
 	// process are made, the program does not run yet. If a container with
 	// spec's Name and Attempt is in the sandbox, its ID is given. A failed call
-	// leaves nothing behind. ErrNotFound: no such sandbox or image; ErrNotRunning:
-	// the sandbox is not ready; ErrInvalid names a bad field. Whether the program
+	// leaves nothing behind. ErrNotFound: no such sandbox, no such image, or no
+	// PIDTarget in that sandbox; ErrNotRunning: the sandbox is not ready, or
+	// PIDTarget does not run; ErrInvalid names a bad field. Whether the program
 	// can be run is for StartContainer to say.
 	CreateContainer(ctx context.Context, sandboxID string, spec ContainerSpec) (id string, err error)
 	// StartContainer runs the program. Running already: nil. Exited:
@@ -27,14 +28,17 @@ type Containers interface {
 	// is left. If one cannot be started, those that this call started are killed
 	// and all are left ContainerExited, to be looked at. What is there already
 	// with its Name and Attempt is taken as in CreateContainer and StartContainer.
-	// Errors name the container. Programs start as close together as the backend
-	// can have it.
+	// Errors name the container, and ids is nil with one. Without specs nothing
+	// is done, even if there is no such sandbox. Programs start as close together
+	// as the backend can have it.
 	RunContainers(ctx context.Context, sandboxID string, specs []ContainerSpec) (ids []string, err error)
 	// UpdateContainer sets limits of a created or running container anew; what
 	// resources leaves nil or zero stays as it is, and devices cannot be changed.
-	// The new limits hold when it returns. A limit that the kernel refuses (memory
-	// below what is used) leaves all as it was or is told in the error.
-	// ErrNotFound; ErrNotRunning: it has exited; ErrInvalid.
+	// The new limits hold when it returns. A limit that the kernel refuses is an
+	// error. So is memory below what is used, where the kernel refuses that
+	// (cgroup v1) or the backend looks first; otherwise the kernel makes room, at
+	// worst by killing. ErrNotFound; ErrNotRunning: it has exited; ErrInvalid:
+	// resources has devices.
 	UpdateContainer(ctx context.Context, id string, resources specs.LinuxResources) error
 	// StopContainer sends the stop signal, and SIGKILL to all processes once
 	// grace has passed; grace <= 0 kills at once. It returns when the container
@@ -71,9 +75,14 @@ type ContainerSpec struct {
 	// /etc/hostname and /etc/resolv.conf, which the backend gives. Type is
 	// "bind" (Source a path on the host that is there), "tmpfs", or "image": the
 	// content of another image, read-only, Source its ID, in Options "subpath=a/b"
-	// for a directory of it. Options as in the OCI specification, such as "rbind",
-	// "ro", "rslave"; "rro" makes mounts below read-only too, or fails with
-	// ErrNotSupported.
+	// for a directory of it. ErrNotFound: no such image; ErrInvalid: no such
+	// directory in it. Symbolic links in a subpath never lead out of the image.
+	// The image is in use by the container as if it stood on it. Options as in
+	// the OCI specification, such as "rbind", "ro"; "rprivate" is the default,
+	// "rslave" shows mounts that the host makes below Source later, "rshared"
+	// those of either to the other; both want Source on a shared mount, else an
+	// error of CreateContainer or StartContainer. "rro" makes mounts below
+	// read-only too, or fails with ErrNotSupported.
 	Mounts []specs.Mount
 	// Devices of the host, beside the usual null, zero, full, random, urandom, tty.
 	Devices []specs.LinuxDevice
@@ -84,7 +93,8 @@ type ContainerSpec struct {
 	// of a line longer than 16 KiB.
 	LogPath string
 	// Stdin keeps standard input open for Attach; StdinOnce closes it when the
-	// first attached client leaves; TTY gives a terminal instead of pipes.
+	// first attached client leaves, if there is no TTY; TTY gives a terminal
+	// instead of pipes. Without Stdin there is nothing to read.
 	Stdin, StdinOnce, TTY bool
 	// StopSignal, such as "SIGQUIT"; "" means the image's, else SIGTERM.
 	StopSignal string
@@ -121,7 +131,9 @@ type Security struct {
 	// Its sandbox must be Privileged too, else ErrInvalid.
 	Privileged bool
 	// AddCapabilities and DropCapabilities name capabilities without "CAP_", or
-	// "ALL"; drops win over the default set, adds over "ALL" dropped.
+	// "ALL"; drops win over the default set, adds over "ALL" dropped. A user that
+	// is not root has none of them effective: they bound what a program with file
+	// capabilities may gain, and are not ambient.
 	AddCapabilities, DropCapabilities []string
 	// RunAsUser, RunAsGroup: nil takes the image's user. SupplementalGroups are
 	// added to those of the image's /etc/group.
@@ -152,9 +164,12 @@ const (
 
 // Reasons of an exited container, as Kubernetes shows them.
 const (
-	ReasonCompleted  = "Completed"  // exit code 0
-	ReasonError      = "Error"      // any other exit code or signal
-	ReasonOOMKilled  = "OOMKilled"  // the kernel killed a process of it for memory
+	ReasonCompleted = "Completed" // exit code 0
+	ReasonError     = "Error"     // any other exit code or signal
+	// ReasonOOMKilled: the kernel killed a process of it for memory, the first one
+	// or any other, at any time of its life; the exit code is the first one's own,
+	// and may be 0. So has containerd v2.4, and so the kubelet shows it.
+	ReasonOOMKilled  = "OOMKilled"
 	ReasonStartError = "StartError" // the program could not be run
 	ReasonUnknown    = "ContainerStatusUnknown"
 )

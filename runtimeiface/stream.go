@@ -11,8 +11,11 @@ import (
 type Streams interface {
 	// Exec runs a command in a running container and gives its exit code once
 	// it ended and its output is delivered. When ctx ends, the command and all
-	// its descendants are killed and ctx's error is given. ErrNotFound,
-	// ErrNotRunning. A command that cannot be run gives exit code 126 or 127
+	// its descendants are killed and ctx's error is given. It ends with its
+	// container: exit code 137 or an error. Stdin that goes on keeps no command
+	// from ending: it may still be read from when Exec returns, until that Read
+	// returns. ErrNotFound, ErrNotRunning; ErrInvalid without a Command.
+	// A command that cannot be run gives exit code 126 or 127
 	// as a shell would, with the reason in err. Without an exit code it is -1
 	// and err says why.
 	Exec(ctx context.Context, id string, spec ExecSpec) (exitCode int, err error)
@@ -21,15 +24,24 @@ type Streams interface {
 	// meanwhile goes there too. Several may be attached at once. It returns nil
 	// once the process has ended and its output is delivered, and ctx's error
 	// when ctx ends first; the process is not told of either. A slow Stdout or
-	// Stderr slows the process down, never the log's correctness. The end of
-	// Stdin closes the process's if it was made with StdinOnce. ErrNotFound,
-	// ErrNotRunning; ErrInvalid for Stdin if it was made without.
+	// Stderr slows the process down, never the log's correctness.
+	//
+	// The end of Stdin closes the process's if that was made with StdinOnce and
+	// without TTY, and output goes on. Otherwise the process's stays open for who
+	// attaches next, and this attachment is over: Attach returns nil. That is how
+	// the CRI has it (containerd v2.4). Stdin may still be read from when Attach
+	// returns, until that Read returns.
+	//
+	// ErrNotFound, ErrNotRunning; ErrInvalid for Stdin if it was made without.
 	Attach(ctx context.Context, id string, spec AttachSpec) error
 	// PortForward connects conn to a TCP port on the loopback of a ready
-	// sandbox's network, be it IPv4's or IPv6's, and carries bytes both ways
-	// until both ends have said their last, or one is broken, or ctx ends. If
-	// conn has CloseWrite, that tells it of the pod's last byte. conn is closed
-	// on return. ErrNotFound, ErrNotRunning; ErrUnavailable: nothing listens.
+	// sandbox's network, 127.0.0.1 or, if nothing listens there, ::1, and carries
+	// bytes both ways until both ends have said their last, or one is broken, or
+	// ctx ends, whose error it gives then. The end of what conn gives is told to
+	// the pod, which may go on talking. If conn has CloseWrite, that tells it of
+	// the pod's last byte; if not, the pod's last byte ends the call. conn is
+	// closed on return, whatever the error. ErrNotFound, ErrNotRunning;
+	// ErrInvalid for port 0; ErrUnavailable: nothing listens.
 	PortForward(ctx context.Context, sandboxID string, port uint16, conn io.ReadWriteCloser) error
 }
 
@@ -41,8 +53,9 @@ type ExecSpec struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	TTY            bool
-	// Resize gives the terminal's sizes, the first one before the command looks;
-	// nil or closed leaves it as it is. Only with TTY.
+	// Resize gives the terminal's sizes as they change; the foreground process is
+	// told of each by SIGWINCH. A command may have begun before the first one is
+	// set. nil or closed leaves the size as it is. Ignored without TTY.
 	Resize <-chan TerminalSize
 }
 
@@ -52,8 +65,9 @@ type AttachSpec struct {
 	// nothing.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	// Resize gives sizes of the container's terminal; nil or closed leaves it as
-	// it is. Ignored without TTY.
+	// Resize gives sizes of the container's terminal, of which the latest from
+	// whoever is attached counts; nil or closed leaves it as it is. Ignored
+	// without TTY.
 	Resize <-chan TerminalSize
 }
 
@@ -115,7 +129,9 @@ func (c *capped) take() (data []byte, cut bool) {
 // Logs steers where a container's output goes.
 type Logs interface {
 	// ReopenLog makes the container write to a new file at its LogPath, after
-	// the caller moved the old one away. No line is lost or written twice.
+	// the caller moved the old one away. No line is lost or written twice, and
+	// the new file is there on return. A line of which parts were written may
+	// have its last part in the new file. Without a LogPath: nil.
 	// ErrNotFound, ErrNotRunning.
 	ReopenLog(ctx context.Context, id string) error
 }
