@@ -31,7 +31,11 @@ quickstart: tools-run ## one node at work: images, pods, rules, figures, a page;
 
 .PHONY: bench
 bench: tools-run ## start time of 1 and 50 pods, memory of agent and shims
-	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench $(ARGS)
+	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench node $(ARGS)
+
+.PHONY: bench-runtime
+bench-runtime: tools-run tools-test ## oci and cri beside containerd, the bare OCI runtime and the kernel
+	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench runtime $(ARGS)
 
 .PHONY: clean
 clean: ## remove what make built

@@ -122,4 +122,8 @@ var Reasons = map[string]map[string]string{
 		"github.com/vishvananda/netlink": "network namespaces with a loopback and an uplink",
 		"golang.org/x/sys":               "unshare and setns",
 	},
+	"internal/barepod": {
+		"github.com/opencontainers/runtime-spec": "the bundle that a bare OCI runtime is given",
+		"github.com/vishvananda/netns":           "the type of a namespace that netlink takes",
+	},
 }

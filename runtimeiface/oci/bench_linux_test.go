@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nodekit/nodekit/internal/barepod"
 	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci"
 )
 
 // BenchmarkPodStartStop is the life of a pod with one container, image present,
@@ -19,7 +22,10 @@ import (
 func BenchmarkPodStartStop(b *testing.B) {
 	e := newEnv(b)
 	kept := e.sandbox()
-	plain := newBare(e, kept, e.start(kept, "app", "forever"))
+	plain := &barepod.Pod{Dir: b.TempDir(), Runtime: "runc", Bridge: oci.DefaultBridge, Cgroup: e.cfg.CgroupRoot + "/bare"}
+	if err := plain.Take(filepath.Join(e.cfg.Root, "sandboxes", kept, "containers", e.start(kept, "app", "forever"))); err != nil {
+		b.Fatal(err)
+	}
 	times := map[string][]time.Duration{}
 	cycle := func() {
 		begin := time.Now()
@@ -45,7 +51,11 @@ func BenchmarkPodStartStop(b *testing.B) {
 			b.Fatal(err)
 		}
 		lap("remove")
-		times["bare"] = append(times["bare"], plain.cycle())
+		start, _, err := plain.Cycle()
+		if err != nil {
+			b.Fatal(err)
+		}
+		times["bare"] = append(times["bare"], start)
 	}
 	cycle()
 	clear(times)
