@@ -12,10 +12,12 @@ GO ?= go
 RUNC_VERSION := v1.5.2
 STATICCHECK_VERSION := v0.8.2
 CONTAINERD_VERSION := v2.4.2
+CRUN_VERSION := 1.21-1
+CRUN_SUITE := trixie
 CNI_VERSION := v1.9.1
 
 # What the kernel tier may not do without in CI; see internal/kerneltest.
-NEEDS := root,nft,cgroup,cgroup2,overlay,runc,shim,containerd,chromium
+NEEDS := root,nft,cgroup,cgroup2,overlay,runc,crun,shim,containerd,chromium
 
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w'
 
@@ -90,12 +92,16 @@ FORCE:
 tools-run: $(BIN)/runc $(BIN)/nodekit-shim $(BIN)/demo $(BIN)/quickstart ## build what the quickstart needs
 
 .PHONY: tools-test
-tools-test: $(BIN)/runc $(BIN)/nodekit-shim $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 $(BIN)/cni/bridge ## install and build what the tests need
+tools-test: $(BIN)/runc $(BIN)/crun $(BIN)/nodekit-shim $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 $(BIN)/cni/bridge ## install and build what the tests need
 	@test/packages nft:nftables iptables-restore:iptables ip:iproute2 chromium:chromium
 
 $(BIN)/runc:
 	@test/packages pkg-config:pkg-config /usr/include/seccomp.h:libseccomp-dev
 	GOBIN=$(BIN) $(GO) install -tags seccomp github.com/opencontainers/runc@$(RUNC_VERSION)
+
+$(BIN)/crun:
+	@mkdir -p $(BIN)
+	@test/crun $(CRUN_VERSION) $(CRUN_SUITE) $(BIN)
 
 $(BIN)/containerd $(BIN)/containerd-shim-runc-v2:
 	GOBIN=$(BIN) $(GO) install github.com/containerd/containerd/v2/cmd/$(notdir $@)@$(CONTAINERD_VERSION)

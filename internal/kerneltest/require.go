@@ -21,6 +21,7 @@ const (
 	Cgroup2  Need = "cgroup2"  // a mounted cgroup v2 hierarchy, with or without controllers
 	Overlay  Need = "overlay"  // the overlay file system
 	Runc     Need = "runc"     // runc in PATH
+	Crun     Need = "crun"     // crun in PATH
 	Shim     Need = "shim"     // nodekit-shim in PATH
 	Chromium Need = "chromium" // headless Chromium in PATH
 	// Containerd is containerd in PATH, with its shim and, in folder cni beside

@@ -8,13 +8,25 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
 
-var _ = Describe("the promises of runtimeiface", Ordered, ContinueOnFailure, func() {
+var _ = Describe("the promises of runtimeiface", func() {
+	for _, program := range []kerneltest.Need{kerneltest.Runc, kerneltest.Crun} {
+		Describe("with "+string(program), Ordered, ContinueOnFailure, func() { conformance(program) })
+	}
+})
+
+func conformance(program kerneltest.Need) {
 	var e *env
-	BeforeAll(func() { e = newEnv(GinkgoTB()) })
+	BeforeAll(func() {
+		kerneltest.Require(GinkgoTB(), program)
+		e = prepareEnv(GinkgoTB())
+		e.cfg.RuntimeHandlers = map[string]string{"": string(program)}
+		e.open()
+	})
 
 	for _, c := range runtimetest.Cases() {
 		It(c.Name, func(ctx SpecContext) {
@@ -28,7 +40,7 @@ var _ = Describe("the promises of runtimeiface", Ordered, ContinueOnFailure, fun
 			Expect(c.Run(ctx, subject)).To(Succeed(), c.Promise)
 		}, NodeTimeout(time.Minute))
 	}
-})
+}
 
 func needNames(needs []runtimetest.Need) []string {
 	var names []string
