@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/go-logr/logr"
@@ -34,6 +35,10 @@ type Config struct {
 	// RuntimeHandlers names OCI runtimes, by path or by name in PATH, for
 	// SandboxSpec.RuntimeHandler; "" is the default one, runc if not given.
 	RuntimeHandlers map[string]string
+	// RuntimeArgs are arguments of a handler's program before the command, such
+	// as --platform=kvm for gVisor's runsc. Nil for none. What is made with them
+	// is ended with them, also when a later Config has others.
+	RuntimeArgs map[string][]string
 	// Network is the pods' network.
 	Network Network
 	// CgroupRoot is the parent of the cgroups of sandboxes without
@@ -87,6 +92,14 @@ func (c Config) withDefaults() (Config, error) {
 			bad("RuntimeHandlers: %q cannot be a name", name)
 		}
 	}
+	args := map[string][]string{}
+	for name, list := range c.RuntimeArgs {
+		if _, ok := c.RuntimeHandlers[name]; !ok {
+			bad("RuntimeArgs: %q is no handler", name)
+		}
+		args[name] = slices.Clone(list)
+	}
+	c.RuntimeArgs = args
 	n := &c.Network
 	if n.Bridge == "" {
 		n.Bridge = DefaultBridge

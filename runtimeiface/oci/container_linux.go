@@ -148,7 +148,8 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 		return nil, err
 	}
 	req := shim.CreateRequest{
-		ID: id, Runtime: h.path, RuntimeRoot: h.root, LogDir: s.spec.LogDirectory, LogPath: spec.LogPath,
+		ID: id, Runtime: h.Path, RuntimeRoot: h.root, RuntimeArgs: h.Args, ExecCgroup: h.execCgroup,
+		LogDir: s.spec.LogDirectory, LogPath: spec.LogPath,
 		StopSignal: int(stopSignal), TrackDir: filepath.Join(r.cgroups.track, c.Cgroup), TrackPrefix: r.cgroups.trackPrefix,
 		OOMFile: filepath.Join(r.cgroups.memory, c.Cgroup, r.cgroups.oomFile),
 		Sweep:   pidMode(s.spec, spec) != runtimeiface.NamespaceContainer, Stdin: spec.Stdin,
@@ -328,11 +329,8 @@ func (r *Runtime) forgetInShim(s *sandbox, id string) error {
 func (r *Runtime) endContainer(s *sandbox, id string) error {
 	path := cgroupOf(s, id)
 	err := r.cgroups.kill(path)
-	for _, h := range r.handlers {
-		state := filepath.Join(h.root, id)
-		if _, serr := os.Stat(state); serr == nil {
-			err = errors.Join(err, h.forget(id))
-		}
+	if h := r.handlerOf(s); len(h.states()[id]) > 0 {
+		err = errors.Join(err, h.forget(id))
 	}
 	return errors.Join(err, r.cgroups.remove(path))
 }

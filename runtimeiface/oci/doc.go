@@ -44,6 +44,24 @@
 //	Root/sandboxes/ID/containers/ID/     OCI bundle, record.json, created, started, exit.json
 //	Root/network.json                    kernel parameters as they were before
 //
+// # OCI runtimes
+//
+// Config.RuntimeHandlers names programs with the command line of runc: create,
+// start, delete, exec, with --root before and --bundle, --pid-file,
+// --process, --detach behind. Runc v1.5 and crun 1.21 are tested with every
+// promise. What a program can is asked from it at Open: filters from "features",
+// sub-cgroups of an exec from its help. Without those, a command's process is
+// moved to its own cgroup once it runs, and what it left behind by then, in a
+// session of its own, is not ended with it but with the container.
+//
+// Crun refuses a machine with v1 hierarchies whose unified one has controllers
+// too, whether somebody uses them or not. gVisor's runsc has this command line,
+// with its --platform in Config.RuntimeArgs. Kata Containers has had none since
+// 2.0, only a shim for containerd: it is for runtimeiface/cri.
+//
+// A sandbox keeps the path of its handler's program: it can be stopped and
+// removed also by an agent that is not configured with that handler any more.
+//
 // # Network
 //
 // A bridge has the subnet's first address; each pod gets the next free one as

@@ -117,10 +117,13 @@ func (e *env) leftovers() []string {
 			}
 		}
 	}
-	for _, dir := range []string{"sandboxes", "runtime/default", "images/containers"} {
-		entries, _ := os.ReadDir(filepath.Join(e.cfg.Root, dir))
-		for _, entry := range entries {
-			out = append(out, "file "+filepath.Join(dir, entry.Name()))
+	for _, pattern := range []string{"sandboxes/*", "runtime/*/*", "images/containers/*"} {
+		files, _ := filepath.Glob(filepath.Join(e.cfg.Root, pattern))
+		for _, file := range files {
+			// Crun keeps compiled filters for all containers.
+			if filepath.Base(file) != ".cache" {
+				out = append(out, "file "+file)
+			}
 		}
 	}
 	links, _ := net.Interfaces()

@@ -121,7 +121,8 @@ func (r *Runtime) execFailed(c *container, x *execIO, answer shim.Message) (int,
 		return -1, answerError(answer)
 	}
 	switch {
-	case strings.Contains(text, "permission denied"), strings.Contains(text, "is a directory"), strings.Contains(text, "exec format error"):
+	case strings.Contains(text, "permission denied"), strings.Contains(text, "not executable"),
+		strings.Contains(text, "not a regular file"), strings.Contains(text, "is a directory"), strings.Contains(text, "exec format error"):
 		return 126, errors.New(text)
 	case strings.Contains(text, "executable file"), strings.Contains(text, "no such file or directory"):
 		return 127, errors.New(text)

@@ -1,9 +1,7 @@
 package oci
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -51,12 +49,6 @@ type Runtime struct {
 	closed     bool
 }
 
-// handler is one configured OCI runtime.
-type handler struct {
-	path, root, version string
-	seccomp             bool
-}
-
 // Open takes the Root for itself, finishes what a killed agent left half-done
 // and takes up the pods that are there. ErrLocked: another agent has the Root.
 func Open(cfg Config) (*Runtime, error) {
@@ -78,6 +70,9 @@ func Open(cfg Config) (*Runtime, error) {
 func (r *Runtime) open() (err error) {
 	// First what may well be missing, before anything is made.
 	if r.shimPath, err = findShimProgram(r.cfg.ShimPath); err != nil {
+		return err
+	}
+	if r.cgroups, err = readCgroups(); err != nil {
 		return err
 	}
 	for name, program := range r.cfg.RuntimeHandlers {
@@ -104,9 +99,6 @@ func (r *Runtime) open() (err error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
-	}
-	if r.cgroups, err = readCgroups(); err != nil {
-		return err
 	}
 	if r.net, err = openNetwork(r.cfg.Network, r.cfg.Root); err != nil {
 		return err
@@ -154,42 +146,6 @@ func findShimProgram(path string) (string, error) {
 		return "", fmt.Errorf("find shim: %w", err)
 	}
 	return filepath.Abs(found)
-}
-
-// openHandler asks the OCI runtime for its version once.
-func (r *Runtime) openHandler(name, program string) (handler, error) {
-	path, err := exec.LookPath(program)
-	if err != nil {
-		return handler{}, fmt.Errorf("find OCI runtime: %w", err)
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return handler{}, err
-	}
-	dir := name
-	if dir == "" {
-		dir = "default"
-	}
-	h := handler{path: path, root: filepath.Join(r.cfg.Root, "runtime", dir)}
-	out, err := exec.Command(path, "--version").Output()
-	if err != nil {
-		return handler{}, fmt.Errorf("ask %s for its version: %w", path, err)
-	}
-	first, _, _ := bytes.Cut(out, []byte{'\n'})
-	h.version = string(bytes.TrimSpace(first))
-	// runtime-spec v1.3.0 features.md; a runtime without the command has none.
-	if out, err := exec.Command(path, "features").Output(); err == nil {
-		var features struct {
-			Linux struct {
-				Seccomp struct {
-					Enabled bool `json:"enabled"`
-				} `json:"seccomp"`
-			} `json:"linux"`
-		}
-		if json.Unmarshal(out, &features) == nil {
-			h.seccomp = features.Linux.Seccomp.Enabled
-		}
-	}
-	return h, nil
 }
 
 // Close lets another agent open the Root. Pods keep running. It waits for what
@@ -256,10 +212,10 @@ func (r *Runtime) Version(ctx context.Context) (runtimeiface.Version, error) {
 		return runtimeiface.Version{}, err
 	}
 	h := r.handlers[""]
-	if _, err := os.Stat(h.path); err != nil {
+	if _, err := os.Stat(h.Path); err != nil {
 		return runtimeiface.Version{}, fmt.Errorf("%w: OCI runtime: %w", runtimeiface.ErrUnavailable, err)
 	}
-	name := filepath.Base(h.path)
+	name := filepath.Base(h.Path)
 	version := strings.TrimPrefix(h.version, name+" version ")
 	return runtimeiface.Version{Name: "oci/" + name, Version: version, Scheme: "nodekit"}, nil
 }

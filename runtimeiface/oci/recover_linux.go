@@ -174,17 +174,9 @@ func (r *Runtime) reap() error {
 	if err != nil {
 		return fmt.Errorf("remove interfaces of unknown sandboxes: %w", err)
 	}
-	states := 0
-	for _, h := range r.handlers {
-		entries, _ := os.ReadDir(h.root)
-		for _, e := range entries {
-			if r.container(e.Name()) == nil {
-				states++
-				if err := h.forget(e.Name()); err != nil {
-					return err
-				}
-			}
-		}
+	states, err := r.reapStates()
+	if err != nil {
+		return err
 	}
 	if len(roots)+len(links)+states > 0 {
 		r.cfg.Logger.Info("removed leftovers", "roots", len(roots), "interfaces", len(links), "runtimeStates", states)

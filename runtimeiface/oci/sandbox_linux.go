@@ -42,6 +42,8 @@ type sandboxRecord struct {
 	CgroupParent string                   `json:"cgroupParent"`
 	// OwnCgroup: the backend chose the cgroup, and removes it.
 	OwnCgroup bool `json:"ownCgroup,omitempty"`
+	// Runtime is the OCI runtime that Spec.RuntimeHandler was.
+	Runtime handlerRecord `json:"runtime"`
 }
 
 // sandbox: what changes is guarded by Runtime.mu.
@@ -118,6 +120,7 @@ func (r *Runtime) undoSandbox(id string) {
 
 func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err error) {
 	rec := sandboxRecord{ID: newID(), Spec: spec, CreatedAt: time.Now(), CgroupParent: spec.CgroupParent}
+	rec.Runtime = r.handlers[spec.RuntimeHandler].handlerRecord
 	if rec.CgroupParent == "" {
 		rec.CgroupParent, rec.OwnCgroup = filepath.Join(r.cfg.CgroupRoot, "pod"+rec.ID[:32]), true
 	}

@@ -1,12 +1,9 @@
 package oci
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -209,17 +206,5 @@ func (r *Runtime) reconnect(s *sandbox) error {
 		r.markExited(s, c.ID, e)
 	}
 	r.mourn(s, client)
-	return nil
-}
-
-// forget has the OCI runtime drop its state of a container.
-func (h handler) forget(id string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, h.path, "--root", h.root, "delete", "--force", id).CombinedOutput()
-	if rerr := os.RemoveAll(filepath.Join(h.root, id)); rerr != nil {
-		return fmt.Errorf("forget container %s: %w", id, cmp.Or(err, rerr))
-	}
-	_ = out // with its state gone there is nothing more that it could do
 	return nil
 }

@@ -32,19 +32,58 @@ func KillCgroup(dir string, patience time.Duration) bool {
 	}
 }
 
+// gather moves a process of the cgroup at from, its session and all that came of
+// them to the cgroup at to, where their later children will be too.
+func gather(from, to string, pid int) {
+	procs := filepath.Join(to, "cgroup.procs")
+	moved := map[int]bool{pid: true}
+	if os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0) != nil {
+		return // it is gone
+	}
+	for more := true; more; {
+		more = false
+		for _, p := range procsOf(from) {
+			parent, session := family(p)
+			if moved[p] || !moved[parent] && session != pid {
+				continue
+			}
+			moved[p], more = true, true
+			_ = os.WriteFile(procs, []byte(strconv.Itoa(p)), 0)
+		}
+	}
+}
+
+// family reads the parent and the session of a process (proc_pid_stat(5)):
+// 42 (a name) S 41 42 42 0 ...
+func family(pid int) (parent, session int) {
+	data, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
+	if len(fields) < 4 {
+		return 0, 0
+	}
+	parent, _ = strconv.Atoi(string(fields[1]))
+	session, _ = strconv.Atoi(string(fields[3]))
+	return parent, session
+}
+
 // CgroupProcs gives the processes in the cgroup at dir and below.
 func CgroupProcs(dir string) []int {
+	pids := procsOf(dir)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			pids = append(pids, CgroupProcs(filepath.Join(dir, e.Name()))...)
+		}
+	}
+	return pids
+}
+
+func procsOf(dir string) []int {
 	var pids []int
 	data, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	for line := range bytes.Lines(data) {
 		if pid, err := strconv.Atoi(string(bytes.TrimSpace(line))); err == nil && pid > 1 {
 			pids = append(pids, pid)
-		}
-	}
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		if e.IsDir() {
-			pids = append(pids, CgroupProcs(filepath.Join(dir, e.Name()))...)
 		}
 	}
 	return pids

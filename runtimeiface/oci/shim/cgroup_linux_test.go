@@ -53,6 +53,7 @@ func TestStartErrorsAreTold(t *testing.T) {
 		`error during container init: exec: "/nope": stat /nope: no such file or directory`: true,
 		`exec: "x": executable file not found in $PATH`:                                     true,
 		"executable file `x` not found in $PATH: No such file or directory":                 true, // crun
+		"the path `/x` exists but it is not executable: Operation not permitted":            true, // crun
 		"error mounting \"proc\" to rootfs at \"/proc\": permission denied":                 false,
 	} {
 		if isStartError(text) != want {

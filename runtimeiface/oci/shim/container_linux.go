@@ -371,8 +371,10 @@ func runtimeText(from *os.File) string {
 // isStartError tells that the program could not be run from other failures. Runc:
 // error during container init: exec: "/nope": stat /nope: no such file or directory
 // Crun: executable file `x` not found in $PATH: No such file or directory
+// Crun: the path `x` exists but it is not executable: Operation not permitted
+// Crun: the path `x` is not a regular file: Operation not permitted
 func isStartError(text string) bool {
-	return strings.Contains(text, `exec: "`) || strings.Contains(text, "executable file")
+	return strings.Contains(text, `exec: "`) || strings.Contains(text, "executable file") || strings.HasPrefix(text, "the path `")
 }
 
 func readPid(file string) (int, error) {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,12 +17,17 @@ func (s *server) run(c *container, files []uintptr, args ...string) (death, erro
 		null := uintptr(s.null)
 		files = []uintptr{null, null, null}
 	}
-	argv := append([]string{filepath.Base(c.Runtime), "--root", c.RuntimeRoot, "--log", os.DevNull}, args...)
-	_, dead, err := s.reaper.fork(c.Runtime, argv, files)
+	_, dead, err := s.reaper.fork(c.Runtime, c.runtimeArgs(args...), files)
 	if err != nil {
 		return death{}, errors.New("run " + c.Runtime + ": " + err.Error())
 	}
 	return <-dead, nil
+}
+
+// runtimeArgs is a command line of the OCI runtime.
+func (c *container) runtimeArgs(args ...string) []string {
+	argv := append([]string{filepath.Base(c.Runtime), "--root", c.RuntimeRoot, "--log", os.DevNull}, c.RuntimeArgs...)
+	return append(argv, args...)
 }
 
 // runQuiet calls the OCI runtime beside a container that runs: what it says is
@@ -60,21 +66,27 @@ func (s *server) exec(id string, fds []int, gone <-chan struct{}, running func()
 	dir := filepath.Join(c.TrackDir, name)
 	pidFile := filepath.Join(c.dir, name+".pid")
 	args := []string{"exec", "--detach", "--process", "/proc/self/fd/3", "--pid-file", pidFile}
-	if os.Mkdir(dir, 0o755) == nil {
-		args = append(args, "--cgroup", c.TrackPrefix+name)
+	own := os.Mkdir(dir, 0o755) == nil
+	if own {
 		defer func() { _ = os.Remove(dir) }()
+	}
+	if own && c.ExecCgroup {
+		args = append(args, "--cgroup", c.TrackPrefix+name)
 	}
 	defer func() { _ = os.Remove(pidFile) }()
 
 	s.reaper.claim()
-	argv := append([]string{filepath.Base(c.Runtime), "--root", c.RuntimeRoot, "--log", os.DevNull}, args...)
-	pid, dead, err := s.reaper.fork(c.Runtime, append(argv, id),
+	pid, dead, err := s.reaper.fork(c.Runtime, c.runtimeArgs(append(args, id)...),
 		[]uintptr{uintptr(fds[1]), uintptr(fds[2]), uintptr(fds[3]), uintptr(fds[0])})
 	if err != nil {
 		s.reaper.unclaim()
 		return 0, err
 	}
-	code, ok := s.untilGone(pid, dead, dir, gone)
+	stop := gone
+	if !c.ExecCgroup {
+		stop = later(gone, killTime) // only then is known what came of it
+	}
+	code, ok := s.untilGone(pid, dead, dir, stop)
 	if !ok || code != 0 {
 		s.reaper.unclaim()
 		return 0, errors.New("exec failed") // the text is in the stream
@@ -86,9 +98,23 @@ func (s *server) exec(id string, fds []int, gone <-chan struct{}, running func()
 	}
 	dead = s.reaper.adopt(pid)
 	s.reaper.unclaim()
+	if own && !c.ExecCgroup {
+		gather(c.TrackDir, dir, pid)
+	}
 	running()
 	code, _ = s.untilGone(pid, dead, dir, gone)
 	return code, nil
+}
+
+// later closes its channel a time after c was.
+func later(c <-chan struct{}, after time.Duration) <-chan struct{} {
+	out := make(chan struct{})
+	go func() {
+		<-c
+		time.Sleep(after)
+		close(out)
+	}()
+	return out
 }
 
 // untilGone waits for a child; if gone closes first it kills the child and the

@@ -79,8 +79,9 @@ func TestRequestsArriveAsTheyWereSent(t *testing.T) {
 	want := CreateRequest{
 		ID: "0a", Runtime: "/bin/runc", RuntimeRoot: "/r", LogDir: "/l", LogPath: "c/0.log", StopSignal: 15,
 		TrackDir: "/t", TrackPrefix: "freezer:", OOMFile: "/o", Sweep: true, Stdin: true,
+		RuntimeArgs: []string{"--platform", "kvm"}, ExecCgroup: true,
 	}
-	if got, err := parseCreate(Message{Fields: want.Fields()}); err != nil || got != want {
+	if got, err := parseCreate(Message{Fields: want.Fields()}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for _, id := range []string{"", "../x", "a/b", "A"} {

@@ -27,6 +27,8 @@ type CreateRequest struct {
 	ID string
 	// Runtime is the path of the OCI runtime, RuntimeRoot its --root.
 	Runtime, RuntimeRoot string
+	// RuntimeArgs stand before its command.
+	RuntimeArgs []string
 	// LogDir and LogPath below it; LogPath "" keeps no log.
 	LogDir, LogPath string
 	// StopSignal is a number.
@@ -42,25 +44,32 @@ type CreateRequest struct {
 	Sweep bool
 	// Stdin gives a pipe that stays open instead of /dev/null.
 	Stdin bool
+	// ExecCgroup: the OCI runtime can start an exec in a sub-cgroup.
+	ExecCgroup bool
 }
 
 // Fields is the request in wire form.
 func (r CreateRequest) Fields() []string {
-	return []string{
+	return append([]string{
 		r.ID, r.Runtime, r.RuntimeRoot, r.LogDir, r.LogPath, strconv.Itoa(r.StopSignal),
 		r.TrackDir, r.TrackPrefix, r.OOMFile, strconv.FormatBool(r.Sweep), strconv.FormatBool(r.Stdin),
-	}
+		strconv.FormatBool(r.ExecCgroup),
+	}, r.RuntimeArgs...)
 }
+
+// createFields are those before RuntimeArgs.
+const createFields = 12
 
 func parseCreate(m Message) (CreateRequest, error) {
 	signal, err := strconv.Atoi(m.Field(5))
-	if err != nil || len(m.Fields) != 11 || !validID(m.Field(0)) {
+	if err != nil || len(m.Fields) < createFields || !validID(m.Field(0)) {
 		return CreateRequest{}, ErrMessage
 	}
 	return CreateRequest{
 		ID: m.Field(0), Runtime: m.Field(1), RuntimeRoot: m.Field(2), LogDir: m.Field(3), LogPath: m.Field(4),
 		StopSignal: signal, TrackDir: m.Field(6), TrackPrefix: m.Field(7), OOMFile: m.Field(8),
-		Sweep: m.Field(9) == "true", Stdin: m.Field(10) == "true",
+		Sweep: m.Field(9) == "true", Stdin: m.Field(10) == "true", ExecCgroup: m.Field(11) == "true",
+		RuntimeArgs: m.Fields[createFields:],
 	}, nil
 }
 
