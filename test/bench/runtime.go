@@ -148,7 +148,7 @@ func pushPause(image string) (string, error) {
 
 // figures are what the cycles of one subject took.
 type figures struct {
-	start, remove, exit []time.Duration
+	start, remove []time.Duration
 	cpu                 []time.Duration // of the whole machine, for a cycle
 }
 

@@ -93,7 +93,6 @@ type life struct {
 	rt      runtimeiface.Runtime
 	image   string // ID
 	handler string
-	logs    string
 }
 
 func newLife(ctx context.Context, rt runtimeiface.Runtime, ref, handler string) (*life, error) {
