@@ -149,7 +149,7 @@ func pushPause(image string) (string, error) {
 // figures are what the cycles of one subject took.
 type figures struct {
 	start, remove []time.Duration
-	cpu                 []time.Duration // of the whole machine, for a cycle
+	cpu           []time.Duration // of the whole machine, for a cycle
 }
 
 func (s *stage) cycles(ctx context.Context, o runtimeOptions) error {
