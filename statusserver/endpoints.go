@@ -2,9 +2,12 @@ package statusserver
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -114,7 +117,7 @@ func (s *Server) exposition(writer MetricsWriter) http.HandlerFunc {
 
 func (s *Server) why(w http.ResponseWriter, r *http.Request) {
 	namespace, pod := r.PathValue("namespace"), r.PathValue("pod")
-	if err := validNames(namespace, pod); err != nil {
+	if err := errors.Join(validNames(namespace, pod), validQuery(r, "format")); err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
@@ -127,6 +130,10 @@ func (s *Server) why(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) trace(w http.ResponseWriter, r *http.Request) {
+	if err := validQuery(r, "from", "to", "proto", "format"); err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
 	query := r.URL.Query()
 	var from netip.Addr
 	if text := query.Get("from"); text != "" {
@@ -156,6 +163,22 @@ func (s *Server) trace(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.respondEither(w, r, answer)
+}
+
+// validQuery refuses words that the endpoint does not know: a misspelt one would
+// be answered as if it were not there.
+func validQuery(r *http.Request, known ...string) error {
+	query := r.URL.Query()
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if !slices.Contains(known, name) {
+			errs = append(errs, fmt.Errorf("query: %q is not one of %s", name, strings.Join(known, ", ")))
+		}
+	}
+	if format := query.Get("format"); format != "" && format != "text" && format != "json" {
+		errs = append(errs, fmt.Errorf("format: %q is not text or json", format))
+	}
+	return errors.Join(errs...)
 }
 
 // validNames refuses what can be the name of no namespace and pod; so nothing

@@ -124,6 +124,18 @@ var _ = Describe("The endpoints", func() {
 		}
 	})
 
+	It("refuse words of a query that they do not know, by name", func(ctx SpecContext) {
+		url := serveOne(full())
+		for path, word := range map[string]string{
+			"/why/default/web-0?container=app": "container", "/why/default/web-0?format=yaml": "yaml",
+			"/proxy/trace?to=1.2.3.4:5&protocol=udp": "protocol",
+		} {
+			a := get(ctx, url+path)
+			Expect(a.status).To(Equal(http.StatusBadRequest), path)
+			Expect(a.body).To(ContainSubstring(word), path)
+		}
+	})
+
 	It("say what is not wired, and what does not exist", func(ctx SpecContext) {
 		url := serveOne(statusserver.Config{})
 		for path, field := range map[string]string{

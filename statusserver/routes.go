@@ -83,7 +83,8 @@ func (s *Server) endpoint(l Listener, rt route) http.Handler {
 			release, ok := s.streams.take(from.client())
 			if !ok {
 				w.Header().Set("Retry-After", "5")
-				fail(w, http.StatusTooManyRequests, "too many streams are open")
+				fail(w, http.StatusTooManyRequests, fmt.Sprintf("too many streams are open: at most %d, and %d of one client",
+					s.config.MaxStreams, s.config.MaxStreamsPerClient))
 				return
 			}
 			defer release()
