@@ -147,6 +147,7 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 	if err := r.writeContainer(c, img, client.pid, pausePID); err != nil {
 		return nil, err
 	}
+	faultPoint("container written")
 	req := shim.CreateRequest{
 		ID: id, Runtime: h.Path, RuntimeRoot: h.root, RuntimeArgs: h.Args, ExecCgroup: h.execCgroup,
 		LogDir: s.spec.LogDirectory, LogPath: spec.LogPath,
@@ -159,6 +160,7 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 		return nil, err
 	}
 	pid, _ := strconv.Atoi(m.Field(0))
+	faultPoint("container created")
 	r.mu.Lock()
 	c.hidden, c.pid = false, pid
 	r.mu.Unlock()
@@ -177,6 +179,7 @@ func (r *Runtime) undoContainer(s *sandbox, client *shimClient, id string) error
 			return err
 		}
 	}
+	faultPoint("half made container out of the shim")
 	return errors.Join(r.endContainer(s, id), r.wipeContainer(s, id))
 }
 
@@ -189,13 +192,16 @@ func (r *Runtime) writeContainer(c *container, img image.Image, shimPID, pausePI
 	if err := os.Mkdir(c.dir, 0o700); err != nil {
 		return err
 	}
+	faultPoint("container directory made")
 	if err := shim.WriteNew(c.dir, recordFile, data); err != nil {
 		return err
 	}
+	faultPoint("container recorded")
 	rootfs, err := r.store.Mount(context.Background(), c.ID, img.ID, image.MountOptions{})
 	if err != nil {
 		return translate(err)
 	}
+	faultPoint("container root mounted")
 	spec, err := makeSpec(specInput{
 		sandbox: c.sandbox, container: c.Spec, image: img.Config, rootfs: rootfs, cgroup: c.Cgroup, shimPID: shimPID, pausePID: pausePID,
 		seccomp: r.handlers[c.sandbox.spec.RuntimeHandler].seccomp, ownCaps: r.ownCaps,
@@ -236,8 +242,10 @@ func (r *Runtime) startContainer(c *container) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
 	defer cancel()
+	faultPoint("container before its start")
 	// shimEvent does the rest, see OpStart there: an exit may follow at once.
 	_, err := client.call(ctx, shim.OpStart, c.ID)
+	faultPoint("container start answered")
 	return err
 }
 
@@ -250,6 +258,7 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Durat
 	if c == nil {
 		return nil
 	}
+	faultPoint("container before its stop")
 	if err := r.askStop(c, grace); err != nil {
 		return fmt.Errorf("stop container %s: %w", id, err)
 	}
@@ -303,9 +312,11 @@ func (r *Runtime) removeContainer(c *container) error {
 	if err := r.forgetInShim(s, c.ID); err != nil {
 		return err
 	}
+	faultPoint("container out of the shim")
 	if err := r.wipeContainer(s, c.ID); err != nil {
 		return err
 	}
+	faultPoint("container wiped")
 	r.dropContainer(c)
 	r.event(runtimeiface.ContainerRemoved, s, c.ID, time.Now())
 	return nil
@@ -332,6 +343,7 @@ func (r *Runtime) endContainer(s *sandbox, id string) error {
 	if h := r.handlerOf(s); len(h.states()[id]) > 0 {
 		err = errors.Join(err, h.forget(id))
 	}
+	faultPoint("container cgroup emptied")
 	return errors.Join(err, r.cgroups.remove(path))
 }
 
@@ -342,9 +354,11 @@ func (r *Runtime) wipeContainer(s *sandbox, id string) error {
 	if err := os.Remove(filepath.Join(dir, shim.CreatedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	faultPoint("container not created")
 	if err := r.store.Unmount(id); err != nil {
 		return fmt.Errorf("unmount root: %w", err)
 	}
+	faultPoint("container root unmounted")
 	return os.RemoveAll(dir)
 }
 

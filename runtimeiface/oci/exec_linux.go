@@ -72,6 +72,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, spec runtimeiface.Exec
 		return -1, fmt.Errorf("%w: %w", errShimLost, err)
 	}
 	io3.closeTheirs()
+	faultPoint("exec sent")
 
 	// When ctx ends, the shim sees that we stop writing, kills all that came
 	// of the command and then answers.
@@ -87,6 +88,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, spec runtimeiface.Exec
 	if answer.Op != shim.OpOK {
 		return r.execFailed(c, io3, answer)
 	}
+	faultPoint("exec runs")
 	io3.copy(spec)
 	answer, err = shim.ReadMessage(conn)
 	if err != nil {
@@ -98,6 +100,7 @@ func (r *Runtime) exec(ctx context.Context, c *container, spec runtimeiface.Exec
 	if answer.Op != shim.OpOK {
 		return -1, answerError(answer)
 	}
+	faultPoint("exec ended")
 	if err := io3.finish(ctx); err != nil {
 		return -1, err
 	}

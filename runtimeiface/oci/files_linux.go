@@ -25,9 +25,11 @@ func (r *Runtime) writeSandbox(s *sandbox) error {
 	if err := os.MkdirAll(filepath.Join(s.dir, shim.ContainersDir), 0o700); err != nil {
 		return err
 	}
+	faultPoint("sandbox directory made")
 	if err := shim.WriteNew(s.dir, recordFile, data); err != nil {
 		return err
 	}
+	faultPoint("sandbox recorded")
 	if s.spec.LogDirectory != "" {
 		if err := os.MkdirAll(s.spec.LogDirectory, 0o755); err != nil {
 			return fmt.Errorf("make log directory: %w", err)
@@ -43,6 +45,7 @@ func (r *Runtime) writeSandbox(s *sandbox) error {
 	if err != nil {
 		return err
 	}
+	faultPoint("log directory made")
 	// Containers' users read these through bind mounts.
 	if err := os.WriteFile(filepath.Join(s.dir, hostnameFile), []byte(name+"\n"), 0o644); err != nil {
 		return err
@@ -75,6 +78,7 @@ func mountShm(dir string, size int64) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
+	faultPoint("shm directory made")
 	options := "mode=1777,size=" + strconv.FormatInt(size, 10)
 	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
 		return fmt.Errorf("mount /dev/shm of the pod: %w", err)

@@ -114,6 +114,7 @@ func (n *network) ensureBridge() (int, error) {
 	if err := n.setHostSysctls(); err != nil {
 		return 0, err
 	}
+	faultPoint("host parameters set")
 	gateway := n.addresses.gateway().As4()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = n.cfg.Bridge, n.cfg.MTU
@@ -123,6 +124,7 @@ func (n *network) ensureBridge() (int, error) {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return 0, fmt.Errorf("make bridge %s: %w", n.cfg.Bridge, err)
 	}
+	faultPoint("bridge added")
 	link, err := n.handle.LinkByName(n.cfg.Bridge)
 	if err != nil {
 		return 0, fmt.Errorf("find bridge %s: %w", n.cfg.Bridge, err)
@@ -140,6 +142,7 @@ func (n *network) ensureBridge() (int, error) {
 	_ = n.inHostNS(func() error {
 		return os.WriteFile("/proc/sys/net/ipv4/conf/"+n.cfg.Bridge+"/send_redirects", []byte("0"), 0)
 	})
+	faultPoint("bridge made")
 	n.bridge = link.Attrs().Index
 	return n.bridge, nil
 }
@@ -175,6 +178,7 @@ func (n *network) setHostSysctls() error {
 		if err := shim.WriteFile(n.dir, networkFile, data); err != nil {
 			return err
 		}
+		faultPoint("host parameters recorded")
 		for name, value := range change {
 			if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0); err != nil {
 				return err
@@ -197,6 +201,7 @@ func (n *network) attach(sandboxID string, pid int, ip netip.Addr, sysctls []str
 		return err
 	}
 	defer pod.Close()
+	faultPoint("pod parameters set")
 	// After what can be wrong with the pod: that does not change the node.
 	bridge, err := n.ensureBridge()
 	if err != nil {
@@ -212,9 +217,11 @@ func (n *network) attach(sandboxID string, pid int, ip netip.Addr, sysctls []str
 	if err := n.handle.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make veth pair: %w", err)
 	}
+	faultPoint("veth made")
 	if err := n.handle.LinkSetMasterByIndex(veth, bridge); err != nil {
 		return fmt.Errorf("put veth on bridge: %w", err)
 	}
+	faultPoint("veth on bridge")
 	// Where br_netfilter is active, the bridge itself turns round what a rule
 	// sends from a pod back to that pod, and its port must let it.
 	if err := n.handle.LinkSetHairpin(veth, true); err != nil {
@@ -223,6 +230,7 @@ func (n *network) attach(sandboxID string, pid int, ip netip.Addr, sysctls []str
 	if err := n.handle.LinkSetAlias(veth, n.alias+sandboxID); err != nil {
 		return fmt.Errorf("set alias of veth: %w", err)
 	}
+	faultPoint("veth named")
 	return n.configure(pod, addr[:])
 }
 
@@ -260,6 +268,7 @@ func (n *network) configure(pod *netlink.Handle, ip net.IP) error {
 	if err := pod.LinkSetUp(eth); err != nil {
 		return fmt.Errorf("set %s up: %w", podInterface, err)
 	}
+	faultPoint("pod has address")
 	gateway := net.IP(n.addresses.gateway().AsSlice())
 	index := eth.Attrs().Index
 	routes := []netlink.Route{
@@ -333,6 +342,7 @@ func (n *network) purge() error {
 			return fmt.Errorf("remove bridge: %w", err)
 		}
 	}
+	faultPoint("bridge removed")
 	file := filepath.Join(n.dir, networkFile)
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -357,5 +367,6 @@ func (n *network) purge() error {
 	if err != nil {
 		return err
 	}
+	faultPoint("host parameters put back")
 	return os.Remove(file)
 }

@@ -100,6 +100,7 @@ func (r *Runtime) open() (err error) {
 			return err
 		}
 	}
+	faultPoint("root locked")
 	if r.net, err = openNetwork(r.cfg.Network, r.cfg.Root); err != nil {
 		return err
 	}
@@ -110,6 +111,7 @@ func (r *Runtime) open() (err error) {
 	if err != nil {
 		return translate(err)
 	}
+	faultPoint("store opened")
 	return r.recover()
 }
 

@@ -46,11 +46,14 @@ func (r *Runtime) recover() error {
 	for _, c := range containers {
 		r.addContainer(c)
 	}
+	faultPoint("records read")
 	r.each(half, func(s *sandbox) error {
 		r.cfg.Logger.Info("sandbox was half made: remove it", "sandboxID", s.ID)
 		return r.destroySandbox(s)
 	})
+	faultPoint("half made sandboxes gone")
 	r.each(keep, r.takeUp)
+	faultPoint("sandboxes taken up")
 	return r.reap()
 }
 
@@ -123,6 +126,7 @@ func (r *Runtime) takeUp(s *sandbox) error {
 		r.mu.Lock()
 		s.ready = true
 		r.mu.Unlock()
+		faultPoint("shim found alive")
 		err := r.reconnect(s)
 		if err == nil {
 			return r.dropHalfMade(s)
@@ -135,7 +139,9 @@ func (r *Runtime) takeUp(s *sandbox) error {
 			return err
 		}
 	}
+	faultPoint("sandbox found stopped")
 	err := r.endSandbox(s)
+	faultPoint("exits found")
 	r.markUnknown(s)
 	r.mu.Lock()
 	s.ready, s.IPs = false, nil
@@ -155,6 +161,7 @@ func (r *Runtime) dropHalfMade(s *sandbox) error {
 		if err := r.forgetInShim(s, id); err != nil {
 			return fmt.Errorf("half made container %s: %w", id, err)
 		}
+		faultPoint("half made container forgotten")
 		if err := r.wipeContainer(s, id); err != nil {
 			return fmt.Errorf("half made container %s: %w", id, err)
 		}
@@ -170,14 +177,17 @@ func (r *Runtime) reap() error {
 	if err != nil {
 		return fmt.Errorf("remove roots of unknown containers: %w", err)
 	}
+	faultPoint("roots reaped")
 	links, err := r.net.reap(func(id string) bool { return r.sandbox(id) != nil })
 	if err != nil {
 		return fmt.Errorf("remove interfaces of unknown sandboxes: %w", err)
 	}
+	faultPoint("interfaces reaped")
 	states, err := r.reapStates()
 	if err != nil {
 		return err
 	}
+	faultPoint("states reaped")
 	if len(roots)+len(links)+states > 0 {
 		r.cfg.Logger.Info("removed leftovers", "roots", len(roots), "interfaces", len(links), "runtimeStates", states)
 	}

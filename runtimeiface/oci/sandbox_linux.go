@@ -142,9 +142,11 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 	if err := r.writeSandbox(s); err != nil {
 		return nil, err
 	}
+	faultPoint("sandbox written")
 	if err := r.startSandbox(s); err != nil {
 		return nil, err
 	}
+	faultPoint("sandbox started")
 	r.mu.Lock()
 	r.seq++
 	s.seq, s.ready = r.seq, true
@@ -176,6 +178,7 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 	r.setShim(s, client)
 	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
 	defer cancel()
+	faultPoint("shim started")
 	setup := []string{hostname}
 	netSysctls := slices.Clone(podSysctls)
 	for _, name := range slices.Sorted(maps.Keys(s.spec.Sysctls)) {
@@ -196,15 +199,19 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 		attached <- r.net.attach(s.ID, client.pid, s.IPs[0], netSysctls)
 	}()
 	err = r.setUp(ctx, s, client, setup)
+	faultPoint("shim set up")
 	if aerr := <-attached; err != nil || aerr != nil {
 		return cmp.Or(err, aerr)
 	}
+	faultPoint("sandbox made")
 	if _, err := client.call(ctx, shim.OpWatch); err != nil {
 		return fmt.Errorf("watch shim: %w", err)
 	}
+	faultPoint("shim watched")
 	if _, err := client.call(ctx, shim.OpCommit); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
+	faultPoint("sandbox committed")
 	return nil
 }
 
@@ -214,6 +221,7 @@ func (r *Runtime) setUp(ctx context.Context, s *sandbox, client *shimClient, set
 		if err := mountShm(filepath.Join(s.dir, shmDir), r.cfg.ShmBytes); err != nil {
 			return err
 		}
+		faultPoint("shm mounted")
 	}
 	if _, err := client.call(ctx, shim.OpSetup, setup...); err != nil {
 		return fmt.Errorf("set up shim: %w", err)
@@ -247,9 +255,11 @@ func (r *Runtime) stopSandbox(s *sandbox) error {
 	if err := shim.WriteFile(s.dir, stoppedFile, nil); err != nil {
 		return fmt.Errorf("stop sandbox %s: %w", s.ID, err)
 	}
+	faultPoint("sandbox marked stopped")
 	if err := r.endSandbox(s); err != nil {
 		return fmt.Errorf("stop sandbox %s: %w", s.ID, err)
 	}
+	faultPoint("sandbox ended")
 	r.notReady(s)
 	return nil
 }
@@ -286,7 +296,9 @@ func (r *Runtime) endSandbox(s *sandbox) error {
 		}
 		client.close()
 	}
+	faultPoint("shim told to end")
 	errs = append(errs, killShim(s.dir))
+	faultPoint("shim dead")
 	if client != nil {
 		reapShim(client.pid)
 	}
@@ -296,14 +308,18 @@ func (r *Runtime) endSandbox(s *sandbox) error {
 	}
 	for _, id := range r.containerDirs(s) {
 		errs = append(errs, r.endContainer(s, id))
+		faultPoint("container ended")
 	}
 	if s.OwnCgroup {
 		errs = append(errs, r.cgroups.kill(s.CgroupParent), r.cgroups.remove(s.CgroupParent))
 	}
+	faultPoint("sandbox cgroup gone")
 	if s.spec.Network != runtimeiface.NamespaceHost {
 		errs = append(errs, r.net.detach(s.ID))
 	}
+	faultPoint("sandbox off network")
 	errs = append(errs, unmount(filepath.Join(s.dir, shmDir)))
+	faultPoint("shm unmounted")
 	return errors.Join(errs...)
 }
 
@@ -352,6 +368,7 @@ func (r *Runtime) destroySandbox(s *sandbox) error {
 	if err := os.Remove(filepath.Join(s.dir, shim.CommittedName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	faultPoint("sandbox not committed")
 	if err := r.endSandbox(s); err != nil {
 		return err
 	}
@@ -360,9 +377,11 @@ func (r *Runtime) destroySandbox(s *sandbox) error {
 			return err
 		}
 	}
+	faultPoint("containers wiped")
 	if err := os.RemoveAll(s.dir); err != nil {
 		return err
 	}
+	faultPoint("sandbox files gone")
 	r.net.addresses.free(s.IPs)
 	return nil
 }

@@ -61,6 +61,7 @@ func (r *Runtime) startShim(dir string, flags uintptr) (*shimClient, error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
+	faultPoint("shim lock made")
 	stderr, err := os.OpenFile(filepath.Join(dir, "shim.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ func (r *Runtime) startShim(dir string, flags uintptr) (*shimClient, error) {
 	defer func() { _ = stderr.Close() }()
 	cmd := &exec.Cmd{
 		Path: r.shimPath, Args: []string{"nodekit-shim", dir}, Dir: "/",
-		Env:    []string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOGC=25"},
+		Env:    append([]string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOGC=25"}, faultEnv()...),
 		Stderr: stderr, ExtraFiles: []*os.File{theirs, lock},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Cloneflags: flags},
 	}
@@ -85,6 +86,7 @@ func (r *Runtime) startShim(dir string, flags uintptr) (*shimClient, error) {
 		_ = cmd.Wait()
 		return nil, err
 	}
+	faultPoint("shim forked")
 	// Not waited for: that would take a thread for each pod. See reapShim.
 	pid := cmd.Process.Pid
 	_ = cmd.Process.Release()

@@ -103,6 +103,7 @@ func (r *Runtime) writeUnknown(c *container) shim.ExitRecord {
 	e := shim.ExitRecord{Code: runtimeiface.ExitCodeUnknown, Unknown: true, UnixNano: time.Now().UnixNano()}
 	data, err := json.Marshal(e)
 	if err == nil {
+		faultPoint("exit unknown")
 		err = shim.WriteFile(c.dir, shim.ExitName, data)
 	}
 	if err != nil {
@@ -153,6 +154,7 @@ func (r *Runtime) mourn(s *sandbox, client *shimClient) {
 			return
 		}
 		r.cfg.Logger.Info("shim is lost: sandbox ends", "podUID", s.spec.UID, "sandboxID", s.ID)
+		faultPoint("shim found lost")
 		if err := r.stopSandbox(s); err != nil {
 			r.cfg.Logger.Error(err, "end sandbox without shim", "sandboxID", s.ID)
 		}

@@ -74,9 +74,12 @@ func (s *server) create(req CreateRequest) (int, error) {
 	s.containers[req.ID] = c
 	s.mu.Unlock()
 
+	faultPoint("create")
 	err := s.make(c)
 	if err == nil {
+		faultPoint("container made")
 		c.lasting, err = mark(c.dir, CreatedName)
+		faultPoint("container marked")
 		if err != nil && c.pid != 0 {
 			s.reaper.kill(c.pid, syscall.SIGKILL)
 			<-c.deleted
@@ -100,10 +103,12 @@ func (s *server) make(c *container) error {
 	if err != nil {
 		return err
 	}
+	faultPoint("log opened")
 	s.reaper.claim()
 	defer s.reaper.unclaim()
 	pidFile := filepath.Join(c.dir, pidName)
 	d, err := s.run(c, files, "create", "--bundle", c.dir, "--pid-file", pidFile, c.ID)
+	faultPoint("runtime created")
 	for _, fd := range files {
 		_ = unix.Close(int(fd))
 	}
@@ -128,6 +133,7 @@ func (s *server) make(c *container) error {
 		_, _ = s.run(c, nil, "delete", "--force", c.ID)
 		return err
 	}
+	faultPoint("pid read")
 	c.mu.Lock()
 	c.pid = pid
 	c.mu.Unlock()
@@ -149,6 +155,7 @@ func (s *server) keep(c *container) {
 	go func() {
 		d := <-death
 		close(c.dead)
+		faultPoint("reaped")
 		if c.Sweep {
 			KillCgroup(c.TrackDir, killTime)
 		}
@@ -157,6 +164,7 @@ func (s *server) keep(c *container) {
 		case <-c.drained:
 		case <-time.After(drainTime):
 		}
+		faultPoint("drained")
 		c.starting.Lock()
 		s.exit(c, e)
 		c.starting.Unlock()
@@ -164,6 +172,7 @@ func (s *server) keep(c *container) {
 		if d, err := s.run(c, nil, "delete", c.ID); err != nil || d.code() != 0 {
 			_, _ = s.run(c, nil, "delete", "--force", c.ID)
 		}
+		faultPoint("runtime deleted")
 		close(c.deleted)
 		s.trimSoon()
 	}()
@@ -184,7 +193,9 @@ func (s *server) exit(c *container, e Exit) {
 	if err := WriteFile(c.dir, ExitName, e.record()); err != nil {
 		s.complain("record exit of "+c.ID, err)
 	}
+	faultPoint("exit recorded")
 	s.tell(Message{Op: EventExit, Fields: e.Fields()})
+	faultPoint("exit told")
 	close(c.done)
 }
 
@@ -214,6 +225,7 @@ func (s *server) start(id string) error {
 	if err := s.lastingAll(c); err != nil {
 		return err
 	}
+	faultPoint("lasting")
 	// The time before: the program may be over when the runtime returns.
 	now := time.Now()
 	if err := s.runQuiet(c, "start", c.ID); err != nil {
@@ -226,11 +238,13 @@ func (s *server) start(id string) error {
 			return err
 		}
 	}
+	faultPoint("runtime started")
 	c.mu.Lock()
 	c.started = now
 	c.mu.Unlock()
 	nano := strconv.FormatInt(now.UnixNano(), 10)
 	err := os.WriteFile(filepath.Join(c.dir, StartedName), []byte(nano), 0o600)
+	faultPoint("start recorded")
 	s.tell(Message{Op: EventStart, Fields: []string{id, nano}})
 	return err
 }
@@ -267,6 +281,7 @@ func (s *server) stop(id string, grace time.Duration) error {
 		go s.exit(c, Exit{ID: id, Code: 128, StartError: c.cannotRun, At: time.Now()})
 		return nil
 	case grace <= 0 || c.started.IsZero():
+		faultPoint("stop kills")
 		s.reaper.kill(c.pid, syscall.SIGKILL)
 		return nil
 	}
@@ -274,6 +289,7 @@ func (s *server) stop(id string, grace time.Duration) error {
 		c.signalled = true
 		s.reaper.kill(c.pid, syscall.Signal(c.StopSignal))
 	}
+	faultPoint("stop signalled")
 	at := time.Now().Add(grace)
 	if c.killTimer != nil && c.killAt.Before(at) {
 		return nil
@@ -300,9 +316,11 @@ func (s *server) remove(id string) error {
 	if err := s.stop(id, 0); err != nil {
 		return err
 	}
+	faultPoint("remove")
 	<-c.done
 	<-c.deleted
 	c.close()
+	faultPoint("removed")
 	s.forget(id)
 	return nil
 }

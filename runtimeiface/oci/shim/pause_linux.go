@@ -45,6 +45,7 @@ func (s *server) pausePID() (int, error) {
 		_ = unix.Close(p[1])
 		return 0, os.NewSyscallError("fork", err)
 	}
+	faultPoint("pause started")
 	// p[1] stays open: its end is pause's end.
 	s.paused = pid
 	return pid, nil

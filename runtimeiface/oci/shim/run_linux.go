@@ -75,6 +75,7 @@ func (s *server) exec(id string, fds []int, gone <-chan struct{}, running func()
 	}
 	defer func() { _ = os.Remove(pidFile) }()
 
+	faultPoint("exec cgroup made")
 	s.reaper.claim()
 	pid, dead, err := s.reaper.fork(c.Runtime, c.runtimeArgs(append(args, id)...),
 		[]uintptr{uintptr(fds[1]), uintptr(fds[2]), uintptr(fds[3]), uintptr(fds[0])})
@@ -91,6 +92,7 @@ func (s *server) exec(id string, fds []int, gone <-chan struct{}, running func()
 		s.reaper.unclaim()
 		return 0, errors.New("exec failed") // the text is in the stream
 	}
+	faultPoint("exec started")
 	pid, err = readPid(pidFile)
 	if err != nil {
 		s.reaper.unclaim()
@@ -101,8 +103,11 @@ func (s *server) exec(id string, fds []int, gone <-chan struct{}, running func()
 	if own && !c.ExecCgroup {
 		gather(c.TrackDir, dir, pid)
 	}
+	faultPoint("exec adopted")
 	running()
+	faultPoint("exec told")
 	code, _ = s.untilGone(pid, dead, dir, gone)
+	faultPoint("exec ended")
 	return code, nil
 }
 

@@ -87,6 +87,7 @@ func serve(dir string) error {
 	if err != nil {
 		return err
 	}
+	faultPoint("listening")
 	control := os.NewFile(controlFD, "control")
 	c, err := net.FileConn(control)
 	_ = control.Close()
@@ -234,6 +235,7 @@ func (s *server) serve(c *conn, m Message, fds []int, gone <-chan struct{}) {
 		pid := 0
 		if err == nil {
 			pid, err = s.create(req)
+			faultPoint("created")
 		}
 		c.answer(m.Seq, err, strconv.Itoa(pid))
 	case OpPause:
@@ -259,8 +261,11 @@ func (s *server) serve(c *conn, m Message, fds []int, gone <-chan struct{}) {
 		code, err := s.exec(m.Field(0), fds, gone, func() { c.answer(m.Seq, nil) })
 		c.answer(m.Seq, err, strconv.Itoa(code))
 	case OpShutdown:
+		faultPoint("told to end")
 		s.endContainers()
+		faultPoint("containers gone")
 		c.answer(m.Seq, nil)
+		faultPoint("end told")
 		s.leave()
 	default:
 		c.answer(m.Seq, errors.New("unknown operation "+m.Op))
@@ -271,6 +276,7 @@ func (s *server) setup(fields []string) error {
 	if len(fields)%2 != 1 {
 		return ErrMessage
 	}
+	faultPoint("set up")
 	if fields[0] != "" {
 		if err := unix.Sethostname([]byte(fields[0])); err != nil {
 			return errors.New("set hostname: " + err.Error())
@@ -288,11 +294,13 @@ func (s *server) setup(fields []string) error {
 func (s *server) commit() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	faultPoint("commit")
 	lasting, err := mark(s.dir, CommittedName)
 	if err != nil {
 		return err
 	}
 	s.committed, s.lasting = true, lasting
+	faultPoint("committed")
 	return nil
 }
 
@@ -358,6 +366,7 @@ func (s *server) endContainers() {
 // end is for a sandbox that was never given to anybody.
 func (s *server) end() {
 	s.endContainers()
+	faultPoint("orphaned")
 	_ = os.Remove(filepath.Join(s.dir, SocketName))
 	s.leave()
 }
