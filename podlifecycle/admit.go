@@ -50,6 +50,7 @@ func (m *Manager) reconcile(ctx context.Context) {
 		m.showProblems(set, names)
 	}
 	m.first = true
+	m.whole = m.whole || set != nil && len(set.Waiting) == 0
 	m.admit()
 	m.launch(ctx)
 	if draining && len(m.list()) == 0 {
@@ -82,11 +83,13 @@ func (m *Manager) match(w *worker, want *corev1.Pod, names map[string]types.UID,
 		w.change(want, set)
 	case slices.Contains(set.Broken, have.Annotations[source.AnnotationFile]):
 		// Its file cannot be read now; a slip of the pen stops nothing.
+	case len(set.Waiting) > 0 && names[have.Namespace+"/"+have.Name] == "":
+		// A source that has not spoken may want it.
 	default:
 		e := Ending{Reason: EndingDeleted, Message: "no source wants the pod any more", Since: now, Grace: GracePeriod(have), Forget: true}
 		if uid, ok := names[have.Namespace+"/"+have.Name]; ok {
 			e.Reason, e.Message = EndingReplaced, "pod "+string(uid)+" takes its place"
-		} else if !m.first {
+		} else if !m.whole {
 			e.Reason, e.Message = EndingOrphaned, "it ran when the agent started and no source wants it"
 		}
 		w.end(e)

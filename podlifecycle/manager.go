@@ -49,6 +49,7 @@ type Manager struct {
 	// Of Run's goroutine alone.
 	recovered map[types.UID]remembered
 	first     bool            // the first set has been taken
+	whole     bool            // a set has been taken after all sources spoke
 	told      map[string]bool // problems of manifests that are on the log
 	group     sync.WaitGroup
 	ended     chan *worker
@@ -77,7 +78,7 @@ func New(config Config) (*Manager, error) {
 }
 
 // Set gives the whole of what shall run, in place of the set before. Pods that
-// are not in it end gracefully. It does not block; before the first call
+// are not in it end gracefully, unless a source is Waiting. It does not block; before the first call
 // nothing is begun and nothing ends. Objects in it are shared: do not change them.
 func (m *Manager) Set(set source.Set) {
 	m.set.Store(&set)

@@ -122,6 +122,34 @@ func TestOrphansEnd(t *testing.T) {
 	}
 }
 
+// Nothing ends for its absence until every source has spoken; what takes
+// another's place does not wait for that.
+func TestPodsStayUntilEverySourceHasSpoken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t).start()
+		r.set(newPod("web"), newPod("late"), newPod("gone"))
+		r.settle()
+		r.stop()
+		r.start()
+		other := newPod("web")
+		other.UID = "uid-of-the-edited-manifest"
+		r.m.Set(source.Set{Pods: []*corev1.Pod{other}, Waiting: []string{"api"}})
+		r.pass(time.Minute)
+		r.ready("web", true)
+		r.ready("late", true)
+		r.ready("gone", true)
+		if pod := r.pod("web"); pod.UID != other.UID {
+			t.Errorf("the edited pod does not run, but %s", pod.UID)
+		}
+		r.m.Set(source.Set{Pods: []*corev1.Pod{other, newPod("late")}})
+		r.pass(time.Minute)
+		r.ready("late", true)
+		if n := len(r.m.Pods()); n != 2 {
+			t.Errorf("%d pods are left, not 2", n)
+		}
+	})
+}
+
 // A pod whose file cannot be read at the restart stays.
 func TestPodsOfBrokenFilesStay(t *testing.T) {
 	bubble(t, func(t *testing.T) {

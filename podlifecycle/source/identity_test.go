@@ -23,9 +23,8 @@ spec:
     livenessProbe: {httpGet: {port: http}}
   volumes: [{name: a, emptyDir: {}}, {name: b, configMap: {name: c}}]
 `))
-	d := &Directory{config: Config{Path: "/manifests", NodeName: "n1"}}
 	const want = "05614482-8296-8a57-9fa2-a53030824d6f"
-	if got := d.uid("web.yaml", objects.Pods[0]); got != want {
+	if got := (origin{"file", "n1"}).uid("/manifests/web.yaml", objects.Pods[0]); got != want {
 		t.Fatalf("UID is %s, was %s", got, want)
 	}
 }

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/nodekit/nodekit/podlifecycle/manifest"
 )
@@ -35,6 +35,7 @@ func (d *Directory) read() (Set, bool) {
 	before := errorText(d.dirProblem)
 	names, err := manifestNames(d.config.Path)
 	d.dirProblem = err
+	d.spoken = d.spoken || err == nil || errors.Is(err, fs.ErrNotExist)
 	changed := before != errorText(err)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		for name := range d.files {
@@ -97,7 +98,7 @@ func (d *Directory) readFile(name string) bool {
 		next.problems = []manifest.Problem{{File: name, Err: err}}
 	} else {
 		decoded, problems := manifest.Decode(name, bytes.NewReader(data))
-		next.objects, next.problems = d.accept(name, decoded)
+		next.objects, next.problems = d.origin.accept(name, filepath.Join(d.root, name), decoded)
 		next.problems = append(problems, next.problems...)
 		if known != nil && len(bytes.TrimSpace(data)) == 0 && !known.empty() {
 			// Most likely cut short by a writer that will go on.
@@ -134,42 +135,6 @@ func readRegular(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, manifest.MaxSize+1))
 }
 
-// accept defaults and checks objects, and makes pods this node's.
-func (d *Directory) accept(name string, in manifest.Objects) (out manifest.Objects, problems []manifest.Problem) {
-	ok := func(kind string, meta metav1.Object, errs ...*field.Error) bool {
-		for _, err := range errs {
-			problems = append(problems, manifest.Problem{File: name, Kind: kind, Namespace: meta.GetNamespace(),
-				Name: meta.GetName(), Field: err.Field, Err: err})
-		}
-		return len(errs) == 0
-	}
-	for _, pod := range in.Pods {
-		d.own(name, pod)
-		if ok("Pod", pod, append(manifest.Validate(pod), manifest.Unsupported(pod)...)...) {
-			out.Pods = append(out.Pods, pod)
-		}
-	}
-	for _, configMap := range in.ConfigMaps {
-		if ok("ConfigMap", configMap, manifest.ValidateConfigMap(configMap)...) {
-			out.ConfigMaps = append(out.ConfigMaps, configMap)
-		}
-	}
-	for _, secret := range in.Secrets {
-		manifest.DefaultSecret(secret)
-		if ok("Secret", secret, manifest.ValidateSecret(secret)...) {
-			out.Secrets = append(out.Secrets, secret)
-		}
-	}
-	for _, service := range in.Services {
-		manifest.DefaultService(service)
-		if ok("Service", service, manifest.ValidateService(service)...) {
-			out.Services = append(out.Services, service)
-		}
-	}
-	out.EndpointSlices = in.EndpointSlices
-	return out, problems
-}
-
 // keep adds to objects what old has and it has not.
 func keep(objects *manifest.Objects, old manifest.Objects) {
 	objects.Pods = merge(objects.Pods, old.Pods)
@@ -194,54 +159,21 @@ func sameName[T metav1.Object](a, b T) bool {
 
 // set makes one of all files, without what is twice in it.
 func (d *Directory) set() Set {
-	var set Set
+	var out collector
 	if d.dirProblem != nil {
-		set.Problems = append(set.Problems, manifest.Problem{File: d.config.Path, Err: d.dirProblem})
-		set.Broken = append(set.Broken, ".")
+		out.set.Problems = append(out.set.Problems, manifest.Problem{File: d.config.Path, Err: d.dirProblem})
+		out.set.Broken = append(out.set.Broken, ".")
+		if !d.spoken {
+			out.set.Waiting = []string{d.config.Path}
+		}
 	}
-	names := make([]string, 0, len(d.files))
-	for name := range d.files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	seen := map[string]string{}
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(d.files)) {
 		f := d.files[name]
 		if len(f.problems) > 0 {
-			set.Broken = append(set.Broken, name)
+			out.set.Broken = append(out.set.Broken, name)
 		}
-		set.Problems = append(set.Problems, f.problems...)
-		set.Pods = add(&set, seen, name, "Pod", set.Pods, f.objects.Pods)
-		set.ConfigMaps = add(&set, seen, name, "ConfigMap", set.ConfigMaps, f.objects.ConfigMaps)
-		set.Secrets = add(&set, seen, name, "Secret", set.Secrets, f.objects.Secrets)
-		set.Services = add(&set, seen, name, "Service", set.Services, f.objects.Services)
-		set.EndpointSlices = add(&set, seen, name, "EndpointSlice", set.EndpointSlices, f.objects.EndpointSlices)
+		out.set.Problems = append(out.set.Problems, f.problems...)
+		out.add(name, f.objects)
 	}
-	return set
-}
-
-// add appends what seen does not have, and tells of the rest.
-func add[T metav1.Object](set *Set, seen map[string]string, name, kind string, list, more []T) []T {
-	for _, object := range more {
-		keys := map[string]string{"metadata.name": kind + " " + object.GetNamespace() + "/" + object.GetName()}
-		if kind == "Pod" {
-			keys["metadata.uid"] = "UID " + string(object.GetUID())
-		}
-		twice := false
-		for _, path := range []string{"metadata.name", "metadata.uid"} {
-			if by, ok := seen[keys[path]]; ok && keys[path] != "" && !twice {
-				twice = true
-				set.Problems = append(set.Problems, manifest.Problem{File: name, Kind: kind, Namespace: object.GetNamespace(),
-					Name: object.GetName(), Field: path, Err: fmt.Errorf("%s is in %s already: %w", keys[path], by, ErrDuplicate)})
-			}
-		}
-		if twice {
-			continue
-		}
-		for _, key := range keys {
-			seen[key] = name
-		}
-		list = append(list, object)
-	}
-	return list
+	return out.set
 }

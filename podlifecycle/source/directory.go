@@ -10,22 +10,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/go-logr/logr"
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/clock"
-
-	"github.com/nodekit/nodekit/podlifecycle/manifest"
-)
-
-// Annotations that a source sets on its pods.
-const (
-	// AnnotationSource is "file" for a pod of a directory.
-	AnnotationSource = "kubernetes.io/config.source"
-	// AnnotationHash changes with any change of the pod's manifest.
-	AnnotationHash = "kubernetes.io/config.hash"
-	// AnnotationFile names the file, relative to the directory.
-	AnnotationFile = "nodekit.dev/file"
 )
 
 const (
@@ -37,51 +23,7 @@ const (
 	retry = time.Second
 )
 
-// ErrDuplicate: another file, or an earlier document, has an object of that name.
-var ErrDuplicate = errors.New("duplicate")
-
-// ErrEmptied: a file that had objects has no text any more. They are kept, as
-// when a file is cut short by an editor; deleting the file ends them.
-var ErrEmptied = errors.New("is empty now, what it held is kept; delete the file to end it")
-
-// Set is all that a source wants at one moment. Objects in it are shared:
-// read, never change them.
-type Set struct {
-	// Pods are defaulted, valid and supported, sorted by file and order in it.
-	Pods           []*corev1.Pod
-	ConfigMaps     []*corev1.ConfigMap
-	Secrets        []*corev1.Secret
-	Services       []*corev1.Service
-	EndpointSlices []*discoveryv1.EndpointSlice
-	// Problems of all files, sorted by file.
-	Problems []manifest.Problem
-	// Broken names files, relative to the directory, in which something could
-	// not be read, parsed or accepted; "." is the directory itself. What was
-	// known from them before is still in the set, so that a slip of the pen
-	// stops nothing.
-	Broken []string
-}
-
-// ConfigMap finds by name, nil if there is none. With Secret it makes a Set
-// what packages env and volume ask for.
-func (s Set) ConfigMap(namespace, name string) *corev1.ConfigMap {
-	for _, configMap := range s.ConfigMaps {
-		if configMap.Name == name && configMap.Namespace == namespace {
-			return configMap
-		}
-	}
-	return nil
-}
-
-// Secret finds by name, nil if there is none.
-func (s Set) Secret(namespace, name string) *corev1.Secret {
-	for _, secret := range s.Secrets {
-		if secret.Name == name && secret.Namespace == namespace {
-			return secret
-		}
-	}
-	return nil
-}
+var _ Source = (*Directory)(nil)
 
 // Config of a Directory.
 type Config struct {
@@ -102,11 +44,14 @@ type Config struct {
 // may be used concurrently; Run only once.
 type Directory struct {
 	config Config
+	origin origin
+	root   string // Path, absolute
 
 	mu    sync.Mutex
 	files map[string]*file
 	// dirProblem is why the directory could not be read, nil if it was.
 	dirProblem error
+	spoken     bool // it was read, or not there, at least once
 }
 
 // New checks config; it reads nothing.
@@ -115,11 +60,7 @@ func New(config Config) (*Directory, error) {
 	if config.Path == "" {
 		errs = append(errs, errors.New("a Path is required"))
 	}
-	if config.NodeName != "" {
-		for _, message := range validation.IsDNS1123Subdomain(config.NodeName) {
-			errs = append(errs, fmt.Errorf("NodeName %q: %s", config.NodeName, message))
-		}
-	}
+	errs = append(errs, checkNode(config.NodeName)...)
 	if config.Reread < 0 {
 		errs = append(errs, errors.New("negative Reread"))
 	}
@@ -132,7 +73,21 @@ func New(config Config) (*Directory, error) {
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
 	}
-	return &Directory{config: config, files: map[string]*file{}}, nil
+	root, err := filepath.Abs(config.Path)
+	if err != nil {
+		root = config.Path // no working directory: better a UID than none
+	}
+	return &Directory{config: config, root: root, origin: origin{"file", config.NodeName}, files: map[string]*file{}}, nil
+}
+
+func checkNode(name string) (errs []error) {
+	if name == "" {
+		return nil
+	}
+	for _, message := range validation.IsDNS1123Subdomain(name) {
+		errs = append(errs, fmt.Errorf("NodeName %q: %s", name, message))
+	}
+	return errs
 }
 
 // Run calls update with the whole set, at once and whenever the set became
