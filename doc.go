@@ -25,5 +25,6 @@
 // Package statusserver serves what the others know over HTTP, guarded by
 // default, with a page for people.
 //
-// The program examples/quickstart wires all five; start there.
+// The program examples/quickstart wires all five; start there. The program
+// examples/dryrun prints what podlifecycle's Plan would do for a manifest.
 package nodekit
