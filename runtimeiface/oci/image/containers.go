@@ -13,6 +13,10 @@ import (
 	"slices"
 )
 
+// mappedDir holds, while a root is mounted, its layers as a user namespace
+// sees them.
+const mappedDir = "mapped"
+
 // A record is mount.json: what a container's root file system is made of. It
 // is written before anything is mounted; a directory in containers/ whose
 // record is unreadable still counts as a container, of an unknown image.
@@ -20,6 +24,8 @@ type record struct {
 	Image    string   `json:"image"`
 	Layers   []string `json:"layers"` // the lowest first
 	ReadOnly bool     `json:"readOnly,omitempty"`
+	// Mapped: what is written has the IDs of a user namespace.
+	Mapped bool `json:"mapped,omitempty"`
 }
 
 var containerID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
@@ -75,7 +81,7 @@ func (s *Store) Mount(ctx context.Context, containerID, imageID string, opts Mou
 	if err != nil {
 		return "", fmt.Errorf("mount root of container %s: %w", containerID, err)
 	}
-	rootfs, err := s.mount(containerID, r)
+	rootfs, err := s.mount(containerID, r, opts.UserNamespace)
 	if err != nil {
 		err = fmt.Errorf("mount root of container %s: %w", containerID, err)
 		if fresh {
@@ -100,14 +106,31 @@ func (s *Store) claim(id, imageID string, opts MountOptions) (*record, bool, err
 	}
 	old := s.containers[id]
 	if old != nil && old.Image != "" {
-		if old.Image != img.ID || old.ReadOnly != opts.ReadOnly {
+		if old.Image != img.ID || old.ReadOnly != opts.ReadOnly || old.Mapped != (opts.UserNamespace != nil) {
 			return nil, false, fmt.Errorf("%w: the container has %s", ErrInUse, old.Image)
 		}
 		return old, false, nil
 	}
-	r := &record{Image: img.ID, Layers: slices.Clone(img.Layers), ReadOnly: opts.ReadOnly}
+	r := &record{Image: img.ID, Layers: slices.Clone(img.Layers), ReadOnly: opts.ReadOnly, Mapped: opts.UserNamespace != nil}
 	s.containers[id] = r
 	return r, true, nil
+}
+
+// ProbeUserNamespace tells whether Mount can serve a user namespace: nil, or
+// ErrNotSupported with what lacks, or another error if that cannot be told now.
+// It mounts an empty root for a moment.
+func (s *Store) ProbeUserNamespace(userns *os.File) error {
+	const id = "userns-probe" // known to nobody: a kill leaves it to Reap
+	defer s.busy.lock(id)()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return errClosed
+	}
+	s.containers[id] = &record{}
+	s.mu.Unlock()
+	_, err := s.mount(id, &record{ReadOnly: true, Mapped: true}, userns)
+	return errors.Join(err, s.unmount(id))
 }
 
 // Unmount unmounts the root file system of a container and removes what was
@@ -137,8 +160,10 @@ func (s *Store) Unmount(containerID string) error {
 // mounted there, so that a kill leaves either a container or leftovers.
 func (s *Store) unmount(id string) error {
 	dir := s.path("containers", id)
-	if err := detach(dir); err != nil {
-		return err
+	for _, name := range []string{"rootfs", mappedDir} {
+		if err := detach(filepath.Join(dir, name)); err != nil {
+			return err
+		}
 	}
 	tmp, err := s.discard(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -19,7 +19,7 @@ const maxOptions = 4095
 
 // mount makes the container's directories, lists it and mounts it, each only
 // if that is not so already.
-func (s *Store) mount(id string, r *record) (string, error) {
+func (s *Store) mount(id string, r *record, userns *os.File) (string, error) {
 	dir := s.path("containers", id)
 	rootfs := filepath.Join(dir, "rootfs")
 	if mounted, err := isMount(rootfs); err == nil && mounted {
@@ -42,7 +42,19 @@ func (s *Store) mount(id string, r *record) (string, error) {
 			return "", err
 		}
 	}
-	return rootfs, s.mountOverlay(dir, rootfs, r)
+	stack, err := s.stack(r.Layers), error(nil)
+	if userns != nil {
+		stack, err = mapStack(dir, stack, userns)
+		defer func() { _ = dropMapped(dir) }() // a mount that stays goes with the container
+	}
+	if err != nil {
+		return "", err
+	}
+	err = s.mountOverlay(dir, rootfs, stack, r.ReadOnly)
+	if userns != nil && errors.Is(err, unix.EINVAL) {
+		err = fmt.Errorf("%w: overlay on layers with mapped IDs needs Linux 5.19: %w", ErrNotSupported, err)
+	}
+	return rootfs, err
 }
 
 func mkdir(path string) error {
@@ -52,9 +64,8 @@ func mkdir(path string) error {
 	return nil
 }
 
-func (s *Store) mountOverlay(dir, rootfs string, r *record) error {
+func (s *Store) mountOverlay(dir, rootfs string, stack []lower, readOnly bool) error {
 	upper, work := filepath.Join(dir, "upper"), filepath.Join(dir, "work")
-	stack := s.stack(r.Layers)
 	if err := dressImplied(stack, upper); err != nil {
 		return err
 	}
@@ -63,7 +74,7 @@ func (s *Store) mountOverlay(dir, rootfs string, r *record) error {
 		lowers[i] = l.dir
 	}
 	var flags uintptr
-	if r.ReadOnly {
+	if readOnly {
 		// Without an upper, overlay wants two lowers: work stays empty.
 		lowers = append(append([]string{upper}, lowers...), work)
 		upper, work = "", ""
@@ -181,19 +192,18 @@ func isMount(path string) (bool, error) {
 	return here.Dev != up.Dev, nil
 }
 
-// detach unmounts whatever is mounted on dir/rootfs. Detached: a process that
-// still has a file open there must not keep the container from going.
-func detach(dir string) error {
-	rootfs := filepath.Join(dir, "rootfs")
+// detach unmounts whatever is mounted on path. Detached: a process that still
+// has a file open there must not keep the container from going.
+func detach(path string) error {
 	for {
-		mounted, err := isMount(rootfs)
+		mounted, err := isMount(path)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !mounted {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if err := unix.Unmount(rootfs, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 			return wrap("umount", err)
 		}
 	}

@@ -26,6 +26,6 @@ func (s *Store) extract(context.Context, io.Reader, int64, string) (layer, error
 	return layer{}, unsupported()
 }
 
-func (s *Store) mount(string, *record) (string, error) { return "", unsupported() }
+func (s *Store) mount(string, *record, *os.File) (string, error) { return "", unsupported() }
 
 func detach(string) error { return unsupported() }

@@ -1,6 +1,9 @@
 package image
 
-import "time"
+import (
+	"os"
+	"time"
+)
 
 // An Image is one pulled image. Its slices and maps are the caller's own.
 type Image struct {
@@ -107,6 +110,11 @@ type LayerProgress struct {
 type MountOptions struct {
 	// ReadOnly makes a root without a writable layer, as image volumes need.
 	ReadOnly bool
+	// UserNamespace, an open /proc/PID/ns/user of those who will use the root,
+	// makes files keep their owners as seen from within. Needs Linux 5.19 and
+	// a Root on a file system that can be mounted with mapped IDs; nil is the
+	// node's. The root is passable for its ID 0 and the node's root alone.
+	UserNamespace *os.File
 }
 
 // Usage is disk space.
