@@ -24,7 +24,7 @@ const (
 	OpSetup    = "setup"    // hostname, then sysctls as name, value
 	OpCommit   = "commit"   // makes the sandbox lasting
 	OpWatch    = "watch"    // answers the state, then events follow on this connection
-	OpPause    = "pause"    // answers the pid of the first process of the pod's PID namespace
+	OpPause    = "pause"    // see PauseRequest; answers the pid
 	OpCreate   = "create"   // see CreateRequest; answers the pid
 	OpStart    = "start"    // id; EventStart or EventExit come before the answer
 	OpStop     = "stop"     // id, grace in nanoseconds; answers at once

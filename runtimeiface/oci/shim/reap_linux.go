@@ -39,15 +39,15 @@ func newReaper() *reaper {
 
 // fork starts a program with the descriptors given as its 0, 1, 2 and so on.
 func (r *reaper) fork(path string, argv []string, files []uintptr) (int, <-chan death, error) {
-	return r.forkIn(0, path, argv, []string{"PATH=" + os.Getenv("PATH")}, files)
+	return r.forkIn(&syscall.SysProcAttr{}, path, argv, []string{"PATH=" + os.Getenv("PATH")}, files)
 }
 
 // forkIn is fork in new namespaces.
-func (r *reaper) forkIn(flags uintptr, path string, argv, env []string, files []uintptr) (int, <-chan death, error) {
+func (r *reaper) forkIn(sys *syscall.SysProcAttr, path string, argv, env []string, files []uintptr) (int, <-chan death, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
-		Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: flags},
+		Dir: "/", Env: env, Files: files, Sys: sys,
 	})
 	if err != nil {
 		return 0, nil, err

@@ -33,8 +33,9 @@ type server struct {
 	quit    chan struct{}
 	quitOne sync.Once
 
-	pauseMu sync.Mutex
-	paused  int
+	pauseMu   sync.Mutex
+	paused    int
+	pauseGone chan struct{}
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -48,12 +49,12 @@ type server struct {
 // Main is the program nodekit-shim: one argument, the sandbox's directory. It
 // returns the exit code.
 func Main() int {
+	if len(os.Args) > 2 && os.Args[1] == pauseArg {
+		return pause(os.Args[2:])
+	}
 	if len(os.Args) != 2 {
 		_, _ = os.Stderr.WriteString("nodekit-shim is started by runtimeiface/oci, with a sandbox's directory\n")
 		return 2
-	}
-	if os.Args[1] == pauseArg {
-		return pause()
 	}
 	if err := serve(os.Args[1]); err != nil {
 		_, _ = os.Stderr.WriteString("nodekit-shim: " + err.Error() + "\n")
@@ -73,7 +74,7 @@ func serve(dir string) error {
 		return err
 	}
 	s := &server{
-		dir: dir, null: null, reaper: newReaper(), quit: make(chan struct{}),
+		dir: dir, null: null, reaper: newReaper(), quit: make(chan struct{}), pauseGone: make(chan struct{}),
 		containers: map[string]*container{}, watchers: map[*conn]struct{}{},
 	}
 	// Caught rather than ignored: what is ignored stays so in containers.
@@ -225,7 +226,7 @@ func (s *server) serve(c *conn, m Message, fds []int, gone <-chan struct{}) {
 	}()
 	switch m.Op {
 	case OpSetup:
-		c.answer(m.Seq, s.setup(m.Fields))
+		c.answer(m.Seq, setUp(m.Fields))
 	case OpCommit:
 		c.answer(m.Seq, s.commit())
 	case OpWatch:
@@ -239,7 +240,11 @@ func (s *server) serve(c *conn, m Message, fds []int, gone <-chan struct{}) {
 		}
 		c.answer(m.Seq, err, strconv.Itoa(pid))
 	case OpPause:
-		pid, err := s.pausePID()
+		req, err := parsePause(m)
+		pid := 0
+		if err == nil {
+			pid, err = s.pausePID(req)
+		}
 		c.answer(m.Seq, err, strconv.Itoa(pid))
 	case OpStart:
 		c.answer(m.Seq, s.start(m.Field(0)))
@@ -263,6 +268,7 @@ func (s *server) serve(c *conn, m Message, fds []int, gone <-chan struct{}) {
 	case OpShutdown:
 		faultPoint("told to end")
 		s.endContainers()
+		s.endPause()
 		faultPoint("containers gone")
 		c.answer(m.Seq, nil)
 		faultPoint("end told")
@@ -272,7 +278,8 @@ func (s *server) serve(c *conn, m Message, fds []int, gone <-chan struct{}) {
 	}
 }
 
-func (s *server) setup(fields []string) error {
+// setUp takes a hostname, or "", and kernel parameters as name, value.
+func setUp(fields []string) error {
 	if len(fields)%2 != 1 {
 		return ErrMessage
 	}

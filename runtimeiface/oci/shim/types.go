@@ -2,6 +2,7 @@ package shim
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -71,6 +72,78 @@ func parseCreate(m Message) (CreateRequest, error) {
 		Sweep: m.Field(9) == "true", Stdin: m.Field(10) == "true", ExecCgroup: m.Field(11) == "true",
 		RuntimeArgs: m.Fields[createFields:],
 	}, nil
+}
+
+// PauseRequest is what OpPause needs to know. It makes a process in a new PID
+// namespace, or gives the one that was made before. With mappings, the process
+// is ID 0 of a new user namespace that owns new network, IPC and UTS namespaces
+// too, set up as OpSetup does; else there is nothing to set up.
+type PauseRequest struct {
+	UIDs, GIDs []IDMapping
+	Hostname   string
+	Sysctls    []string // names and values by turns
+}
+
+// IDMapping has Size IDs from Host on stand for those from Container on.
+type IDMapping struct {
+	Container, Host, Size uint32
+}
+
+// Fields is the request in wire form.
+func (r PauseRequest) Fields() []string {
+	return append([]string{joinMappings(r.UIDs), joinMappings(r.GIDs), r.Hostname}, r.Sysctls...)
+}
+
+func parsePause(m Message) (r PauseRequest, err error) {
+	if len(m.Fields) == 0 {
+		return r, nil
+	}
+	if len(m.Fields)%2 != 1 || len(m.Fields) < 3 {
+		return r, ErrMessage
+	}
+	r.UIDs, err = splitMappings(m.Fields[0])
+	if err == nil {
+		r.GIDs, err = splitMappings(m.Fields[1])
+	}
+	r.Hostname, r.Sysctls = m.Fields[2], m.Fields[3:]
+	return r, err
+}
+
+// joinMappings gives "inside:outside:size" for each, with spaces between.
+func joinMappings(list []IDMapping) string {
+	var b []byte
+	for i, m := range list {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = strconv.AppendUint(b, uint64(m.Container), 10)
+		b = strconv.AppendUint(append(b, ':'), uint64(m.Host), 10)
+		b = strconv.AppendUint(append(b, ':'), uint64(m.Size), 10)
+	}
+	return string(b)
+}
+
+func splitMappings(text string) ([]IDMapping, error) {
+	var out []IDMapping
+	for _, item := range strings.Fields(text) {
+		parts := strings.Split(item, ":")
+		if len(parts) != 3 {
+			return nil, ErrMessage
+		}
+		var n [3]uint32
+		for i, part := range parts {
+			id, err := strconv.ParseUint(part, 10, 32)
+			if err != nil {
+				return nil, ErrMessage
+			}
+			n[i] = uint32(id)
+		}
+		out = append(out, IDMapping{Container: n[0], Host: n[1], Size: n[2]})
+	}
+	if len(out) == 0 {
+		return nil, ErrMessage
+	}
+	return out, nil
 }
 
 func validID(id string) bool {
