@@ -197,14 +197,25 @@ func (r *Runtime) writeContainer(c *container, img image.Image, shimPID, pausePI
 		return err
 	}
 	faultPoint("container recorded")
-	rootfs, err := r.store.Mount(context.Background(), c.ID, img.ID, image.MountOptions{})
+	var userns *os.File
+	if c.sandbox.spec.UserNamespace != nil {
+		if userns, err = openUserNS(shimPID); err != nil {
+			return err
+		}
+		defer func() { _ = userns.Close() }()
+	}
+	rootfs, err := r.store.Mount(context.Background(), c.ID, img.ID, image.MountOptions{UserNamespace: userns})
 	if err != nil {
 		return translate(err)
 	}
 	faultPoint("container root mounted")
+	volumes, err := r.mountVolumes(c, userns)
+	if err != nil {
+		return err
+	}
 	spec, err := makeSpec(specInput{
 		sandbox: c.sandbox, container: c.Spec, image: img.Config, rootfs: rootfs, cgroup: c.Cgroup, shimPID: shimPID, pausePID: pausePID,
-		seccomp: r.handlers[c.sandbox.spec.RuntimeHandler].seccomp, ownCaps: r.ownCaps,
+		volumes: volumes, userns: userns, seccomp: r.handlers[c.sandbox.spec.RuntimeHandler].seccomp, ownCaps: r.ownCaps,
 	})
 	if err != nil {
 		return err
@@ -355,7 +366,7 @@ func (r *Runtime) wipeContainer(s *sandbox, id string) error {
 		return err
 	}
 	faultPoint("container not created")
-	if err := r.store.Unmount(id); err != nil {
+	if err := errors.Join(r.unmountVolumes(id), r.store.Unmount(id)); err != nil {
 		return fmt.Errorf("unmount root: %w", err)
 	}
 	faultPoint("container root unmounted")

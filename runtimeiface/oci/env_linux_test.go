@@ -47,6 +47,13 @@ func prepareEnv(tb testing.TB) *env {
 	tb.Helper()
 	kerneltest.Require(tb, kerneltest.Root, kerneltest.Overlay, kerneltest.Runc, kerneltest.Shim, kerneltest.Cgroup)
 	dir := tb.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} { // for pods with user namespaces
+		if strings.HasPrefix(d, os.TempDir()+"/") {
+			if err := os.Chmod(d, 0o711); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	}
 	e := &env{
 		tb: tb, logs: filepath.Join(dir, "logs"), images: testimage.Serve(tb),
 		cfg: oci.Config{

@@ -74,12 +74,18 @@ func resolvConf(dns *runtimeiface.DNS) ([]byte, error) {
 	return []byte(b.String()), nil
 }
 
-func mountShm(dir string, size int64) error {
+// mountShm: the tmpfs has the pod's own IDs, so that it needs no mapping.
+func mountShm(dir string, size int64, u *runtimeiface.UserNamespace) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	faultPoint("shm directory made")
 	options := "mode=1777,size=" + strconv.FormatInt(size, 10)
+	if u != nil {
+		uid, _ := hostID(u.UIDs, 0)
+		gid, _ := hostID(u.GIDs, 0)
+		options += fmt.Sprintf(",uid=%d,gid=%d", uid, gid)
+	}
 	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
 		return fmt.Errorf("mount /dev/shm of the pod: %w", err)
 	}

@@ -32,6 +32,7 @@ type handler struct {
 	handlerRecord
 	root, version string
 	seccomp       bool
+	idmap         bool // mounts with mapped IDs
 	// execCgroup: an exec can be started in a sub-cgroup of the container.
 	execCgroup bool
 }
@@ -59,10 +60,16 @@ func (r *Runtime) openHandler(name, program string) (handler, error) {
 				Seccomp struct {
 					Enabled bool `json:"enabled"`
 				} `json:"seccomp"`
+				MountExtensions struct {
+					IDMap struct {
+						Enabled bool `json:"enabled"`
+					} `json:"idmap"`
+				} `json:"mountExtensions"`
 			} `json:"linux"`
 		}
 		if json.Unmarshal(out, &features) == nil {
 			h.seccomp = features.Linux.Seccomp.Enabled
+			h.idmap = features.Linux.MountExtensions.IDMap.Enabled
 		}
 	}
 	help, _ := exec.Command(path, append(slices.Clone(h.Args), "exec", "--help")...).CombinedOutput()

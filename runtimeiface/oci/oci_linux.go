@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,8 @@ type Runtime struct {
 	shimPath string
 	handlers map[string]handler
 	ownCaps  map[string]bool
+	// userns: the image store is known to serve user namespaces.
+	userns atomic.Bool
 	// work is what goes on in the background: calls that their callers gave
 	// up on, shims that were lost.
 	work sync.WaitGroup

@@ -173,7 +173,7 @@ func (r *Runtime) dropHalfMade(s *sandbox) error {
 // unknown sandboxes and containers. Records are written first, so there should
 // be none.
 func (r *Runtime) reap() error {
-	roots, err := r.store.Reap(func(id string) bool { return r.container(id) != nil })
+	roots, err := r.store.Reap(func(id string) bool { return r.container(ownerOf(id)) != nil })
 	if err != nil {
 		return fmt.Errorf("remove roots of unknown containers: %w", err)
 	}

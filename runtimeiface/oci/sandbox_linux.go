@@ -119,6 +119,9 @@ func (r *Runtime) undoSandbox(id string) {
 }
 
 func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err error) {
+	if err := r.checkUserNamespace(spec); err != nil {
+		return nil, err
+	}
 	rec := sandboxRecord{ID: newID(), Spec: spec, CreatedAt: time.Now(), CgroupParent: spec.CgroupParent}
 	rec.Runtime = r.handlers[spec.RuntimeHandler].handlerRecord
 	if rec.CgroupParent == "" {
@@ -171,6 +174,9 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 	if s.spec.IPC != runtimeiface.NamespaceHost {
 		flags |= unix.CLONE_NEWIPC
 	}
+	if s.spec.UserNamespace != nil {
+		flags = 0 // see holdUserNamespace
+	}
 	client, err := r.startShim(s.dir, flags)
 	if err != nil {
 		return err
@@ -179,14 +185,20 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
 	defer cancel()
 	faultPoint("shim started")
-	setup := []string{hostname}
+	var sysctls []string
 	netSysctls := slices.Clone(podSysctls)
 	for _, name := range slices.Sorted(maps.Keys(s.spec.Sysctls)) {
 		if strings.HasPrefix(name, "net.") {
 			netSysctls = append(netSysctls, name, s.spec.Sysctls[name])
 		} else {
-			setup = append(setup, name, s.spec.Sysctls[name])
+			sysctls = append(sysctls, name, s.spec.Sysctls[name])
 		}
+	}
+	if s.spec.UserNamespace != nil {
+		if err := r.holdUserNamespace(ctx, s, client, hostname, sysctls); err != nil {
+			return err
+		}
+		hostname, sysctls = "", nil
 	}
 	// The network is made while the shim comes up, and waited for in any case:
 	// what is undone must not be made at the same time.
@@ -198,7 +210,7 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 		}
 		attached <- r.net.attach(s.ID, client.pid, s.IPs[0], netSysctls)
 	}()
-	err = r.setUp(ctx, s, client, setup)
+	err = r.setUp(ctx, s, client, append([]string{hostname}, sysctls...))
 	faultPoint("shim set up")
 	if aerr := <-attached; err != nil || aerr != nil {
 		return cmp.Or(err, aerr)
@@ -218,7 +230,7 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 // setUp makes the shared memory and has the shim set hostname and parameters.
 func (r *Runtime) setUp(ctx context.Context, s *sandbox, client *shimClient, setup []string) error {
 	if s.spec.IPC != runtimeiface.NamespaceHost {
-		if err := mountShm(filepath.Join(s.dir, shmDir), r.cfg.ShmBytes); err != nil {
+		if err := mountShm(filepath.Join(s.dir, shmDir), r.cfg.ShmBytes, s.spec.UserNamespace); err != nil {
 			return err
 		}
 		faultPoint("shm mounted")
@@ -300,7 +312,7 @@ func (r *Runtime) endSandbox(s *sandbox) error {
 	errs = append(errs, killShim(s.dir))
 	faultPoint("shim dead")
 	if client != nil {
-		reapShim(client.pid)
+		reapShim(client.own)
 	}
 	if !told {
 		// A shim that was killed leaves the OCI runtime that it called.

@@ -34,7 +34,9 @@ func (e shimError) Error() string { return string(e) }
 // shimClient is the connection to one shim.
 type shimClient struct {
 	conn *net.UnixConn
-	pid  int
+	// own is the shim's, pid that of the process that holds the pod's namespaces:
+	// the shim's too, or its child's in a pod with a user namespace.
+	own, pid int
 
 	wmu     sync.Mutex // one message at a time
 	mu      sync.Mutex
@@ -220,7 +222,7 @@ func findProcesses(match func(argv []string) bool) []int {
 }
 
 func newShimClient(conn *net.UnixConn, pid int) *shimClient {
-	return &shimClient{conn: conn, pid: pid, pending: map[uint32]chan shim.Message{}, lost: make(chan struct{})}
+	return &shimClient{conn: conn, own: pid, pid: pid, pending: map[uint32]chan shim.Message{}, lost: make(chan struct{})}
 }
 
 // read hands answers to their callers and events to onEvent, in order, until

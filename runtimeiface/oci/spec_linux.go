@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/profiles/seccomp"
@@ -16,6 +17,9 @@ import (
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci/image"
 )
+
+// ttyGroup owns terminals, as in Debian and containerd's default document.
+const ttyGroup = 5
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -38,9 +42,11 @@ type specInput struct {
 	image     image.ImageConfig
 	rootfs    string
 	cgroup    string
-	shimPID   int
-	pausePID  int  // for NamespacePod
-	seccomp   bool // the OCI runtime has it
+	shimPID   int            // of the holder of the pod's namespaces
+	pausePID  int            // for NamespacePod
+	userns    *os.File       // the pod's, nil for the node's
+	volumes   map[int]string // what an image volume shows, by the number of the mount
+	seccomp   bool           // the OCI runtime has it
 	ownCaps   map[string]bool
 }
 
@@ -49,6 +55,9 @@ func makeSpec(in specInput) (*specs.Spec, error) {
 	c, sec := in.container, in.container.Security
 	user, home, err := resolveUser(in.rootfs, in.image.User, sec)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkUser(in.sandbox.spec.UserNamespace, user); err != nil {
 		return nil, err
 	}
 	caps, err := capabilities(sec, in.ownCaps)
@@ -75,6 +84,9 @@ func makeSpec(in specInput) (*specs.Spec, error) {
 			CgroupsPath: in.cgroup, Namespaces: in.namespaces(), RootfsPropagation: propagation,
 			MaskedPaths: defaultMasked, ReadonlyPaths: defaultReadonly,
 		},
+	}
+	if u := in.sandbox.spec.UserNamespace; u != nil {
+		s.Linux.UIDMappings, s.Linux.GIDMappings = u.UIDs, u.GIDs
 	}
 	if sec.MaskedPaths != nil {
 		s.Linux.MaskedPaths = sec.MaskedPaths
@@ -132,6 +144,9 @@ func (in specInput) namespaces() []specs.LinuxNamespace {
 	pod := in.sandbox.spec
 	of := func(name string) string { return fmt.Sprintf("/proc/%d/ns/%s", in.shimPID, name) }
 	out := []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.CgroupNamespace}}
+	if pod.UserNamespace != nil {
+		out = append(out, specs.LinuxNamespace{Type: specs.UserNamespace, Path: of("user")})
+	}
 	if pod.Network != runtimeiface.NamespaceHost {
 		out = append(out,
 			specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: of("net")},
@@ -165,33 +180,49 @@ func (in specInput) mounts() ([]specs.Mount, string, error) {
 	if in.sandbox.spec.IPC == runtimeiface.NamespaceHost {
 		shm = "/dev/shm"
 	}
+	pts := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
+	if u := in.sandbox.spec.UserNamespace; u == nil || isMapped(u.GIDs, ttyGroup) {
+		pts = append(pts, "gid="+strconv.Itoa(ttyGroup))
+	}
 	defaults := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: pts},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev/shm", Type: "bind", Source: shm, Options: []string{"rbind", "nosuid", "noexec", "nodev", "rw"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", ro}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", ro}},
 	}
 	for _, name := range []string{hostnameFile, resolvFile} {
-		defaults = append(defaults, specs.Mount{
+		m, err := in.mapMount("UserNamespace", specs.Mount{
 			Destination: "/etc/" + name, Type: "bind", Source: filepath.Join(in.sandbox.dir, name),
-			Options: []string{"rbind", "rprivate", "rw"},
+			Options: []string{"bind", "rprivate", "rw"},
 		})
+		if err != nil {
+			return nil, "", err
+		}
+		defaults = append(defaults, m)
 	}
 	propagation := ""
 	var theirs []specs.Mount
 	for i, m := range in.container.Mounts {
 		m.Destination = filepath.Clean(m.Destination)
 		m.Options = slices.Clone(m.Options)
-		if m.Type == "bind" {
+		field := fmt.Sprintf("Mounts[%d]", i)
+		switch {
+		case m.Type == "bind":
 			if _, err := os.Stat(m.Source); err != nil {
-				return nil, "", invalid(fmt.Sprintf("Mounts[%d].Source", i), err.Error())
+				return nil, "", invalid(field+".Source", err.Error())
 			}
 			m.Options = bindOptions(m.Options)
 			propagation = widest(propagation, m.Options)
-		} else if m.Source == "" {
+			var err error
+			if m, err = in.mapMount(field, m); err != nil {
+				return nil, "", err
+			}
+		case m.Type == "image":
+			m = volumeMount(m, in.volumes[i])
+		case m.Source == "":
 			m.Source = "tmpfs"
 		}
 		theirs = append(theirs, m)

@@ -14,9 +14,6 @@ func checkSandbox(spec runtimeiface.SandboxSpec, handlers map[string]string) err
 	if _, known := handlers[spec.RuntimeHandler]; !known {
 		return notSupported("RuntimeHandler", "is not configured: "+spec.RuntimeHandler)
 	}
-	if spec.UserNamespace != nil {
-		return notSupported("UserNamespace", "")
-	}
 	for i, p := range spec.PortMappings {
 		if p.HostPort != 0 {
 			return notSupported(fmt.Sprintf("PortMappings[%d].HostPort", i), "needs rules that this backend does not make")
@@ -38,10 +35,8 @@ func checkContainer(pod runtimeiface.SandboxSpec, spec runtimeiface.ContainerSpe
 	case spec.TTY:
 		return notSupported("TTY", "a terminal as the container's streams")
 	}
-	for i, m := range spec.Mounts {
-		if m.Type == "image" {
-			return notSupported(fmt.Sprintf("Mounts[%d].Type", i), m.Type)
-		}
+	if pod.UserNamespace != nil && spec.PID == runtimeiface.NamespaceHost {
+		return invalid("PID", "cannot be host: the sandbox has a UserNamespace")
 	}
 	if spec.PID == runtimeiface.NamespaceTarget {
 		return notSupported("PID", string(spec.PID))

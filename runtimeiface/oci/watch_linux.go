@@ -180,6 +180,12 @@ func (r *Runtime) reconnect(s *sandbox) error {
 		client.close()
 		return err
 	}
+	if s.spec.UserNamespace != nil {
+		if err := r.findHolder(ctx, client); err != nil {
+			client.close()
+			return err
+		}
+	}
 	live := map[string]bool{}
 	for _, l := range lives {
 		live[l.ID] = true
