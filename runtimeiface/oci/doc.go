@@ -25,6 +25,25 @@
 // processes but files below Root, overlay and tmpfs mounts below Root, cgroups,
 // and the bridge.
 //
+// # User namespaces
+//
+// The shim of a pod with SandboxSpec.UserNamespace stays in the node's
+// namespaces, out of the pod's reach. A child of it is ID 0 of the pod's user
+// namespace, owns and holds its network, IPC, UTS and PID namespaces, and has an
+// empty root. When it dies, the pod is over.
+//
+// Files keep their owners by mounts with mapped IDs: layers and image volumes
+// are mapped below the overlay, bind mounts by the OCI runtime. That needs Linux
+// 5.19, an OCI runtime with the feature idmap (runc 1.2, crun 1.9), file systems
+// that can (ext4, xfs, btrfs; tmpfs since Linux 6.3; not NFS), and every
+// directory above the images passable for others. RunSandbox says if one of
+// these lacks, CreateContainer names the mount whose file system cannot.
+//
+// As containerd v2.4 has it, a privileged container of such a pod has every
+// capability of its namespace, and of the node's devices only those that are
+// open to all. Mounts with "rshared" are refused: none leads from a user
+// namespace to the node.
+//
 // # What a kill leaves
 //
 // A record is on disk before anything is made, and a mark after all is made
@@ -41,6 +60,7 @@
 //	Root/sandboxes/ID/committed,stopped  marks
 //	Root/sandboxes/ID/lock,sock,shim.log the shim's
 //	Root/sandboxes/ID/shm/               the pod's /dev/shm
+//	Root/images/containers/ID.volumeN    an image volume of container ID
 //	Root/sandboxes/ID/containers/ID/     OCI bundle, record.json, created, started, exit.json
 //	Root/network.json                    kernel parameters as they were before
 //

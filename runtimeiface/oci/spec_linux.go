@@ -215,6 +215,9 @@ func (in specInput) mounts() ([]specs.Mount, string, error) {
 				return nil, "", invalid(field+".Source", err.Error())
 			}
 			m.Options = bindOptions(m.Options)
+			if err := in.checkPropagation(field, m); err != nil {
+				return nil, "", err
+			}
 			propagation = widest(propagation, m.Options)
 			var err error
 			if m, err = in.mapMount(field, m); err != nil {
@@ -234,6 +237,26 @@ func (in specInput) mounts() ([]specs.Mount, string, error) {
 		return cmp.Compare(strings.Count(a.Destination, "/"), strings.Count(b.Destination, "/"))
 	})
 	return slices.Concat(defaults, theirs), propagation, nil
+}
+
+// checkPropagation refuses what the kernel would take and not do: a mount that
+// is private on the node stays private in the container.
+func (in specInput) checkPropagation(field string, m specs.Mount) error {
+	both := slices.Contains(m.Options, "rshared") || slices.Contains(m.Options, "shared")
+	if !both && !slices.Contains(m.Options, "rslave") && !slices.Contains(m.Options, "slave") {
+		return nil
+	}
+	if both && in.userns != nil {
+		return notSupported(field+".Options", "has shared: no mount leads from a user namespace to the node")
+	}
+	point, peers, err := propagationOf(m.Source)
+	if err != nil {
+		return fmt.Errorf("%s: propagation of %s: %w", field, m.Source, err)
+	}
+	if peers.shared || !both && peers.slave {
+		return nil
+	}
+	return invalid(field+".Source", fmt.Sprintf("%s is on %s, which is not a shared mount", m.Source, point))
 }
 
 func bindOptions(options []string) []string {

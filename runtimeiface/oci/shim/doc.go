@@ -20,6 +20,10 @@
 // no pid is used after its process is gone. An exit is on disk ([ExitRecord])
 // before anyone is told.
 //
+// For a PID namespace that containers share, and for a pod's user namespace, the
+// shim starts its own program once more, as the process that holds them: see
+// [PauseRequest]. When that dies the shim ends the pod.
+//
 // # Memory
 //
 // There is one shim per pod, so memory is the price of everything in here: no
