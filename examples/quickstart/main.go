@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -66,7 +67,7 @@ func run(ctx context.Context, o options) (err error) {
 
 	// What runs containers, and what decides which.
 	runtime, err := oci.Open(oci.Config{Root: filepath.Join(o.root, "runtime"), CgroupRoot: o.cgroup,
-		Network: oci.Network{Bridge: o.bridge, Subnet: node.podCIDR}, Logger: logger.WithName("runtime")})
+		Network: oci.Network{Bridge: o.bridge, Subnets: []netip.Prefix{node.podCIDR}}, Logger: logger.WithName("runtime")})
 	if err != nil {
 		return err
 	}

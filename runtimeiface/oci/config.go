@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -24,7 +22,7 @@ const (
 )
 
 // Config says where a Runtime lives and what it uses. Two Runtimes on one
-// machine need a Root, a Network.Bridge and a Network.Subnet each.
+// machine need a Root, a Network.Bridge and Network.Subnets each.
 type Config struct {
 	// Root is a directory on a disk, made if absent. Required, absolute. All
 	// state lies below it.
@@ -39,7 +37,7 @@ type Config struct {
 	// as --platform=kvm for gVisor's runsc. Nil for none. What is made with them
 	// is ended with them, also when a later Config has others.
 	RuntimeArgs map[string][]string
-	// Network is the pods' network.
+	// Network is the pods' network. Its zero value is a bridge with DefaultSubnet.
 	Network Network
 	// CgroupRoot is the parent of the cgroups of sandboxes without
 	// CgroupParent, absolute from each hierarchy's root. "" is
@@ -54,23 +52,6 @@ type Config struct {
 	// for what was repaired. Zero discards.
 	Logger logr.Logger
 }
-
-// Network is the built-in bridge network.
-type Network struct {
-	// Bridge is the interface's name. "" is DefaultBridge.
-	Bridge string
-	// Subnet gives the pods' addresses; the bridge has its first. IPv4 only,
-	// /30 or wider. Zero is DefaultSubnet.
-	Subnet netip.Prefix
-	// MTU of bridge and pods. 0 is 1500.
-	MTU int
-	// NetNSPath is the network namespace that counts as the node's: where the
-	// bridge is and where pods with NamespaceHost run. "" is that of the
-	// thread that calls Open.
-	NetNSPath string
-}
-
-var interfaceName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,15}$`)
 
 // withDefaults reports all bad fields together.
 func (c Config) withDefaults() (Config, error) {
@@ -100,26 +81,7 @@ func (c Config) withDefaults() (Config, error) {
 		args[name] = slices.Clone(list)
 	}
 	c.RuntimeArgs = args
-	n := &c.Network
-	if n.Bridge == "" {
-		n.Bridge = DefaultBridge
-	}
-	if !interfaceName.MatchString(n.Bridge) {
-		bad("Network.Bridge %q is no name of an interface", n.Bridge)
-	}
-	if !n.Subnet.IsValid() {
-		n.Subnet = netip.MustParsePrefix(DefaultSubnet)
-	}
-	n.Subnet = n.Subnet.Masked()
-	if !n.Subnet.Addr().Is4() || n.Subnet.Bits() > 30 {
-		bad("Network.Subnet %v is not an IPv4 subnet of /30 or wider", n.Subnet)
-	}
-	if n.MTU == 0 {
-		n.MTU = 1500
-	}
-	if n.MTU < 576 || n.MTU > 65535 {
-		bad("Network.MTU %d is not within 576 and 65535", n.MTU)
-	}
+	c.Network = c.Network.withDefaults(c.Root, bad)
 	if c.CgroupRoot == "" {
 		c.CgroupRoot = DefaultCgroupRoot
 	}

@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -12,6 +11,7 @@ import (
 // used again. Addresses are taken in turn, so that a freed one rests as long
 // as it can.
 type addresses struct {
+	field  string // of Config
 	subnet netip.Prefix
 
 	mu   sync.Mutex
@@ -19,8 +19,8 @@ type addresses struct {
 	last netip.Addr
 }
 
-func newAddresses(subnet netip.Prefix) *addresses {
-	a := &addresses{subnet: subnet, used: map[netip.Addr]bool{}}
+func newAddresses(field string, subnet netip.Prefix) *addresses {
+	a := &addresses{field: field, subnet: subnet, used: map[netip.Addr]bool{}}
 	a.last = a.gateway()
 	return a
 }
@@ -31,44 +31,45 @@ func (a *addresses) gateway() netip.Addr { return a.subnet.Addr().Next() }
 func (a *addresses) take() (netip.Addr, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	broadcast := lastAddr(a.subnet)
 	ip := a.last
-	for {
-		ip = ip.Next()
-		if ip == broadcast || !a.subnet.Contains(ip) {
-			ip = a.gateway().Next()
+	// Past the used ones lie at most the subnet's own, the gateway's and the
+	// broadcast address.
+	for range len(a.used) + 4 {
+		if ip = ip.Next(); !a.subnet.Contains(ip) {
+			ip = a.subnet.Addr()
 		}
-		if ip != broadcast && !a.used[ip] {
+		if a.forPods(ip) && !a.used[ip] {
 			a.used[ip], a.last = true, ip
 			return ip, nil
 		}
-		if ip == a.last || ip == broadcast {
-			return netip.Addr{}, fmt.Errorf("no address is free in %v", a.subnet)
-		}
 	}
+	return netip.Addr{}, fmt.Errorf("config: %s: no address is free: %d pods have one each", a.field, len(a.used))
+}
+
+// forPods leaves out the bridge's address, the subnet's own (in IPv6 that of
+// any router, RFC 4291 section 2.6.1) and the broadcast address of IPv4.
+func (a *addresses) forPods(ip netip.Addr) bool {
+	broadcast := ip.Is4() && !a.subnet.Contains(ip.Next())
+	return a.subnet.Contains(ip) && ip != a.subnet.Addr() && ip != a.gateway() && !broadcast
 }
 
 // mark says that an address is used, and was the newest so far.
 func (a *addresses) mark(ip netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.used[ip] = true
-	if a.subnet.Contains(ip) {
-		a.last = ip
+	if a.forPods(ip) { // else the subnet was another when it was taken
+		a.used[ip], a.last = true, ip
 	}
 }
 
-func (a *addresses) free(ips []netip.Addr) {
+func (a *addresses) inUse(ip netip.Addr) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, ip := range ips {
-		delete(a.used, ip)
-	}
+	return a.used[ip]
 }
 
-func lastAddr(p netip.Prefix) netip.Addr {
-	b := p.Addr().As4()
-	host := uint32(1)<<(32-p.Bits()) - 1
-	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])|host)
-	return netip.AddrFrom4(b)
+func (a *addresses) free(ip netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.used, ip)
 }

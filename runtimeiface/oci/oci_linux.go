@@ -104,7 +104,7 @@ func (r *Runtime) open() (err error) {
 		}
 	}
 	faultPoint("root locked")
-	if r.net, err = openNetwork(r.cfg.Network, r.cfg.Root); err != nil {
+	if r.net, err = openNetwork(r.cfg.Network, r.cfg.Root, r.cfg.Logger); err != nil {
 		return err
 	}
 	err = untilUnlocked(func() (err error) {
@@ -190,8 +190,8 @@ func (r *Runtime) Close() error {
 	return errors.Join(errs...)
 }
 
-// Purge removes every sandbox and the bridge, and puts back the kernel
-// parameters of the node as they were. Images stay. The Runtime can be used on.
+// Purge removes every sandbox, the bridge and the rules, and puts back the
+// kernel parameters of the node as they were. Images stay. The Runtime can be used on.
 func (r *Runtime) Purge(ctx context.Context) error {
 	list, err := r.ListSandboxes(ctx, runtimeiface.SandboxFilter{})
 	if err != nil {

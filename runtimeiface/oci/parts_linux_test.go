@@ -3,7 +3,6 @@ package oci
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -58,41 +57,6 @@ func FuzzAccounts(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, passwd, group, user string) {
 		_, _, _ = pickUser(parsePasswd(strings.NewReader(passwd)), parseGroup(strings.NewReader(group)), user, runtimeiface.Security{})
 	})
-}
-
-func TestAddressesRestAsLongAsTheyCan(t *testing.T) {
-	a := newAddresses(netip.MustParsePrefix("10.0.0.0/29")) // .1 is the bridge, .7 broadcast
-	var got []string
-	for range 5 {
-		ip, err := a.take()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, ip.String())
-	}
-	if want := []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"}; !slices.Equal(got, want) {
-		t.Fatalf("got %v, want %v", got, want)
-	}
-	if ip, err := a.take(); err == nil {
-		t.Fatalf("a full subnet gave %v", ip)
-	}
-	a.free([]netip.Addr{netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("10.0.0.5")})
-	for _, want := range []string{"10.0.0.3", "10.0.0.5"} {
-		if ip, err := a.take(); err != nil || ip.String() != want {
-			t.Errorf("got %v, %v, want %s", ip, err, want)
-		}
-	}
-	b := newAddresses(netip.MustParsePrefix("10.0.0.0/29"))
-	b.mark(netip.MustParseAddr("10.0.0.4"))
-	if ip, err := b.take(); err != nil || ip.String() != "10.0.0.5" {
-		t.Errorf("after a restart: %v, %v", ip, err)
-	}
-	c := newAddresses(netip.MustParsePrefix("10.0.0.0/30"))
-	for _, want := range []string{"10.0.0.2", ""} {
-		if ip, err := c.take(); (err == nil) != (want != "") || err == nil && ip.String() != want {
-			t.Errorf("smallest subnet: %v, %v, want %q", ip, err, want)
-		}
-	}
 }
 
 const hybridMounts = `25 30 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755

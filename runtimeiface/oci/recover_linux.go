@@ -120,9 +120,7 @@ func (r *Runtime) loadContainers(s *sandbox) []*container {
 func (r *Runtime) takeUp(s *sandbox) error {
 	stopped := exists(s.dir, stoppedFile)
 	if !stopped && shimAlive(s.dir) {
-		for _, ip := range s.IPs {
-			r.net.addresses.mark(ip)
-		}
+		r.net.mark(&s.sandboxRecord)
 		r.mu.Lock()
 		s.ready = true
 		r.mu.Unlock()
@@ -132,6 +130,7 @@ func (r *Runtime) takeUp(s *sandbox) error {
 			return r.dropHalfMade(s)
 		}
 		r.cfg.Logger.Error(err, "connect to shim", "sandboxID", s.ID)
+		r.net.release(s.ID, s.IPs)
 	}
 	if !stopped {
 		r.cfg.Logger.Info("shim is dead: sandbox ends", "podUID", s.spec.UID, "sandboxID", s.ID)
@@ -178,9 +177,9 @@ func (r *Runtime) reap() error {
 		return fmt.Errorf("remove roots of unknown containers: %w", err)
 	}
 	faultPoint("roots reaped")
-	links, err := r.net.reap(func(id string) bool { return r.sandbox(id) != nil })
+	attached, err := r.net.settle(func(id string) bool { return r.sandbox(id) != nil })
 	if err != nil {
-		return fmt.Errorf("remove interfaces of unknown sandboxes: %w", err)
+		return err
 	}
 	faultPoint("interfaces reaped")
 	states, err := r.reapStates()
@@ -188,8 +187,8 @@ func (r *Runtime) reap() error {
 		return err
 	}
 	faultPoint("states reaped")
-	if len(roots)+len(links)+states > 0 {
-		r.cfg.Logger.Info("removed leftovers", "roots", len(roots), "interfaces", len(links), "runtimeStates", states)
+	if len(roots)+attached+states > 0 {
+		r.cfg.Logger.Info("removed leftovers", "roots", len(roots), "interfaces", attached, "runtimeStates", states)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,6 +45,8 @@ type sandboxRecord struct {
 	OwnCgroup bool `json:"ownCgroup,omitempty"`
 	// Runtime is the OCI runtime that Spec.RuntimeHandler was.
 	Runtime handlerRecord `json:"runtime"`
+	// CNI is what plug-ins made the network with; nil for the built-in one.
+	CNI *cniRecord `json:"cni,omitempty"`
 }
 
 // sandbox: what changes is guarded by Runtime.mu.
@@ -127,12 +130,8 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 	if rec.CgroupParent == "" {
 		rec.CgroupParent, rec.OwnCgroup = filepath.Join(r.cfg.CgroupRoot, "pod"+rec.ID[:32]), true
 	}
-	if spec.Network != runtimeiface.NamespaceHost {
-		ip, err := r.net.addresses.take()
-		if err != nil {
-			return nil, err
-		}
-		rec.IPs = []netip.Addr{ip}
+	if err := r.net.reserve(&rec); err != nil {
+		return nil, err
 	}
 	s := r.newSandbox(rec)
 	defer func() {
@@ -185,8 +184,7 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
 	defer cancel()
 	faultPoint("shim started")
-	var sysctls []string
-	netSysctls := slices.Clone(podSysctls)
+	var sysctls, netSysctls []string
 	for _, name := range slices.Sorted(maps.Keys(s.spec.Sysctls)) {
 		if strings.HasPrefix(name, "net.") {
 			netSysctls = append(netSysctls, name, s.spec.Sysctls[name])
@@ -208,7 +206,7 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 			attached <- nil
 			return
 		}
-		attached <- r.net.attach(s.ID, client.pid, s.IPs[0], netSysctls)
+		attached <- r.joinNetwork(s, client.pid, netSysctls)
 	}()
 	err = r.setUp(ctx, s, client, append([]string{hostname}, sysctls...))
 	faultPoint("shim set up")
@@ -225,6 +223,20 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 	}
 	faultPoint("sandbox committed")
 	return nil
+}
+
+// joinNetwork has the addresses on disk before the sandbox counts.
+func (r *Runtime) joinNetwork(s *sandbox, pid int, sysctls []string) error {
+	ips, err := r.net.attach(&s.sandboxRecord, pid, sysctls)
+	if err != nil || slices.Equal(ips, s.IPs) {
+		return err
+	}
+	s.IPs = ips
+	data, err := json.Marshal(s.sandboxRecord)
+	if err != nil {
+		return err
+	}
+	return shim.WriteFile(s.dir, recordFile, data)
 }
 
 // setUp makes the shared memory and has the shim set hostname and parameters.
@@ -284,7 +296,7 @@ func (r *Runtime) notReady(s *sandbox) {
 	ips := s.IPs
 	s.IPs = nil
 	r.mu.Unlock()
-	r.net.addresses.free(ips)
+	r.net.release(s.ID, ips)
 	r.event(runtimeiface.SandboxStopped, s, "", time.Now())
 	r.cfg.Logger.Info("sandbox stopped", "pod", s.spec.Namespace+"/"+s.spec.Name, "podUID", s.spec.UID, "sandboxID", s.ID)
 }
@@ -299,6 +311,7 @@ func (r *Runtime) endSandbox(s *sandbox) error {
 	r.mu.Unlock()
 	var errs []error
 	told := false
+	netNS := r.net.hold(&s.sandboxRecord, s.dir, client)
 	if client != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), shimWait)
 		_, err := client.call(ctx, shim.OpShutdown)
@@ -326,9 +339,7 @@ func (r *Runtime) endSandbox(s *sandbox) error {
 		errs = append(errs, r.cgroups.kill(s.CgroupParent), r.cgroups.remove(s.CgroupParent))
 	}
 	faultPoint("sandbox cgroup gone")
-	if s.spec.Network != runtimeiface.NamespaceHost {
-		errs = append(errs, r.net.detach(s.ID))
-	}
+	errs = append(errs, r.net.detach(&s.sandboxRecord, netNS))
 	faultPoint("sandbox off network")
 	errs = append(errs, unmount(filepath.Join(s.dir, shmDir)))
 	faultPoint("shm unmounted")
@@ -394,7 +405,7 @@ func (r *Runtime) destroySandbox(s *sandbox) error {
 		return err
 	}
 	faultPoint("sandbox files gone")
-	r.net.addresses.free(s.IPs)
+	r.net.release(s.ID, s.IPs)
 	return nil
 }
 

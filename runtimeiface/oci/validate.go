@@ -14,11 +14,6 @@ func checkSandbox(spec runtimeiface.SandboxSpec, handlers map[string]string) err
 	if _, known := handlers[spec.RuntimeHandler]; !known {
 		return notSupported("RuntimeHandler", "is not configured: "+spec.RuntimeHandler)
 	}
-	for i, p := range spec.PortMappings {
-		if p.HostPort != 0 {
-			return notSupported(fmt.Sprintf("PortMappings[%d].HostPort", i), "needs rules that this backend does not make")
-		}
-	}
 	return nil
 }
 
