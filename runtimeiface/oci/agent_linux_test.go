@@ -21,25 +21,31 @@ const agentEnv = "NODEKIT_OCI_TEST_AGENT"
 // agentJob is what the agent shall do: pods over and over, or one that stays.
 type agentJob struct {
 	Config  agentConfig
-	Image   string
+	Image   string // "": no container
 	Logs    string
 	Prefix  string // of pod UIDs
 	Pods    int    // at once
 	Steps   string
 	Forever bool // make and remove until killed
+	// HostPort and those after it are the pods', if not 0.
+	HostPort uint16
 }
 
 // agentConfig is the part of oci.Config that fits JSON.
-type agentConfig struct{ Root, CgroupRoot string }
+type agentConfig struct {
+	Root, CgroupRoot string
+	Network          oci.Network
+}
 
-// agentMain says "done" with the ID of a container when a pod runs.
+// agentMain says "done" with the ID of a container, or of a sandbox without one,
+// when a pod runs.
 func agentMain() int {
 	var job agentJob
 	if err := json.Unmarshal([]byte(os.Getenv(agentEnv)), &job); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	rt, err := oci.Open(oci.Config{Root: job.Config.Root, CgroupRoot: job.Config.CgroupRoot})
+	rt, err := oci.Open(oci.Config{Root: job.Config.Root, CgroupRoot: job.Config.CgroupRoot, Network: job.Config.Network})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
@@ -49,7 +55,7 @@ func agentMain() int {
 	for i := range job.Pods {
 		go func() {
 			for attempt := uint32(0); ; attempt++ {
-				if err := job.pod(rt, fmt.Sprintf("%s-%d", job.Prefix, i), attempt); err != nil || !job.Forever {
+				if err := job.pod(rt, i, attempt); err != nil || !job.Forever {
 					errs <- err
 					return
 				}
@@ -66,13 +72,22 @@ func agentMain() int {
 	return 0
 }
 
-func (j agentJob) pod(rt *oci.Runtime, uid string, attempt uint32) error {
+func (j agentJob) pod(rt *oci.Runtime, i int, attempt uint32) error {
 	ctx := context.Background()
-	sb, err := rt.RunSandbox(ctx, runtimeiface.SandboxSpec{
+	uid := fmt.Sprintf("%s-%d", j.Prefix, i)
+	spec := runtimeiface.SandboxSpec{
 		Name: uid, Namespace: "test", UID: uid, Attempt: attempt, LogDirectory: filepath.Join(j.Logs, uid),
-	})
+	}
+	if j.HostPort != 0 {
+		hostPort(j.HostPort + uint16(i))(&spec)
+	}
+	sb, err := rt.RunSandbox(ctx, spec)
 	if err != nil {
 		return err
+	}
+	if j.Image == "" {
+		fmt.Println("done", sb)
+		return j.end(ctx, rt, sb)
 	}
 	id, err := rt.CreateContainer(ctx, sb, runtimeiface.ContainerSpec{
 		Name: "app", Image: j.Image, Args: strings.Fields(j.Steps), LogPath: "app.log",
@@ -84,8 +99,12 @@ func (j agentJob) pod(rt *oci.Runtime, uid string, attempt uint32) error {
 		return err
 	}
 	fmt.Println("done", id)
+	return j.end(ctx, rt, sb)
+}
+
+func (j agentJob) end(ctx context.Context, rt *oci.Runtime, sandbox string) error {
 	if j.Forever {
-		return rt.RemoveSandbox(ctx, sb)
+		return rt.RemoveSandbox(ctx, sandbox)
 	}
 	return nil
 }
@@ -98,7 +117,7 @@ type agent struct {
 
 func (e *env) agent(job agentJob) *agent {
 	e.tb.Helper()
-	job.Config = agentConfig{Root: e.cfg.Root, CgroupRoot: e.cfg.CgroupRoot}
+	job.Config = agentConfig{Root: e.cfg.Root, CgroupRoot: e.cfg.CgroupRoot, Network: e.cfg.Network}
 	job.Image, job.Logs = e.image, e.logs
 	data, err := json.Marshal(job)
 	if err != nil {

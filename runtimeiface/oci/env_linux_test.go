@@ -99,7 +99,8 @@ func (e *env) purge() {
 	}
 }
 
-// leftovers looks for mounts, processes, cgroups, interfaces and files of pods.
+// leftovers looks for mounts, processes, cgroups, interfaces, rules and files of
+// pods.
 func (e *env) leftovers() []string {
 	var out []string
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
@@ -138,6 +139,9 @@ func (e *env) leftovers() []string {
 		if strings.HasPrefix(l.Name, "nk") || l.Name == oci.DefaultBridge {
 			out = append(out, "interface "+l.Name)
 		}
+	}
+	if t := e.table(); t != "" {
+		out = append(out, "table "+t)
 	}
 	return out
 }

@@ -107,13 +107,13 @@ func reply(name string, from net.Addr) string {
 }
 
 // ask gives the answer, "name address".
-func ask(network, host string, port int) (string, error) {
-	conn, err := net.DialTimeout(network, net.JoinHostPort(host, fmt.Sprint(port)), 2*time.Second)
+func ask(network, host string, port int, patience time.Duration) (string, error) {
+	conn, err := net.DialTimeout(network, net.JoinHostPort(host, fmt.Sprint(port)), patience)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	if network == "udp" {
 		if _, err := io.WriteString(conn, "?"); err != nil {
 			return "", err
@@ -133,8 +133,8 @@ func (e *env) from(sandbox string) place {
 	return func(f func() error) error { return e.inNet(sandbox, f) }
 }
 
-func (p place) ask(network, host string, port int) (out string, err error) {
-	err = p(func() (err error) { out, err = ask(network, host, port); return err })
+func (p place) ask(network, host string, port int, patience time.Duration) (out string, err error) {
+	err = p(func() (err error) { out, err = ask(network, host, port, patience); return err })
 	return out, err
 }
 
@@ -142,7 +142,7 @@ func (p place) ask(network, host string, port int) (out string, err error) {
 // whoever.
 func (p place) hears(host string, port int, who, asker string) {
 	for _, network := range []string{"tcp", "udp"} {
-		got, err := p.ask(network, host, port)
+		got, err := p.ask(network, host, port, 5*time.Second)
 		ExpectWithOffset(1, err).NotTo(HaveOccurred(), "%s %s:%d", network, host, port)
 		name, by, _ := strings.Cut(got, " ")
 		ExpectWithOffset(1, name).To(Equal(who), "%s %s:%d", network, host, port)
@@ -155,7 +155,7 @@ func (p place) hears(host string, port int, who, asker string) {
 // hearsNothing expects none.
 func (p place) hearsNothing(host string, port int) {
 	for _, network := range []string{"tcp", "udp"} {
-		got, err := p.ask(network, host, port)
+		got, err := p.ask(network, host, port, 300*time.Millisecond)
 		ExpectWithOffset(1, err).To(HaveOccurred(), "%s %s:%d answers %s", network, host, port, got)
 	}
 }
