@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -27,6 +28,9 @@ const (
 	// Containerd is containerd in PATH, with its shim and, in folder cni beside
 	// it, the CNI plug-ins bridge, loopback, host-local and portmap.
 	Containerd Need = "containerd"
+	// CNI is the CNI plug-ins bridge, loopback, host-local and portmap in folder
+	// cni of a directory in PATH; see CNIBinDir.
+	CNI Need = "cni"
 )
 
 // TB is what Require needs of a testing.TB or a GinkgoT().
@@ -96,9 +100,27 @@ func check(need Need) error {
 		return inPath("iptables-restore")
 	case Shim:
 		return inPath("nodekit-shim")
+	case CNI:
+		_, err := CNIBinDir()
+		return err
 	default:
 		return inPath(string(need))
 	}
+}
+
+// CNIBinDir gives the folder cni of a directory in PATH that has the plug-ins.
+func CNIBinDir() (string, error) {
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		dir = filepath.Join(dir, "cni")
+		missing := slices.ContainsFunc([]string{"bridge", "loopback", "host-local", "portmap"}, func(plugin string) bool {
+			_, err := os.Stat(filepath.Join(dir, plugin))
+			return err != nil
+		})
+		if !missing {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("no directory in PATH has a folder cni with the plug-ins")
 }
 
 func inPath(tool string) error {

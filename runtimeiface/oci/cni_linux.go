@@ -129,11 +129,22 @@ func (c *cniRecord) list() (*libcni.NetworkConfigList, error) {
 	return libcni.NetworkConfFromBytes(c.Config)
 }
 
-// check refuses ports that no plug-in would make: libcni says nothing then.
-func (c *cniRecord) check(spec runtimeiface.SandboxSpec) error {
+// check refuses what would fail when the pod is half made, or not at all: a
+// plug-in that is not there, and ports that none would make.
+func (p *plugins) check(c *cniRecord, spec runtimeiface.SandboxSpec) error {
 	list, err := c.list()
 	if err != nil {
 		return fmt.Errorf("CNI network %s: %w", c.Network, err)
+	}
+	for _, plugin := range list.Plugins {
+		for _, program := range []string{plugin.Network.Type, plugin.Network.IPAM.Type} {
+			if program == "" {
+				continue
+			}
+			if _, err := invoke.FindInPath(program, p.net.cfg.CNI.BinDirs); err != nil {
+				return fmt.Errorf("CNI network %s: %w", c.Network, err)
+			}
+		}
 	}
 	maps := slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return p.Network.Capabilities["portMappings"] })
 	if len(hostMappings(spec)) > 0 && !maps {

@@ -118,7 +118,7 @@ func (n *network) reserve(rec *sandboxRecord) (err error) {
 		return err
 	}
 	if rec.CNI != nil {
-		if err := rec.CNI.check(rec.Spec); err != nil {
+		if err := n.cni.check(rec.CNI, rec.Spec); err != nil {
 			return err
 		}
 		return n.ports.reserve(rec)
@@ -187,12 +187,19 @@ func (n *network) hold(rec *sandboxRecord, dir string, client *shimClient) *os.F
 			continue
 		}
 		// If the shim lives still, the process was no other that has its number.
-		if shimAlive(dir) {
+		// In the node's namespace plug-ins would take the node's own interface.
+		if shimAlive(dir) && !n.isNodes(ns) {
 			return ns
 		}
 		_ = ns.Close()
 	}
 	return nil
+}
+
+func (n *network) isNodes(ns *os.File) bool {
+	a, err1 := ns.Stat()
+	b, err2 := n.ns.Stat()
+	return err1 != nil || err2 != nil || os.SameFile(a, b)
 }
 
 // detach takes the pod off the network, if it still is on it, and lets go of

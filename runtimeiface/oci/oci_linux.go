@@ -48,6 +48,7 @@ type Runtime struct {
 	mu         sync.RWMutex
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
+	undone     map[string][]*sandbox // by pod UID: half made, and neither whole nor gone
 	seq        uint64
 	closed     bool
 }
@@ -61,7 +62,7 @@ func Open(cfg Config) (*Runtime, error) {
 	}
 	r := &Runtime{
 		cfg: cfg, hub: newHub(), locks: newLocks(), closing: make(chan struct{}), handlers: map[string]handler{}, ownCaps: ownCapabilities(),
-		sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
+		sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, undone: map[string][]*sandbox{},
 	}
 	if err := r.open(); err != nil {
 		_ = r.Close()

@@ -49,7 +49,8 @@ func (r *Runtime) recover() error {
 	faultPoint("records read")
 	r.each(half, func(s *sandbox) error {
 		r.cfg.Logger.Info("sandbox was half made: remove it", "sandboxID", s.ID)
-		return r.destroySandbox(s)
+		r.undo(s)
+		return nil
 	})
 	faultPoint("half made sandboxes gone")
 	r.each(keep, r.takeUp)

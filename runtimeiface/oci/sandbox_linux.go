@@ -125,6 +125,9 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 	if err := r.checkUserNamespace(spec); err != nil {
 		return nil, err
 	}
+	if err := r.redo(spec.UID); err != nil {
+		return nil, err
+	}
 	rec := sandboxRecord{ID: newID(), Spec: spec, CreatedAt: time.Now(), CgroupParent: spec.CgroupParent}
 	rec.Runtime = r.handlers[spec.RuntimeHandler].handlerRecord
 	if rec.CgroupParent == "" {
@@ -136,9 +139,7 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 	s := r.newSandbox(rec)
 	defer func() {
 		if err != nil {
-			if derr := r.destroySandbox(s); derr != nil {
-				r.cfg.Logger.Error(derr, "undo sandbox", "sandboxID", s.ID)
-			}
+			r.undo(s)
 		}
 	}()
 	if err := r.writeSandbox(s); err != nil {
@@ -159,6 +160,35 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 	r.event(runtimeiface.SandboxStarted, s, "", time.Now())
 	r.cfg.Logger.Info("sandbox started", "pod", spec.Namespace+"/"+spec.Name, "podUID", spec.UID, "sandboxID", s.ID)
 	return s, nil
+}
+
+// undo destroys a sandbox that was half made. What cannot be undone now, such as
+// what a plug-in refuses to take back, is tried again before the same pod's next
+// sandbox is made: so failures do not heap up.
+func (r *Runtime) undo(s *sandbox) {
+	if err := r.destroySandbox(s); err != nil {
+		r.cfg.Logger.Error(err, "undo sandbox", "sandboxID", s.ID)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.undone[s.spec.UID] = append(r.undone[s.spec.UID], s)
+	}
+}
+
+// redo is undo again.
+func (r *Runtime) redo(podUID string) error {
+	r.mu.Lock()
+	list := r.undone[podUID]
+	delete(r.undone, podUID)
+	r.mu.Unlock()
+	for i, s := range list {
+		if err := r.destroySandbox(s); err != nil {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.undone[podUID] = append(r.undone[podUID], list[i:]...)
+			return fmt.Errorf("undo what was half made before: %w", err)
+		}
+	}
+	return nil
 }
 
 // startSandbox makes the namespaces, the network and the shared memory, then
