@@ -51,9 +51,11 @@ var Reasons = map[string]map[string]string{
 		"github.com/google/go-containerregistry": "names, authentication and manifests of registries",
 	},
 	"runtimeiface/oci": {
-		"github.com/moby/profiles/seccomp": "the default seccomp profile, as containerd and Docker apply it",
-		"github.com/vishvananda/netlink":   "bridge, veth, addresses and routes",
-		"github.com/vishvananda/netns":     "the type of a namespace that netlink takes",
+		"github.com/containernetworking/cni": "how a runtime calls CNI plug-ins, by those who specify it",
+		"github.com/google/nftables":         "rules of host ports in one transaction and without the nft tool",
+		"github.com/moby/profiles/seccomp":   "the default seccomp profile, as containerd and Docker apply it",
+		"github.com/vishvananda/netlink":     "bridge, veth, addresses, routes and conntrack",
+		"github.com/vishvananda/netns":       "the type of a namespace that netlink takes",
 	},
 	"runtimeiface/oci/image": {
 		"github.com/klauspost/compress": "layers in zstd",

@@ -227,7 +227,7 @@ exit 1
 				c.open()
 			}
 			Eventually(c.held, "10s", "20ms").Should(BeEmpty())
-			Expect(c.cached()).To(BeEmpty())
+			Eventually(c.cached, "10s", "20ms").Should(BeEmpty(), "the last that is done")
 			Expect(c.rt.RemoveSandbox(c.ctx(), sb)).To(Succeed())
 		}
 	})

@@ -63,6 +63,7 @@
 //	Root/images/containers/ID.volumeN    an image volume of container ID
 //	Root/sandboxes/ID/containers/ID/     OCI bundle, record.json, created, started, exit.json
 //	Root/network.json                    kernel parameters as they were before
+//	Root/cni/                            what libcni remembers of plug-ins' results
 //
 // # OCI runtimes
 //
@@ -84,12 +85,49 @@
 //
 // # Network
 //
-// A bridge has the subnet's first address; each pod gets the next free one as
-// /32, with its routes through the bridge's address. So each packet between two
-// pods is routed by the host, and rules for services see all of them without
-// br_netfilter. Open switches nothing; the first pod with a network of its own
-// turns on net.ipv4.ip_forward and turns off net.ipv4.conf.all.send_redirects.
-// [Runtime.Purge] puts both back.
+// A bridge has the first address of each of Network.Subnets; each pod gets the
+// next free one of each as /32 or /128, with its routes through the bridge's
+// address. So each packet between two pods is routed by the host, and rules for
+// services see all of them without br_netfilter; and no host answers by ARP or
+// NDP for another. Whether the world outside has a way to the pods' addresses is
+// for its routers, or for a masquerade (proxyrules). IPv6 addresses are used at
+// once, without duplicate address detection: nobody else gives them. Neither
+// pods nor bridge take a route from a router that a pod plays.
+//
+// Open switches nothing; the first pod on the bridge turns on
+// net.ipv4.ip_forward, turns off net.ipv4.conf.all.send_redirects and, with an
+// IPv6 subnet, turns on net.ipv6.conf.all.forwarding. A node that forwards IPv6
+// no longer hears routers, so interfaces with accept_ra 1 get 2; one that comes
+// later does not. [Runtime.Purge] puts all of it back.
+//
+// With Network.CNI, plug-ins make the network of new pods, while ConfDir has a
+// configuration: ADD when a sandbox is run, DEL when it is stopped, when ADD
+// failed, and after a kill, by what was recorded before ADD; without a namespace
+// if that is gone. The addresses are the result's, in its order; its DNS is
+// left, as SandboxSpec.DNS says what a pod asks. Plug-ins get the capabilities
+// portMappings, dns and io.kubernetes.cri.pod-annotations. A sandbox that plug-ins
+// will not give back is tried again at its next stop, before the same pod's next
+// sandbox, or at Open. CHECK and GC are not called: GC would end what other
+// runtimes have in the same network.
+//
+// # Ports of the node
+//
+// SandboxSpec.PortMappings with a HostPort work for TCP, UDP and SCTP, from
+// outside, from pods, from the pod itself and from the node, also by 127.0.0.1;
+// not by [::1], which the kernel leads nowhere. A HostIP of 0.0.0.0 or :: is
+// every address of that family. Askers are seen by their own addresses, but for
+// the pod itself and the node's loopback. A port has one pod: ErrInUse names it.
+// What processes of the node listen on is not looked at: the pod is in front
+// of them. Pods with NamespaceHost have the node's ports anyway, and get none.
+//
+// On the built-in bridge they are elements of the table
+// nodekit-hostport-HASH of nf_tables, HASH being of Root, written by netlink and
+// made anew at Open from the records; Purge removes it. It needs Linux 5.2. Its
+// rules translate, they do not permit: a firewall's filter is asked as ever.
+// While a port answers on 127.0.0.1, the bridge has route_localnet, and the
+// table's guard drops what pods send to 127.0.0.0/8 (CVE-2020-8558): who
+// flushes the rules of others takes that guard away until the next pod with a
+// port, or Open. With CNI, plug-ins make the ports.
 //
 // # Traps
 //
@@ -97,5 +135,5 @@
 // cgroup of the agent (systemd's KillMode=control-group) ends all pods with it.
 //
 // Not there yet, and told with ErrNotSupported and the field's name: terminals,
-// host ports, and seccomp where the OCI runtime was built without it.
+// and seccomp where the OCI runtime was built without it.
 package oci

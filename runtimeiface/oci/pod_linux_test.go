@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,8 +138,8 @@ var _ = Describe("a pod", func() {
 
 	It("says which fields it cannot honour", func() {
 		for field, change := range map[string]func(*runtimeiface.SandboxSpec){
-			"PortMappings[0].HostPort": func(s *runtimeiface.SandboxSpec) {
-				s.PortMappings = []runtimeiface.PortMapping{{Protocol: "TCP", ContainerPort: 80, HostPort: 80}}
+			"PortMappings[0].HostIP": func(s *runtimeiface.SandboxSpec) {
+				s.PortMappings = []runtimeiface.PortMapping{{Protocol: "TCP", ContainerPort: 80, HostPort: 80, HostIP: netip.MustParseAddr("2001:db8::1")}}
 			},
 			"RuntimeHandler": func(s *runtimeiface.SandboxSpec) { s.RuntimeHandler = "unknown" },
 		} {
