@@ -1,10 +1,6 @@
 package oci
 
-import (
-	"fmt"
-
-	"github.com/nodekit/nodekit/runtimeiface"
-)
+import "github.com/nodekit/nodekit/runtimeiface"
 
 // checkSandbox names bad fields, and those that this backend cannot honour.
 func checkSandbox(spec runtimeiface.SandboxSpec, handlers map[string]string) error {
