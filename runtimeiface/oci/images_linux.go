@@ -71,6 +71,32 @@ func (r *Runtime) RemoveImage(ctx context.Context, ref string) error {
 	return translate(r.store.Remove(ref))
 }
 
+// CollectImages removes images that were unused the longest until enough of the
+// file system is free, or with policy.DryRun tells what it would remove, and
+// when: which image takes how much, who has it, and why it stays. It decides
+// nothing by itself: the caller calls it, as often as it wants. What it did
+// before ctx ended is given with ctx's error.
+func (r *Runtime) CollectImages(ctx context.Context, policy image.CollectPolicy) (image.Collection, error) {
+	if err := r.ready(ctx); err != nil {
+		return image.Collection{}, err
+	}
+	c, err := r.store.Collect(ctx, policy)
+	if ctx.Err() != nil {
+		return c, ctx.Err()
+	}
+	return c, translate(err)
+}
+
+// ImageUsage tells what images take, and the size and free space of the file
+// system that they are on: what the CRI calls ImageFsInfo.
+func (r *Runtime) ImageUsage(ctx context.Context) (image.Filesystem, error) {
+	if err := r.ready(ctx); err != nil {
+		return image.Filesystem{}, err
+	}
+	fs, err := r.store.Filesystem()
+	return fs, translate(err)
+}
+
 func imageOf(img image.Image) runtimeiface.Image {
 	return runtimeiface.Image{
 		ID: img.ID, Tags: img.RepoTags, Digests: img.RepoDigests, Size: img.Size, User: img.Config.User,

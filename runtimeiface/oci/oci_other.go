@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci/image"
 )
 
 var _ runtimeiface.Runtime = (*Runtime)(nil)
@@ -26,3 +27,13 @@ func (r *Runtime) Close() error { return nil }
 
 // Purge does nothing.
 func (r *Runtime) Purge(context.Context) error { return nil }
+
+// CollectImages gives ErrNotSupported.
+func (r *Runtime) CollectImages(context.Context, image.CollectPolicy) (image.Collection, error) {
+	return image.Collection{}, runtimeiface.ErrNotSupported
+}
+
+// ImageUsage gives ErrNotSupported.
+func (r *Runtime) ImageUsage(context.Context) (image.Filesystem, error) {
+	return image.Filesystem{}, runtimeiface.ErrNotSupported
+}

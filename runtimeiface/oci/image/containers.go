@@ -81,6 +81,7 @@ func (s *Store) Mount(ctx context.Context, containerID, imageID string, opts Mou
 	if err != nil {
 		return "", fmt.Errorf("mount root of container %s: %w", containerID, err)
 	}
+	s.touch(r.Image)
 	rootfs, err := s.mount(containerID, r, opts.UserNamespace)
 	if err != nil {
 		err = fmt.Errorf("mount root of container %s: %w", containerID, err)
@@ -141,7 +142,7 @@ func (s *Store) Unmount(containerID string) error {
 	}
 	defer s.busy.lock(containerID)()
 	s.mu.Lock()
-	_, ok := s.containers[containerID]
+	r, ok := s.containers[containerID]
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
@@ -150,6 +151,8 @@ func (s *Store) Unmount(containerID string) error {
 	if !ok {
 		return nil
 	}
+	// Before the image can be collected.
+	s.touch(r.Image)
 	if err := s.unmount(containerID); err != nil {
 		return fmt.Errorf("unmount root of container %s: %w", containerID, err)
 	}

@@ -39,12 +39,17 @@ func syncFS(dir string) error {
 	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 }
 
-func freeBytes(path string) (int64, error) {
+// statFS tells sizes as the kubelet sees them: what root may use beyond others
+// counts as used.
+func statFS(path string) (Filesystem, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
-		return 0, wrap("free space", err)
+		return Filesystem{}, wrap("size of file system", err)
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return Filesystem{
+		Path: path, Size: int64(st.Blocks) * st.Bsize, Available: int64(st.Bavail) * st.Bsize,
+		Inodes: int64(st.Files), InodesFree: int64(st.Ffree),
+	}, nil
 }
 
 // diskUsage counts what is allocated below dir, hard links once.

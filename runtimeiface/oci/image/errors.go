@@ -7,7 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
@@ -30,7 +33,8 @@ var (
 	// ErrUnavailable: the registry does not answer, or answers that it is
 	// busy or broken. Worth another try later.
 	ErrUnavailable = errors.New("registry unavailable")
-	// ErrUnauthorized: the registry refuses these credentials, or none.
+	// ErrUnauthorized: the registry refuses these credentials, or none. The
+	// text says which could not be read or used (ErrNotSupported as well).
 	ErrUnauthorized = errors.New("registry refuses access")
 	// ErrCorrupt: content that is not what its digest, its size or its media
 	// type says.
@@ -70,13 +74,8 @@ func mark(kind, err error) error {
 	return fmt.Errorf("%w: %w", kind, err)
 }
 
-// translate marks errors of the registry, the network and the disk. An error
-// of ctx stays as it is.
+// translate marks errors of the disk. An error of ctx stays as it is.
 func translate(err error) error {
-	var status *transport.Error
-	// Not net.Error, which every errno of the disk is too.
-	var netErr *net.OpError
-	var urlErr *url.Error
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
 		return err
@@ -84,12 +83,83 @@ func translate(err error) error {
 		return err
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return mark(ErrDiskFull, err)
-	case errors.As(err, &status):
-		return mark(kindOfStatus(status.StatusCode), err)
-	case errors.As(err, &netErr), errors.As(err, &urlErr):
-		return mark(ErrUnavailable, err)
 	}
 	return err
+}
+
+// maxText is what a registry may add to an error.
+const maxText = 500
+
+// A registryError is what a registry, or the way there, did wrong. It wraps
+// nothing but its kind: what is below may hold credentials.
+type registryError struct {
+	kind   error
+	text   string
+	status int           // of HTTP, or 0
+	after  time.Duration // what a busy registry asks to wait, or 0
+}
+
+func (e *registryError) Error() string { return e.kind.Error() + ": " + e.text }
+
+func (e *registryError) Unwrap() error { return e.kind }
+
+// fromRegistry makes a registryError, free of secrets, of what the client of
+// registries gives. An error of ctx stays one.
+func fromRegistry(err error, secrets []string) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	e := &registryError{kind: ErrUnauthorized, text: err.Error()} // no way to log in
+	var status *transport.Error
+	var busy *busyError
+	// Not net.Error, which every errno of the disk is too.
+	var netErr *net.OpError
+	var urlErr *url.Error
+	switch {
+	case errors.As(err, &status):
+		e.status, e.kind, e.text = status.StatusCode, kindOfStatus(status.StatusCode), statusText(status)
+	case errors.As(err, &netErr), errors.As(err, &urlErr):
+		e.kind = ErrUnavailable
+	}
+	if errors.As(err, &busy) {
+		e.after = busy.after
+	}
+	e.text = redact(e.text, secrets)
+	return e
+}
+
+// statusText leaves out what a server says beside the codes and messages of
+// distribution-spec v1.1.
+func statusText(e *transport.Error) string {
+	text := fmt.Sprintf("%d %s", e.StatusCode, http.StatusText(e.StatusCode))
+	if e.Request != nil {
+		text = fmt.Sprintf("%s %s: %s", e.Request.Method, e.Request.URL, text)
+	}
+	for _, d := range e.Errors {
+		text += fmt.Sprintf(": %s: %s", d.Code, d.Message)
+	}
+	return text
+}
+
+var (
+	urlQuery = regexp.MustCompile(`(https?://[^\s"?]*)\?[^\s"]*`)
+	urlUser  = regexp.MustCompile(`(https?://)[^\s"/@]*@`)
+)
+
+// redact takes secrets out of a text, and what may be one: the queries of URLs,
+// which sign redirects, and all but the first line, which quotes answers.
+func redact(text string, secrets []string) string {
+	text, _, _ = strings.Cut(text, "\n")
+	for _, s := range secrets {
+		text = strings.ReplaceAll(text, s, "[redacted]")
+		text = strings.ReplaceAll(text, url.QueryEscape(s), "[redacted]")
+	}
+	text = urlUser.ReplaceAllString(text, "$1")
+	text = urlQuery.ReplaceAllString(text, "$1")
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + "..."
+	}
+	return text
 }
 
 func kindOfStatus(code int) error {

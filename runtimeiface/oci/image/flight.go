@@ -91,6 +91,16 @@ func (fs *flights) leave(f *flight) {
 	}
 }
 
+// unlessFlying runs f while there is no flight of key, nor can be. After close
+// it does nothing: the files may be another process's.
+func (fs *flights) unlessFlying(key string, f func()) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if !fs.closed && fs.flying[key] == nil {
+		f()
+	}
+}
+
 // close cancels all flights and waits for them.
 func (fs *flights) close() {
 	fs.mu.Lock()

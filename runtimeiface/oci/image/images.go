@@ -2,12 +2,12 @@ package image
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Get finds an image by tag, by digest or by ID, without asking a registry.
@@ -62,7 +62,8 @@ func (s *Store) Remove(ref string) error {
 		return nil
 	}
 	s.cfg.Logger.Info("image removed", "image", id)
-	if err := s.sweepLayers(time.Now().Add(time.Minute)); err != nil {
+	s.forgetUse(id)
+	if _, err := s.sweepLayers(context.Background(), func(layer) bool { return true }); err != nil {
 		return fmt.Errorf("remove image %q: %w", ref, err)
 	}
 	return nil

@@ -46,7 +46,7 @@ var _ = Describe("A malicious layer", func() {
 		Expect(info.Sys().(*syscall.Stat_t).Nlink).To(BeEquivalentTo(1))
 		Expect(names(filepath.Dir(canary))).To(Equal([]string{"canary"}))
 		Expect(names(root, "tmp")).To(BeEmpty())
-		Expect(names(root)).To(HaveEach(BeElementOf("containers", "images.json", "ingest", "layers", "lock", "tmp")))
+		Expect(names(root)).To(HaveEach(BeElementOf("containers", "images.json", "ingest", "layers", "lock", "tmp", "used")))
 	})
 
 	pull := func(ctx context.Context, layer v1.Layer) (string, error) {

@@ -15,12 +15,13 @@ import (
 )
 
 // Pull brings an image here, or finds that it is here, and gives it. The
-// registry is always asked, with the caller's credentials, so that access is
-// checked; layers that are here are not downloaded again. Pulls that run at
+// registry, or a mirror of it, is always asked, with the caller's credentials,
+// so that access is checked; layers that are here are not downloaded again. Pulls that run at
 // once share the layers they have in common. When Pull fails, nothing is an
 // image that was not before. *PullError always, wrapping ErrInvalidName,
 // ErrNotFound, ErrUnauthorized, ErrUnavailable, ErrCorrupt, ErrRefused,
-// ErrDiskFull, ErrNoPlatform or the error of ctx.
+// ErrDiskFull, ErrNoPlatform, ErrNotSupported (no image, or one of another
+// kind) or the error of ctx.
 func (s *Store) Pull(ctx context.Context, ref string, opts PullOptions) (Image, error) {
 	img, layer, err := s.pull(ctx, ref, opts)
 	if err != nil {
@@ -38,14 +39,16 @@ func (s *Store) pull(ctx context.Context, ref string, opts PullOptions) (_ Image
 	if opts.Progress != nil {
 		opts.Progress(Progress{Ref: ref, Phase: PhaseResolving})
 	}
-	var from *remote
+	from, err := s.sources(parsed, opts.Auth)
+	if err != nil {
+		return Image{}, "", err
+	}
 	var what resolved
 	err = s.retry(ctx, func() (bool, error) {
-		var err error
-		if from, err = s.dial(ctx, parsed, opts.Auth); err != nil {
-			return false, err
+		found, known, err := s.resolveFrom(ctx, from, parsed.Identifier(), opts.Platform)
+		if err == nil {
+			what, from = found, known
 		}
-		what, err = from.resolve(ctx, opts.Platform)
 		return false, err
 	})
 	if err != nil {
@@ -65,6 +68,9 @@ func (s *Store) pull(ctx context.Context, ref string, opts PullOptions) (_ Image
 		img.RepoTags = []string{parsed.canonical()}
 	}
 	img, err = s.commit(img)
+	if err == nil {
+		s.touch(img.ID)
+	}
 	return img, "", err
 }
 
@@ -88,7 +94,7 @@ func (s *Store) pin(ids []string) func() {
 
 // pullLayers brings all layers, and tells the one that failed. The first
 // failure ends the others.
-func (s *Store) pullLayers(ctx context.Context, ref string, from *remote, what resolved, tell func(Progress)) (string, error) {
+func (s *Store) pullLayers(ctx context.Context, ref string, from []*source, what resolved, tell func(Progress)) (string, error) {
 	board := newBoard(ref, what.layers, tell)
 	type result struct {
 		layer string
@@ -158,7 +164,7 @@ func (s *Store) hasLayer(diffID string) bool {
 }
 
 // bring downloads, unpacks and keeps one layer, unless it is here by now.
-func (s *Store) bring(ctx context.Context, from *remote, desc v1.Descriptor, diffID string, f *flight) error {
+func (s *Store) bring(ctx context.Context, from []*source, desc v1.Descriptor, diffID string, f *flight) error {
 	if err := s.slots.Acquire(ctx, 1); err != nil {
 		return err
 	}
@@ -243,12 +249,13 @@ func (s *Store) keep(dir, blob string, l *layer) error {
 
 // needSpace fails when n more bytes would leave less than Config.MinFreeBytes.
 func (s *Store) needSpace(n int64) error {
-	free, err := freeBytes(s.cfg.Root)
+	fs, err := statFS(s.cfg.Root)
 	if err != nil {
 		return err
 	}
-	if free-n < s.cfg.MinFreeBytes {
-		return fmt.Errorf("%w: %d bytes are needed, %d are free, %d must stay free", ErrDiskFull, n, free, s.cfg.MinFreeBytes)
+	if fs.Available-n < s.cfg.MinFreeBytes {
+		return fmt.Errorf("%w: %s: %d bytes are needed and %d must stay free (MinFreeBytes), %d are available",
+			ErrDiskFull, s.cfg.Root, n, s.cfg.MinFreeBytes, fs.Available)
 	}
 	return nil
 }

@@ -69,13 +69,25 @@ func canonicalName(s string) string {
 	return s
 }
 
-// parseInsecure gives the registry of ref as one that may answer without TLS.
-func parseInsecure(ref reference) (name.Registry, error) {
-	registry, err := name.NewRegistry(ref.Context().RegistryStr(), name.Insecure)
-	if err != nil {
-		return name.Registry{}, fmt.Errorf("%w: %w", ErrInvalidName, err)
+// canonicalHost is the name of a registry as people write it.
+func canonicalHost(host string) string {
+	if host == name.DefaultRegistry {
+		return "docker.io"
 	}
-	return registry, nil
+	return host
+}
+
+// parseRepo gives a repository of host, which may answer without TLS if plain.
+func parseRepo(host, path string, plain bool) (name.Repository, error) {
+	var opts []name.Option
+	if plain {
+		opts = append(opts, name.Insecure)
+	}
+	registry, err := name.NewRegistry(host, opts...)
+	if err != nil {
+		return name.Repository{}, fmt.Errorf("%w: %w", ErrInvalidName, err)
+	}
+	return registry.Repo(path), nil
 }
 
 // isImageID tells "sha256:<hex>".
@@ -87,6 +99,9 @@ func isImageID(s string) bool {
 // dirName makes a digest a file name without the ':' that overlay options
 // would need escaped.
 func dirName(digest string) string { return strings.Replace(digest, ":", "-", 1) }
+
+// digestName is what dirName was made of.
+func digestName(dir string) string { return strings.Replace(dir, "-", ":", 1) }
 
 // loopback tells whether host, with or without port, can only be this machine.
 func loopback(host string) bool {

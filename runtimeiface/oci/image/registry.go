@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -28,39 +28,23 @@ const (
 	maxRedirects = 10
 )
 
-// A remote is one repository of a registry, logged in to.
+// A remote is one repository of a host, logged in to.
 type remote struct {
-	ref    reference
-	client *http.Client
+	repo    name.Repository
+	client  *http.Client
+	secrets []string
 }
 
 // dial does the authentication handshake.
-func (s *Store) dial(ctx context.Context, ref reference, auth Auth) (*remote, error) {
-	registry := ref.Context().Registry
-	host := registry.RegistryStr()
-	if auth == (Auth{}) && s.cfg.Auth != nil {
-		var err error
-		if auth, err = s.cfg.Auth(ctx, host); err != nil {
-			return nil, fmt.Errorf("find credentials for %s: %w", host, err)
-		}
-	}
-	allowed := func(h string) bool {
-		return loopback(h) || s.cfg.PlainHTTP != nil && s.cfg.PlainHTTP(h)
-	}
-	if allowed(host) {
-		insecure, err := parseInsecure(ref)
-		if err != nil {
-			return nil, err
-		}
-		registry = insecure
-	}
-	guarded := plainGuard{inner: s.transport, allowed: allowed}
-	scope := ref.Scope(transport.PullScope)
-	tr, err := transport.NewWithContext(ctx, registry, authenticator(auth), guarded, []string{scope})
+func (s *Store) dial(ctx context.Context, repo name.Repository, auth Auth, plain func(host string) bool) (*remote, error) {
+	r := &remote{repo: repo, secrets: auth.secrets()}
+	scope := repo.Scope(transport.PullScope)
+	tr, err := transport.NewWithContext(ctx, repo.Registry, authenticator(auth), guard{s.transport, plain}, []string{scope})
 	if err != nil {
-		return nil, fmt.Errorf("log in to %s: %w", host, err)
+		return nil, fmt.Errorf("log in to %s: %w", repo.RegistryStr(), fromRegistry(err, r.secrets))
 	}
-	return &remote{ref: ref, client: &http.Client{Transport: tr, CheckRedirect: checkRedirect}}, nil
+	r.client = &http.Client{Transport: tr, CheckRedirect: checkRedirect}
+	return r, nil
 }
 
 func authenticator(a Auth) authn.Authenticator {
@@ -73,18 +57,27 @@ func authenticator(a Auth) authn.Authenticator {
 	})
 }
 
-// plainGuard keeps requests without TLS, and the credentials in them, from
-// hosts that were not allowed it, also after redirects.
-type plainGuard struct {
-	inner   http.RoundTripper
-	allowed func(host string) bool
+// A guard keeps requests without TLS, and the credentials in them, from hosts
+// that were not allowed it, also after redirects; and it keeps what a redirect
+// would have posted once more, a token, from another host.
+type guard struct {
+	inner http.RoundTripper
+	plain func(host string) bool
 }
 
-func (g plainGuard) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != "https" && !g.allowed(req.URL.Host) {
+func (g guard) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" && !g.plain(req.URL.Host) {
 		return nil, fmt.Errorf("plain HTTP to %s is not allowed", req.URL.Host)
 	}
-	return g.inner.RoundTrip(req)
+	if from := req.Response; from != nil && req.Body != nil && from.Request.URL.Host != req.URL.Host {
+		return nil, fmt.Errorf("redirect of credentials from %s to %s refused", from.Request.URL.Host, req.URL.Host)
+	}
+	resp, err := g.inner.RoundTrip(req)
+	if err == nil && (resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable) {
+		defer resp.Body.Close()
+		return nil, &busyError{retryAfter(resp.Header.Get("Retry-After"), time.Now()), transport.CheckError(resp, http.StatusOK)}
+	}
+	return resp, err
 }
 
 // checkRedirect keeps a registry from sending this node to addresses inside
@@ -107,11 +100,10 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 
 // get asks for manifests/X or blobs/X, and only for a span of bytes (first-last) unless "".
 func (r *remote) get(ctx context.Context, kind, id string, accept []string, span string) (*http.Response, error) {
-	repo := r.ref.Context()
 	u := url.URL{
-		Scheme: repo.Scheme(), // the transport corrects it to what answered
-		Host:   repo.RegistryStr(),
-		Path:   "/v2/" + repo.RepositoryStr() + "/" + kind + "/" + id,
+		Scheme: r.repo.Scheme(), // the transport corrects it to what answered
+		Host:   r.repo.RegistryStr(),
+		Path:   "/v2/" + r.repo.RepositoryStr() + "/" + kind + "/" + id,
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
@@ -125,11 +117,11 @@ func (r *remote) get(ctx context.Context, kind, id string, accept []string, span
 	}
 	resp, err := r.client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, fromRegistry(err, r.secrets)
 	}
 	if err := transport.CheckError(resp, http.StatusOK, http.StatusPartialContent); err != nil {
 		_ = resp.Body.Close()
-		return nil, err
+		return nil, fromRegistry(err, r.secrets)
 	}
 	return resp, nil
 }
@@ -169,6 +161,9 @@ func (r *remote) config(ctx context.Context, desc v1.Descriptor) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
+	if int64(len(data)) != desc.Size {
+		return nil, fmt.Errorf("%w: it is of %d bytes, the manifest says %d", ErrCorrupt, len(data), desc.Size)
+	}
 	return data, verify(data, desc.Digest.String())
 }
 
@@ -204,35 +199,4 @@ func digestOf(data []byte, like string) (string, error) {
 	}
 	_, _ = io.Copy(h, bytes.NewReader(data))
 	return algo + ":" + hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// retry runs f until it succeeds, fails for good, or has failed to make
-// progress attempts times. f tells whether it got further.
-func (s *Store) retry(ctx context.Context, f func() (further bool, err error)) error {
-	delay := s.cfg.RetryDelay
-	for failed := 0; ; {
-		further, err := f()
-		if err != nil && ctx.Err() != nil {
-			return ctx.Err()
-		}
-		err = translate(err)
-		if err == nil || !errors.Is(err, ErrUnavailable) {
-			return err
-		}
-		if further {
-			failed, delay = 0, s.cfg.RetryDelay
-		}
-		if failed++; failed >= s.cfg.Attempts {
-			return err
-		}
-		s.cfg.Logger.V(4).Info("registry request is tried again", "attempt", failed+1, "cause", err.Error())
-		timer := time.NewTimer(delay)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
-		}
-		delay *= 2
-	}
 }

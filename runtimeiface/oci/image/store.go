@@ -1,11 +1,13 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -15,8 +17,8 @@ import (
 )
 
 // A Store is the images of one directory. Safe for concurrent use. Content is
-// added by Pull, and goes by Remove; see the package comment for what is kept
-// across a kill.
+// added by Pull, and goes by Remove and Collect; see the package comment for
+// what is kept across a kill.
 type Store struct {
 	cfg       Config
 	lock      *os.File
@@ -28,10 +30,11 @@ type Store struct {
 
 	mu         sync.Mutex
 	closed     bool
-	images     map[string]*Image  // by ID
-	layers     map[string]layer   // whole layers on disk, by diff ID
-	pins       map[string]int     // diff IDs that running pulls need
-	containers map[string]*record // by container ID; every entry of containers/
+	images     map[string]*Image    // by ID
+	layers     map[string]layer     // whole layers on disk, by diff ID
+	pins       map[string]int       // diff IDs that running pulls need
+	containers map[string]*record   // by container ID; every entry of containers/
+	used       map[string]time.Time // last use by image ID; a missing one is its pull
 }
 
 // Open makes or opens the store of cfg.Root, for this process alone
@@ -50,6 +53,7 @@ func Open(cfg Config) (*Store, error) {
 		layers:     map[string]layer{},
 		pins:       map[string]int{},
 		containers: map[string]*record{},
+		used:       map[string]time.Time{},
 	}
 	if s.transport == nil {
 		own := http.DefaultTransport.(*http.Transport).Clone()
@@ -98,7 +102,7 @@ func (s *Store) makeDirs() error {
 		return err
 	}
 	for dir, mode := range map[string]os.FileMode{
-		"layers": 0o700, "ingest": 0o700, "tmp": 0o700, "containers": 0o711,
+		"layers": 0o700, "ingest": 0o700, "tmp": 0o700, "used": 0o700, "containers": 0o711,
 	} {
 		if err := os.MkdirAll(s.path(dir), mode); err != nil {
 			return err
@@ -124,11 +128,15 @@ func (s *Store) load() error {
 	if err := s.loadImages(); err != nil {
 		return err
 	}
+	if err := s.loadUsed(); err != nil {
+		return err
+	}
 	old := time.Now().Add(-leftoverLife)
-	if err := s.sweepIngest(old); err != nil {
+	if _, err := s.sweepIngest(old); err != nil {
 		return fmt.Errorf("clear downloads: %w", err)
 	}
-	return s.sweepLayers(old)
+	_, err := s.sweepLayers(context.Background(), func(l layer) bool { return l.made.Before(old) })
+	return err
 }
 
 func (s *Store) emptyTmp() error {
@@ -143,26 +151,42 @@ func (s *Store) emptyTmp() error {
 	return errors.Join(errs...)
 }
 
-// sweepIngest removes downloads that nobody has added to since old.
-func (s *Store) sweepIngest(old time.Time) error {
+// sweepIngest removes downloads that nobody has added to since old, and tells
+// how many bytes they had.
+func (s *Store) sweepIngest(old time.Time) (int64, error) {
+	var freed int64
+	err := s.eachDownload(func(path string, size int64, added time.Time) error {
+		if added.After(old) {
+			return nil
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		freed += size
+		return nil
+	})
+	return freed, err
+}
+
+// eachDownload calls f for each download that no pull is at.
+func (s *Store) eachDownload(f func(path string, size int64, added time.Time) error) error {
 	entries, err := os.ReadDir(s.path("ingest"))
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, e := range entries {
-		info, err := e.Info()
-		if err == nil && info.ModTime().Before(old) {
-			errs = append(errs, os.Remove(s.path("ingest", e.Name())))
-		}
+		s.flights.unlessFlying(digestName(e.Name()), func() {
+			if info, err := e.Info(); err == nil {
+				errs = append(errs, f(s.path("ingest", e.Name()), info.Size(), info.ModTime()))
+			}
+		})
 	}
 	return errors.Join(errs...)
 }
 
-// sweepLayers removes layers that no image, container or pull needs and that
-// are older than old. They leave layers/ under the lock and go at leisure.
-func (s *Store) sweepLayers(old time.Time) error {
-	s.mu.Lock()
+// neededLayers are those of images, containers and pulls. Called with mu held.
+func (s *Store) neededLayers() map[string]bool {
 	needed := map[string]bool{}
 	for _, img := range s.images {
 		for _, id := range img.Layers {
@@ -174,25 +198,55 @@ func (s *Store) sweepLayers(old time.Time) error {
 			needed[id] = true
 		}
 	}
-	var gone []string
-	var errs []error
+	for id := range s.pins {
+		needed[id] = true
+	}
+	return needed
+}
+
+// sweepLayers removes the layers that old tells and nobody needs, one after the
+// other until ctx ends, and tells how many bytes they had. Each leaves layers/
+// under the lock, in one step, and goes at leisure.
+func (s *Store) sweepLayers(ctx context.Context, old func(layer) bool) (int64, error) {
+	s.mu.Lock()
+	var list []string
 	for id, l := range s.layers {
-		if needed[id] || s.pins[id] > 0 || l.made.After(old) {
-			continue
+		if old(l) {
+			list = append(list, id)
 		}
-		tmp, err := s.discard(s.path("layers", dirName(id)))
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		delete(s.layers, id)
-		gone = append(gone, tmp)
 	}
 	s.mu.Unlock()
-	for _, tmp := range gone {
-		errs = append(errs, os.RemoveAll(tmp))
+	slices.Sort(list)
+	var freed int64
+	var errs []error
+	for _, id := range list {
+		if err := ctx.Err(); err != nil {
+			return freed, errors.Join(append(errs, err)...)
+		}
+		l, tmp, err := s.dropLayer(id)
+		if err == nil && tmp != "" {
+			err = os.RemoveAll(tmp)
+		}
+		errs = append(errs, err)
+		freed += l.Bytes
 	}
-	return errors.Join(errs...)
+	return freed, errors.Join(errs...)
+}
+
+// dropLayer takes a layer that nobody needs from its place; "" if one does.
+func (s *Store) dropLayer(id string) (layer, string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.layers[id]
+	if !ok || s.closed || s.neededLayers()[id] {
+		return layer{}, "", nil
+	}
+	tmp, err := s.discard(s.path("layers", dirName(id)))
+	if err != nil {
+		return layer{}, "", err
+	}
+	delete(s.layers, id)
+	return l, tmp, nil
 }
 
 // discard moves a file or directory to tmp in one step, for removal at leisure.

@@ -18,7 +18,7 @@ func lockFile(string) (*os.File, error) { return nil, unsupported() }
 
 func syncFS(string) error { return unsupported() }
 
-func freeBytes(string) (int64, error) { return 0, unsupported() }
+func statFS(string) (Filesystem, error) { return Filesystem{}, unsupported() }
 
 func diskUsage(context.Context, string) (Usage, error) { return Usage{}, unsupported() }
 

@@ -46,25 +46,17 @@ type ImageConfig struct {
 	ExposedPorts []string          `json:"exposedPorts,omitempty"` // sorted, such as 80/tcp
 }
 
-// Auth is what a registry may be shown. Its zero value is anonymous.
-type Auth struct {
-	Username, Password string
-	// IdentityToken is exchanged for an access token.
-	IdentityToken string
-	// RegistryToken is sent as bearer token as it is.
-	RegistryToken string
-}
-
 // Platform selects from a multi-platform image.
 type Platform struct {
 	OS           string // empty is linux
 	Architecture string // empty is this program's
-	Variant      string // such as v7; empty takes the best that there is
+	Variant      string // such as v7, or older; empty takes the newest that there is
 }
 
 // PullOptions are the details of one pull.
 type PullOptions struct {
-	// Auth overrides Config.Auth unless zero.
+	// Auth is for the registry that the reference names, not for its mirrors.
+	// Unless zero it is the only one tried there.
 	Auth Auth
 	// Platform to choose; its zero value is this machine's.
 	Platform Platform
@@ -121,4 +113,18 @@ type MountOptions struct {
 type Usage struct {
 	Bytes  int64 // allocated on disk
 	Inodes int64
+}
+
+// Filesystem is how the file system of a Store stands: what the CRI calls
+// ImageFsInfo, and its capacity.
+type Filesystem struct {
+	Path string    // Config.Root
+	Time time.Time // of this report
+	// Images is what layers, each counted once, and downloads take.
+	Images Usage
+	// Size and Available bytes of the whole file system. What only root may
+	// use is not available, as the kubelet counts.
+	Size, Available int64
+	// Inodes of the whole file system, 0 where they are not limited.
+	Inodes, InodesFree int64
 }
