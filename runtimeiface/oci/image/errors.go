@@ -143,6 +143,9 @@ func statusText(e *transport.Error) string {
 
 var (
 	urlQuery = regexp.MustCompile(`(https?://[^\s"?]*)\?[^\s"]*`)
+	// Tokens that a registry gave and says again.
+	bearer   = regexp.MustCompile(`(?i)\b(bearer|basic) [\w.~+/=-]+`)
+	webToken = regexp.MustCompile(`\beyJ[\w-]+\.[\w-]+(\.[\w-]*)?`)
 	urlUser  = regexp.MustCompile(`(https?://)[^\s"/@]*@`)
 )
 
@@ -154,6 +157,8 @@ func redact(text string, secrets []string) string {
 		text = strings.ReplaceAll(text, s, "[redacted]")
 		text = strings.ReplaceAll(text, url.QueryEscape(s), "[redacted]")
 	}
+	text = bearer.ReplaceAllString(text, "$1 [redacted]")
+	text = webToken.ReplaceAllString(text, "[redacted]")
 	text = urlUser.ReplaceAllString(text, "$1")
 	text = urlQuery.ReplaceAllString(text, "$1")
 	if len(text) > maxText {

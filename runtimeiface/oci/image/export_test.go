@@ -2,9 +2,12 @@ package image
 
 // The parsers of outside text, for tables and fuzzing.
 var (
-	Loopback  = loopback
-	EntryPath = entryPath
-	Whiteout  = whiteout
+	Loopback      = loopback
+	EntryPath     = entryPath
+	Whiteout      = whiteout
+	MatchRegistry = matchRegistry
+	RetryAfter    = retryAfter
+	Redact        = redact
 )
 
 // Canonical gives the full name of a reference.
@@ -14,4 +17,13 @@ func Canonical(ref string) (string, error) {
 		return "", err
 	}
 	return r.canonical(), nil
+}
+
+// LookupAuth gives the credentials that a config.json has for a repository.
+func LookupAuth(data []byte, host, repo string) ([]Auth, error) {
+	c, err := parseAuthConfig(data)
+	if err != nil {
+		return nil, err
+	}
+	return c.lookup(host, repo)
 }

@@ -135,6 +135,9 @@ func (d *download) round(ctx context.Context) error {
 		if wrong && d.mixed && !d.alone {
 			// Whose bytes are wrong is unknown.
 			d.alone = true
+			if err := d.restart(); err != nil {
+				return err
+			}
 			continue
 		}
 		errs = append(errs, err)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -172,6 +173,7 @@ type hub struct {
 	mu    sync.Mutex
 	wrap  func(w http.ResponseWriter, r *http.Request, next http.Handler)
 	gets  map[string]int // by path
+	auths []string       // Authorization headers, the empty ones left out
 }
 
 func newHub() *hub {
@@ -182,6 +184,9 @@ func newHub() *hub {
 		wrap := h.wrap
 		if r.Method == http.MethodGet {
 			h.gets[r.URL.Path]++
+		}
+		if a := r.Header.Get("Authorization"); a != "" {
+			h.auths = append(h.auths, a)
 		}
 		h.mu.Unlock()
 		if wrap == nil {
@@ -200,6 +205,24 @@ func (h *hub) onRequest(f func(w http.ResponseWriter, r *http.Request, next http
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.wrap = f
+}
+
+// shown gives the Authorization headers that came here.
+func (h *hub) shown() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.auths)
+}
+
+// requests counts all GETs.
+func (h *hub) requests() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, count := range h.gets {
+		n += count
+	}
+	return n
 }
 
 // blobGets counts requests of blobs.
