@@ -45,7 +45,8 @@ type Config struct {
 	CgroupRoot string
 	// ShmBytes is the size of a pod's /dev/shm. 0 is DefaultShmBytes.
 	ShmBytes int64
-	// Images configures the image store. Its Root is Root/images if empty, its
+	// Images configures the image store: mirrors, credentials, plain HTTP, the
+	// free space that a pull leaves. Its Root is Root/images if empty, its
 	// Logger is Logger.
 	Images image.Config
 	// Logger takes a line for each sandbox and container made and removed, and

@@ -13,8 +13,9 @@
 //	ctr, err := rt.CreateContainer(ctx, id, runtimeiface.ContainerSpec{Name: "app", Image: img.ID})
 //	err = rt.StartContainer(ctx, ctr)
 //
-// It does not decide anything: pulls, restarts, limits and garbage collection
-// of images belong to the caller. It does no masquerading and no services:
+// It does not decide anything: pulls, restarts, limits and when images are
+// collected ([Runtime.CollectImages], [Runtime.ImageUsage]) belong to the
+// caller. It does no masquerading and no services:
 // that is proxyrules' part.
 //
 // # Who holds what

@@ -1,5 +1,7 @@
 package image
 
+import "github.com/google/go-containerregistry/pkg/v1/types"
+
 // The parsers of outside text, for tables and fuzzing.
 var (
 	Loopback      = loopback
@@ -26,4 +28,14 @@ func LookupAuth(data []byte, host, repo string) ([]Auth, error) {
 		return nil, err
 	}
 	return c.lookup(host, repo)
+}
+
+// ReadManifest tells what a manifest is, and what an index gives for p.
+func ReadManifest(data []byte, header string, p Platform) (string, error) {
+	kind, err := kindOf(data, types.MediaType(header))
+	if err != nil || !kind.IsIndex() {
+		return "", err
+	}
+	desc, err := choose(data, p)
+	return desc.Digest.String(), err
 }

@@ -343,6 +343,7 @@ var _ = Describe("Pull", func() {
 			full := newRoot()
 			_, err := open(image.Config{Root: full, MinFreeBytes: 1 << 60}).Pull(ctx, ref, image.PullOptions{})
 			Expect(err).To(MatchError(image.ErrDiskFull))
+			Expect(err).To(MatchError(MatchRegexp(`%s: \d+ bytes are needed and %d must stay free \(MinFreeBytes\), \d+ are available`, full, int64(1<<60))))
 			expectClean(full)
 		})
 		It("for a disk that fills up while unpacking", func(ctx context.Context) {

@@ -108,3 +108,17 @@ func FuzzEntryPath(f *testing.F) {
 		}
 	})
 }
+
+// FuzzManifest: whatever a registry answers is an image, an index with a
+// digest, or an error of a kind.
+func FuzzManifest(f *testing.F) {
+	f.Add([]byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"digest":"sha256:`+strings.Repeat("a", 64)+`","size":1,"mediaType":"application/vnd.oci.image.manifest.v1+json","platform":{"os":"linux","architecture":"arm","variant":"v7"}}]}`), "", "arm", "v8")
+	f.Add([]byte(`{"schemaVersion":1}`), "application/vnd.docker.distribution.manifest.v1+json", "", "")
+	f.Add([]byte(`{"config":{},"layers":[]}`), "", "amd64", "")
+	f.Fuzz(func(t *testing.T, doc []byte, header, arch, variant string) {
+		_, err := image.ReadManifest(doc, header, image.Platform{Architecture: arch, Variant: variant})
+		if err != nil && !errors.Is(err, image.ErrCorrupt) && !errors.Is(err, image.ErrNotSupported) && !errors.Is(err, image.ErrNoPlatform) {
+			t.Fatal(err)
+		}
+	})
+}

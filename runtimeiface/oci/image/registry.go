@@ -195,7 +195,7 @@ func digestOf(data []byte, like string) (string, error) {
 	algo, _, _ := strings.Cut(like, ":")
 	h, err := v1.Hasher(algo)
 	if err != nil {
-		return "", err
+		return "", mark(ErrCorrupt, err)
 	}
 	_, _ = io.Copy(h, bytes.NewReader(data))
 	return algo + ":" + hex.EncodeToString(h.Sum(nil)), nil

@@ -195,6 +195,9 @@ func choose(data []byte, p Platform) (v1.Descriptor, error) {
 	if rank == 0 {
 		return best, fmt.Errorf("%w: wanted is %s, the index offers %s", ErrNoPlatform, p, listOr(offered, "nothing"))
 	}
+	if !isImageID(best.Digest.String()) {
+		return best, fmt.Errorf("%w: index: an entry has no digest", ErrCorrupt)
+	}
 	return best, nil
 }
 
