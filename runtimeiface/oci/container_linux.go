@@ -214,7 +214,7 @@ func (r *Runtime) writeContainer(c *container, img image.Image, shimPID, pausePI
 		return err
 	}
 	spec, err := makeSpec(specInput{
-		sandbox: c.sandbox, container: c.Spec, image: img.Config, rootfs: rootfs, cgroup: c.Cgroup, shimPID: shimPID, pausePID: pausePID,
+		sandbox: c.sandbox, container: c.Spec, image: img.Config, rootfs: rootfs, dir: c.dir, cgroup: c.Cgroup, shimPID: shimPID, pausePID: pausePID,
 		volumes: volumes, userns: userns, seccomp: r.handlers[c.sandbox.spec.RuntimeHandler].seccomp, ownCaps: r.ownCaps,
 	})
 	if err != nil {

@@ -30,6 +30,9 @@ func (r *Runtime) Exec(ctx context.Context, id string, spec runtimeiface.ExecSpe
 	if len(spec.Command) == 0 {
 		return -1, fmt.Errorf("exec in container %q: %w", id, invalid("Command", "is required"))
 	}
+	if err := commandLimits(spec.Command); err != nil {
+		return -1, fmt.Errorf("exec in container %q: %w", id, err)
+	}
 	if spec.TTY {
 		return -1, fmt.Errorf("exec in container %q: %w", id, notSupported("TTY", "a terminal for a command"))
 	}

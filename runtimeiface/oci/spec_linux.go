@@ -2,7 +2,6 @@ package oci
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,9 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci/image"
@@ -41,6 +38,7 @@ type specInput struct {
 	container runtimeiface.ContainerSpec
 	image     image.ImageConfig
 	rootfs    string
+	dir       string // of the container
 	cgroup    string
 	shimPID   int            // of the holder of the pod's namespaces
 	pausePID  int            // for NamespacePod
@@ -77,9 +75,8 @@ func makeSpec(in specInput) (*specs.Spec, error) {
 			NoNewPrivileges: sec.NoNewPrivileges,
 			OOMScoreAdj:     oomScoreAdj(c.OOMScoreAdj, in.ownCaps),
 		},
-		Root:        &specs.Root{Path: in.rootfs, Readonly: sec.ReadOnlyRootFS},
-		Mounts:      mounts,
-		Annotations: c.Annotations,
+		Root:   &specs.Root{Path: in.rootfs, Readonly: sec.ReadOnlyRootFS},
+		Mounts: mounts,
 		Linux: &specs.Linux{
 			CgroupsPath: in.cgroup, Namespaces: in.namespaces(), RootfsPropagation: propagation,
 			MaskedPaths: defaultMasked, ReadonlyPaths: defaultReadonly,
@@ -280,92 +277,6 @@ func widest(now string, options []string) string {
 		return "rslave"
 	}
 	return now
-}
-
-// resources sets limits and devices: none but those asked for and the usual.
-func (in specInput) resources(s *specs.Spec) error {
-	r := &specs.LinuxResources{}
-	if in.container.Resources != nil {
-		copied := *in.container.Resources
-		r = &copied
-	}
-	devices := slices.Clone(in.container.Devices)
-	if in.container.Security.Privileged {
-		r.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
-		devices = append(devices, hostDevices()...)
-	} else {
-		r.Devices = append([]specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, r.Devices...)
-	}
-	seen := map[string]bool{}
-	for i, d := range devices {
-		if d.Path == "" || d.Type == "" {
-			return invalid(fmt.Sprintf("Devices[%d]", i), "wants a path and a type")
-		}
-		if seen[d.Path] {
-			continue
-		}
-		seen[d.Path] = true
-		s.Linux.Devices = append(s.Linux.Devices, d)
-		if !in.container.Security.Privileged {
-			r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{
-				Allow: true, Type: d.Type, Major: &d.Major, Minor: &d.Minor, Access: "rwm",
-			})
-		}
-	}
-	s.Linux.Resources = r
-	return nil
-}
-
-// hostDevices are the node's, for privileged containers. What the runtime
-// makes by itself, and directories, are left out.
-func hostDevices() []specs.LinuxDevice {
-	var out []specs.LinuxDevice
-	entries, _ := os.ReadDir("/dev")
-	for _, e := range entries {
-		var st unix.Stat_t
-		path := "/dev/" + e.Name()
-		if unix.Lstat(path, &st) != nil || e.Name() == "console" || e.Name() == "ptmx" {
-			continue
-		}
-		kind := map[uint32]string{unix.S_IFCHR: "c", unix.S_IFBLK: "b"}[st.Mode&unix.S_IFMT]
-		if kind == "" {
-			continue
-		}
-		mode := os.FileMode(st.Mode & 0o777)
-		out = append(out, specs.LinuxDevice{
-			Path: path, Type: kind, FileMode: &mode, UID: &st.Uid, GID: &st.Gid,
-			Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
-		})
-	}
-	return out
-}
-
-// filter sets the system-call filter.
-func (in specInput) filter(s *specs.Spec) error {
-	sec := in.container.Security
-	if sec.Privileged || sec.Seccomp == "" || sec.Seccomp == runtimeiface.SeccompUnconfined {
-		return nil
-	}
-	if !in.seccomp {
-		return fmt.Errorf("Security.Seccomp %s: %w: the OCI runtime was built without seccomp", sec.Seccomp, runtimeiface.ErrNotSupported)
-	}
-	if sec.Seccomp == runtimeiface.SeccompRuntimeDefault {
-		profile, err := seccomp.GetDefaultProfile(s)
-		if err != nil {
-			return fmt.Errorf("default seccomp profile: %w", err)
-		}
-		s.Linux.Seccomp = profile
-		return nil
-	}
-	data, err := os.ReadFile(sec.SeccompProfile)
-	if err != nil {
-		return invalid("Security.SeccompProfile", err.Error())
-	}
-	s.Linux.Seccomp = &specs.LinuxSeccomp{}
-	if err := json.Unmarshal(data, s.Linux.Seccomp); err != nil {
-		return invalid("Security.SeccompProfile", err.Error())
-	}
-	return nil
 }
 
 // oomScoreAdj is not below the agent's own when that may not be.

@@ -4,6 +4,10 @@ import "github.com/nodekit/nodekit/runtimeiface"
 
 // checkSandbox names bad fields, and those that this backend cannot honour.
 func checkSandbox(spec runtimeiface.SandboxSpec, handlers map[string]string) error {
+	// Limits first: what is within them can be looked at, and shown.
+	if err := sandboxLimits(spec); err != nil {
+		return err
+	}
 	if err := spec.Validate(); err != nil {
 		return err
 	}
@@ -15,6 +19,9 @@ func checkSandbox(spec runtimeiface.SandboxSpec, handlers map[string]string) err
 
 // checkContainer names bad fields, and those that this backend cannot honour.
 func checkContainer(pod runtimeiface.SandboxSpec, spec runtimeiface.ContainerSpec) error {
+	if err := containerLimits(spec); err != nil {
+		return err
+	}
 	if err := spec.Validate(); err != nil {
 		return err
 	}
