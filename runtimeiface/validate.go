@@ -82,8 +82,10 @@ func checkMappings(bad *faults, field string, list []specs.LinuxIDMapping) {
 		bad.add(m.Size == 0 || last > math.MaxUint32, at, "has no size, or one past the last ID")
 		root = root || m.ContainerID == 0
 		for j, o := range list[:i] {
-			bad.add(overlap(m.ContainerID, o.ContainerID, m.Size, o.Size) || overlap(m.HostID, o.HostID, m.Size, o.Size),
-				at, "overlaps with range %d", j)
+			if overlap(m.ContainerID, o.ContainerID, m.Size, o.Size) || overlap(m.HostID, o.HostID, m.Size, o.Size) {
+				bad.add(true, at, "overlaps with range %d", j)
+				break // one is enough: there may be many
+			}
 		}
 	}
 	bad.add(len(list) > 0 && !root, field, "does not map ID 0")

@@ -27,6 +27,7 @@ const (
 	maxText     = 1 << 20     // bytes of labels, of annotations
 	maxList     = 1024        // entries of other lists
 	maxSysctls  = 64 << 10    // bytes: they are one message to the shim
+	maxFaults   = 32          // errors told at once
 	maxGroups   = 64 << 10    // NGROUPS_MAX
 )
 
@@ -34,7 +35,7 @@ const (
 type limits []error
 
 func (l *limits) add(bad bool, field, format string, args ...any) {
-	if bad {
+	if bad && len(*l) < maxFaults {
 		*l = append(*l, invalid(field, fmt.Sprintf(format, args...)))
 	}
 }
