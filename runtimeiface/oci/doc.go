@@ -45,6 +45,13 @@
 // open to all. Mounts with "rshared" are refused: none leads from a user
 // namespace to the node.
 //
+// # What is refused
+//
+// Every list and text of a spec has a limit, far above what pods need; the error
+// names the field. Annotations are kept, but not given to OCI runtimes: some take
+// orders from them. The Source of a bind mount is taken as the caller means it:
+// who lets a pod change a part of that path must pin it before.
+//
 // # What a kill leaves
 //
 // A record is on disk before anything is made, and a mark after all is made

@@ -179,7 +179,7 @@ func (n *network) hold(rec *sandboxRecord, dir string, client *shimClient) *os.F
 	if client != nil {
 		pids = []int{client.pid}
 	} else if shimAlive(dir) {
-		pids = findShim(dir)
+		pids = append(findPause(dir), findShim(dir)...)
 	}
 	for _, pid := range pids {
 		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))

@@ -182,6 +182,13 @@ func findShim(dir string) []int {
 	})
 }
 
+// findPause finds the process that holds a pod's user namespace.
+func findPause(dir string) []int {
+	return findProcesses(func(argv []string) bool {
+		return len(argv) > 2 && argv[0] == "nodekit-shim" && argv[1] == "pause" && argv[2] == filepath.Base(dir)
+	})
+}
+
 // killStrays ends what else a shim called, by the IDs and directories among
 // the arguments.
 func killStrays(names []string) error {
