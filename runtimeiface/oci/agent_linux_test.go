@@ -29,12 +29,15 @@ type agentJob struct {
 	Forever bool // make and remove until killed
 	// HostPort and those after it are the pods', if not 0.
 	HostPort uint16
+	// Life, if there is one, is all that the agent does.
+	Life *life
 }
 
 // agentConfig is the part of oci.Config that fits JSON.
 type agentConfig struct {
-	Root, CgroupRoot string
-	Network          oci.Network
+	Root, CgroupRoot, ShimPath string
+	RuntimeHandlers            map[string]string
+	Network                    oci.Network
 }
 
 // agentMain says "done" with the ID of a container, or of a sandbox without one,
@@ -45,12 +48,18 @@ func agentMain() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	rt, err := oci.Open(oci.Config{Root: job.Config.Root, CgroupRoot: job.Config.CgroupRoot, Network: job.Config.Network})
+	rt, err := oci.Open(oci.Config{
+		Root: job.Config.Root, CgroupRoot: job.Config.CgroupRoot, ShimPath: job.Config.ShimPath,
+		RuntimeHandlers: job.Config.RuntimeHandlers, Network: job.Config.Network,
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
 	fmt.Println("open")
+	if job.Life != nil {
+		return lifeMain(rt, job.Life)
+	}
 	errs := make(chan error)
 	for i := range job.Pods {
 		go func() {
@@ -117,7 +126,10 @@ type agent struct {
 
 func (e *env) agent(job agentJob) *agent {
 	e.tb.Helper()
-	job.Config = agentConfig{Root: e.cfg.Root, CgroupRoot: e.cfg.CgroupRoot, Network: e.cfg.Network}
+	job.Config = agentConfig{
+		Root: e.cfg.Root, CgroupRoot: e.cfg.CgroupRoot, ShimPath: e.cfg.ShimPath,
+		RuntimeHandlers: e.cfg.RuntimeHandlers, Network: e.cfg.Network,
+	}
 	job.Image, job.Logs = e.image, e.logs
 	data, err := json.Marshal(job)
 	if err != nil {

@@ -91,12 +91,21 @@ func (r *Runtime) markUnknown(s *sandbox) {
 	}
 	r.mu.RUnlock()
 	for _, c := range left {
-		e, err := readExit(c.dir)
-		if err != nil {
-			e = r.writeUnknown(c)
-		}
-		r.markExited(s, c.ID, e)
+		r.markEnded(c)
 	}
+}
+
+// markEnded goes by what a shim left on disk of a container that it does not
+// keep any more: it may have died before it told.
+func (r *Runtime) markEnded(c *container) {
+	e, err := readExit(c.dir)
+	if err != nil {
+		e = r.writeUnknown(c)
+	}
+	if at := readStarted(c.dir); !at.IsZero() {
+		r.markStarted(c.sandbox, c.ID, at)
+	}
+	r.markExited(c.sandbox, c.ID, e)
 }
 
 func (r *Runtime) writeUnknown(c *container) shim.ExitRecord {
@@ -207,11 +216,7 @@ func (r *Runtime) reconnect(s *sandbox) error {
 	}
 	r.mu.RUnlock()
 	for _, c := range ended {
-		e, err := readExit(c.dir)
-		if err != nil {
-			e = r.writeUnknown(c)
-		}
-		r.markExited(s, c.ID, e)
+		r.markEnded(c)
 	}
 	r.mourn(s, client)
 	return nil

@@ -52,11 +52,11 @@ type container struct {
 	killAt    time.Time
 	killTimer *time.Timer
 	exited    bool
-
-	dead    chan struct{} // the first process has been reaped
-	drained chan struct{} // all output is in the log
-	done    chan struct{} // the exit is on disk and told
-	deleted chan struct{} // the OCI runtime has forgotten the container
+	recorded  bool          // the exit is on disk, or cannot be
+	dead      chan struct{} // the first process has been reaped
+	drained   chan struct{} // all output is in the log
+	done      chan struct{} // the exit is on disk and told
+	deleted   chan struct{} // the OCI runtime has forgotten the container
 }
 
 func (s *server) create(req CreateRequest) (int, error) {
@@ -190,9 +190,13 @@ func (s *server) exit(c *container, e Exit) {
 		c.killTimer.Stop()
 	}
 	c.mu.Unlock()
+	faultPoint("exit seen")
 	if err := WriteFile(c.dir, ExitName, e.record()); err != nil {
 		s.complain("record exit of "+c.ID, err)
 	}
+	c.mu.Lock()
+	c.recorded = true
+	c.mu.Unlock()
 	faultPoint("exit recorded")
 	s.tell(Message{Op: EventExit, Fields: e.Fields()})
 	faultPoint("exit told")

@@ -29,8 +29,8 @@ func faultPoint(name string) { FaultPoint("shim", name) }
 // file log of the directory, where N counts in this process, and does what the
 // file plan says, once:
 //
-//	ROLE/NAME#N VICTIM   kill VICTIM, the last process of that role, at the point
-//	ROLE/*#N VICTIM      at the Nth point of all
+//	ROLE/NAME#N: VICTIM   kill VICTIM, the last process of that role, at the point
+//	ROLE/*#N: VICTIM      at the Nth point of all
 func FaultPoint(role, name string) {
 	dir := os.Getenv(FaultDirEnv)
 	if dir == "" {
@@ -52,7 +52,7 @@ func FaultPoint(role, name string) {
 		_ = log.Close()
 	}
 	plan, _ := os.ReadFile(filepath.Join(dir, "plan"))
-	where, victim, _ := strings.Cut(strings.TrimSpace(string(plan)), " ")
+	where, victim, _ := strings.Cut(string(plan), ": ")
 	if where != point && where != any {
 		return
 	}

@@ -312,13 +312,14 @@ func (s *server) commit() error {
 }
 
 // watch answers under the lock: no exit falls between the state and the events.
+// Who is not told to be alive has an exit on disk.
 func (s *server) watch(c *conn, seq uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var fields []string
 	for _, ctr := range s.containers {
 		ctr.mu.Lock()
-		if !ctr.exited {
+		if !ctr.recorded {
 			fields = append(fields, Live{ctr.ID, ctr.pid, ctr.started}.fields()...)
 		}
 		ctr.mu.Unlock()
