@@ -56,11 +56,11 @@ test-unit: ## no root, loopback only, race detector on
 test-kernel: tools-test ## real containers, rules, cgroups and a browser, in namespaces of their own
 	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -p 1 -timeout 20m $$($(GO) list -f '{{range .XTestImports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}:{{.ImportPath}}' ./... | awk -F: '/internal\/kerneltest/ {print $$2}')
 
-	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 20m -tags faultpoints ./runtimeiface/oci -ginkgo.focus='kill matrix'
+	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 20m -tags faultpoints -run TestOCI ./runtimeiface/oci -ginkgo.focus='kill matrix'
 
 .PHONY: test-kill
 test-kill: tools-test ## agent, shim, OCI runtime and containerd killed at every point of a pod's life, not at a sample
-	NODEKIT_KILL_POINTS=all NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 60m -tags faultpoints ./runtimeiface/oci -ginkgo.focus='kill matrix'
+	NODEKIT_KILL_POINTS=all NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 60m -tags faultpoints -run TestOCI ./runtimeiface/oci -ginkgo.focus='kill matrix'
 
 .PHONY: test-e2e
 test-e2e: tools-run tools-test ## the quickstart's node under use, abuse and kill -9
