@@ -21,6 +21,7 @@ import (
 	. "github.com/onsi/gomega"
 	"golang.org/x/sys/unix"
 
+	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci"
 	"github.com/nodekit/nodekit/runtimeiface/oci/shim"
@@ -58,7 +59,7 @@ var _ = Describe("the kill matrix", func() {
 })
 
 // matrix lives one life after another on one Root, in which there is never more
-// than one pod. Its subnet has one address: one that leaks is missed at once.
+// than one pod. Its IPv4 subnet has one address: one that leaks is missed at once.
 type matrix struct {
 	e        *env
 	baseline []string
@@ -84,6 +85,7 @@ var killShimProgram = func() func() string {
 }()
 
 func newMatrix() *matrix {
+	kerneltest.Require(GinkgoTB(), kerneltest.Nft)
 	m := &matrix{random: rand.New(rand.NewPCG(GinkgoRandomSeed64(), 3))}
 	m.fresh()
 	return m
@@ -93,7 +95,7 @@ func newMatrix() *matrix {
 func (m *matrix) fresh() {
 	m.e = prepareEnv(GinkgoTB())
 	m.e.cfg.ShimPath = killShimProgram()
-	m.e.cfg.Network.Subnet = netip.MustParsePrefix("10.89.0.0/30")
+	m.e.cfg.Network.Subnets = []netip.Prefix{netip.MustParsePrefix("10.89.0.0/30"), netip.MustParsePrefix("fd89::/126")}
 	m.e.open()
 	m.e.image = m.e.pull(m.e.images.Prog)
 	Expect(m.e.rt.Purge(m.e.ctx())).To(Succeed())
