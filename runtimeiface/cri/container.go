@@ -7,7 +7,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -25,27 +27,51 @@ func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec ru
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", act, err)
 	}
-	// The call may outlive the caller's interest in its maps.
-	spec.Labels, spec.Annotations = maps.Clone(spec.Labels), maps.Clone(spec.Annotations)
+	spec = outliving(spec)
 	return finish(ctx, r, act, r.cfg.Timeout, func(ctx context.Context) (string, error) {
-		identity := "container/" + sandboxID + "/" + spec.Name + "/" + strconv.FormatUint(uint64(spec.Attempt), 10)
-		unlock, err := r.locks.lock(ctx, identity)
+		id, _, err := r.createOne(ctx, sandboxID, spec, config)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", act, err)
+		}
+		return id, nil
+	})
+}
+
+// outliving copies what createRequest looks at: the call may outlive the
+// caller's interest in its maps.
+func outliving(spec runtimeiface.ContainerSpec) runtimeiface.ContainerSpec {
+	spec.Labels, spec.Annotations = maps.Clone(spec.Labels), maps.Clone(spec.Annotations)
+	return spec
+}
+
+// createOne tells whether it made the container.
+func (r *Runtime) createOne(ctx context.Context, sandboxID string, spec runtimeiface.ContainerSpec, config *api.ContainerConfig) (id string, made bool, err error) {
+	identity := "container/" + sandboxID + "/" + spec.Name + "/" + strconv.FormatUint(uint64(spec.Attempt), 10)
+	unlock, err := r.locks.lock(ctx, identity)
+	if err != nil {
+		return "", false, err
+	}
+	defer unlock()
+	sandbox, ok := r.known.madeHere(sandboxID)
+	if !ok {
+		if sandbox, err = r.sandbox(ctx, sandboxID); err != nil {
+			return "", false, err
+		}
+	}
+	request, err := r.createRequest(ctx, sandbox, spec, config)
+	if err != nil {
+		return "", false, err
+	}
+	if slices.ContainsFunc(config.Mounts, func(m *api.Mount) bool { return m.Image != nil }) {
+		// containerd v2.4.2 mounts an image once a sandbox, and does not guard that
+		// against another container that wants the same.
+		unlock, err := r.locks.lock(ctx, "images/"+sandboxID)
+		if err != nil {
+			return "", false, err
 		}
 		defer unlock()
-		sandbox, ok := r.known.madeHere(sandboxID)
-		if !ok {
-			if sandbox, err = r.sandbox(ctx, sandboxID); err != nil {
-				return "", fmt.Errorf("%s: %w", act, err)
-			}
-		}
-		request, err := r.createRequest(ctx, sandbox, spec, config)
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", act, err)
-		}
-		return r.create(ctx, act, request)
-	})
+	}
+	return r.create(ctx, request)
 }
 
 // createRequest adds to config what depends on the sandbox.
@@ -62,10 +88,28 @@ func (r *Runtime) createRequest(ctx context.Context, sandbox knownSandbox, spec 
 	}
 	labels := podLabels(sandbox.spec)
 	labels[labelContainerName] = spec.Name
-	if config.Labels, config.Annotations, err = marked(labels, spec.Labels, spec.Annotations, kept{Image: spec.Image}); err != nil {
+	keep := kept{Image: spec.Image, Stdio: stdio{Stdin: spec.Stdin, TTY: spec.TTY}}
+	for _, m := range config.Mounts {
+		if m.Image != nil {
+			keep.Mounted = append(keep.Mounted, m.Image.Image)
+		}
+	}
+	if config.Labels, config.Annotations, err = marked(labels, spec.Labels, spec.Annotations, keep); err != nil {
 		return nil, err
 	}
-	config.Linux.SecurityContext.NamespaceOptions = namespaces(sandbox.spec, spec.PID)
+	if err := r.checkMounts(ctx, sandbox, config); err != nil {
+		return nil, err
+	}
+	if err := r.checkTarget(ctx, sandbox.ID, spec.PIDTarget); err != nil {
+		return nil, err
+	}
+	options := pod.Linux.SecurityContext.NamespaceOptions
+	config.Linux.SecurityContext.NamespaceOptions = &api.NamespaceOption{
+		Network: options.Network, Ipc: options.Ipc, Pid: options.Pid, TargetId: spec.PIDTarget, UsernsOptions: options.UsernsOptions,
+	}
+	if spec.PID != "" {
+		config.Linux.SecurityContext.NamespaceOptions.Pid = modes[spec.PID]
+	}
 	if spec.LogPath != "" {
 		if pod.LogDirectory == "" {
 			return nil, invalid("LogPath", "wants the sandbox's LogDirectory")
@@ -90,35 +134,90 @@ func (r *Runtime) createRequest(ctx context.Context, sandbox knownSandbox, spec 
 	return &api.CreateContainerRequest{PodSandboxId: sandbox.ID, Config: config, SandboxConfig: pod}, nil
 }
 
-func (r *Runtime) create(ctx context.Context, act string, request *api.CreateContainerRequest) (string, error) {
+// checkMounts asks for what not every runtime has, and gives each bind the IDs of
+// the sandbox's user namespace, so that its files keep their owners.
+func (r *Runtime) checkMounts(ctx context.Context, sandbox knownSandbox, config *api.ContainerConfig) error {
+	user, err := userNamespace(sandbox.spec.UserNamespace)
+	if err != nil {
+		return err
+	}
+	for i, m := range config.Mounts {
+		field := fmt.Sprintf("Mounts[%d]", i)
+		if m.RecursiveReadOnly {
+			err = r.ability(ctx, sandbox.spec.RuntimeHandler, field+".Options", (*api.RuntimeHandlerFeatures).GetRecursiveReadOnlyMounts)
+		} else if len(m.MountOptions) > 0 {
+			err = r.mountOptions(ctx, field+".Options")
+		} else if m.Image != nil {
+			if _, err = r.ImageStatus(ctx, m.Image.Image); err != nil {
+				err = fmt.Errorf("%s.Source: %w", field, err)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		m.UidMappings, m.GidMappings = user.GetUids(), user.GetGids()
+	}
+	return nil
+}
+
+// checkTarget: a runtime would take a container of another sandbox for invalid.
+func (r *Runtime) checkTarget(ctx context.Context, sandboxID, target string) error {
+	if target == "" {
+		return nil
+	}
+	c, err := r.status(ctx, target)
+	switch {
+	case err != nil:
+		return fmt.Errorf("PIDTarget: %w", err)
+	case c.SandboxID != sandboxID:
+		return fmt.Errorf("PIDTarget: container %s is in another sandbox: %w", target, runtimeiface.ErrNotFound)
+	case c.State != runtimeiface.ContainerRunning:
+		return fmt.Errorf("PIDTarget: container %s is %s: %w", target, c.State, runtimeiface.ErrNotRunning)
+	}
+	return nil
+}
+
+func (r *Runtime) create(ctx context.Context, request *api.CreateContainerRequest) (id string, made bool, err error) {
 	for {
 		id, err := r.findContainer(ctx, request)
 		if err != nil {
-			return "", translate(ctx, err, "%s: look for it", act)
+			return "", false, translate(ctx, err, "look for it")
 		}
 		if id != "" {
-			return id, nil
+			return id, false, nil
 		}
 		response, err := r.rs.CreateContainer(ctx, request)
 		switch {
 		case err == nil:
-			return response.ContainerId, nil
+			return response.ContainerId, true, nil
 		case lost(err):
 			if id, _ := r.findContainer(ctx, request); id != "" {
-				return id, nil
+				return id, true, nil
 			}
-			return "", translate(ctx, err, "%s", act)
+			return "", false, translate(ctx, err, "have it made")
 		case reserved(err):
 			if err := r.pause(ctx, tryAgain); err != nil {
-				return "", fmt.Errorf("%s: its name is in use: %w", act, err)
+				return "", false, fmt.Errorf("its name is in use: %w", err)
 			}
 		default:
 			if s, again := r.sandbox(ctx, request.PodSandboxId); again == nil && s.State != runtimeiface.SandboxReady {
-				return "", fmt.Errorf("%s: the sandbox: %w", act, runtimeiface.ErrNotRunning)
+				return "", false, fmt.Errorf("the sandbox: %w", runtimeiface.ErrNotRunning)
 			}
-			return "", translate(ctx, err, "%s", act)
+			return "", false, createError(ctx, err, request)
 		}
 	}
+}
+
+// createError finds in a runtime's text that a directory of an image is missing.
+func createError(ctx context.Context, err error, request *api.CreateContainerRequest) error {
+	text := status.Convert(err).Message()
+	for i, m := range request.Config.Mounts {
+		if m.ImageSubPath != "" && strings.Contains(text, m.ImageSubPath) &&
+			(strings.Contains(text, "image subpath") || strings.Contains(text, "sub path")) {
+			return invalid(fmt.Sprintf("Mounts[%d].Options", i), "name a subpath that cannot be had: "+text)
+		}
+	}
+	return translate(ctx, err, "have it made")
 }
 
 func (r *Runtime) findContainer(ctx context.Context, request *api.CreateContainerRequest) (string, error) {
@@ -140,21 +239,25 @@ func (r *Runtime) findContainer(ctx context.Context, request *api.CreateContaine
 // StartContainer starts a created container.
 func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 	return finishErr(ctx, r, "start container "+id, r.cfg.Timeout, func(ctx context.Context) error {
-		unlock, err := r.locks.lock(ctx, id)
-		if err != nil {
-			return fmt.Errorf("start container %s: %w", id, err)
-		}
-		defer unlock()
-		if _, stopped := r.known.stoppedAt(id); stopped {
-			return fmt.Errorf("start container %s: it was stopped: %w", id, runtimeiface.ErrNotRunning)
-		}
-		began := time.Now()
-		if _, err = r.rs.StartContainer(ctx, &api.StartContainerRequest{ContainerId: id}); err == nil {
-			r.known.start(id)
-			return nil
-		}
-		return r.notStarted(ctx, id, began, err)
+		return r.startOne(ctx, id)
 	})
+}
+
+func (r *Runtime) startOne(ctx context.Context, id string) error {
+	unlock, err := r.locks.lock(ctx, id)
+	if err != nil {
+		return fmt.Errorf("start container %s: %w", id, err)
+	}
+	defer unlock()
+	if _, stopped := r.known.stoppedAt(id); stopped {
+		return fmt.Errorf("start container %s: it was stopped: %w", id, runtimeiface.ErrNotRunning)
+	}
+	began := time.Now()
+	if _, err = r.rs.StartContainer(ctx, &api.StartContainerRequest{ContainerId: id}); err == nil {
+		r.known.start(id)
+		return nil
+	}
+	return r.notStarted(ctx, id, began, err)
 }
 
 // notStarted finds out what a failed start means.
@@ -181,18 +284,22 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Durat
 	seconds := int64(math.Ceil(max(grace, 0).Seconds()))
 	limit := time.Duration(min(seconds, int64(1<<31)))*time.Second + r.cfg.Timeout
 	return finishErr(ctx, r, "stop container "+id, limit, func(ctx context.Context) error {
-		_, err := r.rs.StopContainer(ctx, &api.StopContainerRequest{ContainerId: id, Timeout: seconds})
-		if isNotFound(err) {
-			return nil
-		}
-		if err != nil {
-			return translate(ctx, err, "stop container %s", id)
-		}
-		if r.known.hasStarted(id) {
-			return nil
-		}
-		return r.stopCreated(ctx, id)
+		return r.stopOne(ctx, id, seconds)
 	})
+}
+
+func (r *Runtime) stopOne(ctx context.Context, id string, seconds int64) error {
+	_, err := r.rs.StopContainer(ctx, &api.StopContainerRequest{ContainerId: id, Timeout: seconds})
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return translate(ctx, err, "stop container %s", id)
+	}
+	if r.known.hasStarted(id) {
+		return nil
+	}
+	return r.stopCreated(ctx, id)
 }
 
 // stopCreated: for a CRI a container that never ran cannot be stopped.
@@ -227,25 +334,29 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 		return ctx.Err()
 	}
 	return finishErr(ctx, r, "remove container "+id, r.cfg.Timeout, func(ctx context.Context) error {
-		unlock, err := r.locks.lock(ctx, id)
-		if err != nil {
-			return fmt.Errorf("remove container %s: %w", id, err)
-		}
-		defer unlock()
-		// The CRI wants it done by force; not all runtimes do.
-		if c, ok := r.known.container(id); !ok || c.State != runtimeiface.ContainerExited {
-			_, err = r.rs.StopContainer(ctx, &api.StopContainerRequest{ContainerId: id})
-			if err != nil && !isNotFound(err) {
-				return translate(ctx, err, "remove container %s", id)
-			}
-		}
-		_, err = r.rs.RemoveContainer(ctx, &api.RemoveContainerRequest{ContainerId: id})
+		return r.removeOne(ctx, id)
+	})
+}
+
+func (r *Runtime) removeOne(ctx context.Context, id string) error {
+	unlock, err := r.locks.lock(ctx, id)
+	if err != nil {
+		return fmt.Errorf("remove container %s: %w", id, err)
+	}
+	defer unlock()
+	// The CRI wants it done by force; not all runtimes do.
+	if c, ok := r.known.container(id); !ok || c.State != runtimeiface.ContainerExited {
+		_, err = r.rs.StopContainer(ctx, &api.StopContainerRequest{ContainerId: id})
 		if err != nil && !isNotFound(err) {
 			return translate(ctx, err, "remove container %s", id)
 		}
-		r.known.dropContainer(id)
-		return nil
-	})
+	}
+	_, err = r.rs.RemoveContainer(ctx, &api.RemoveContainerRequest{ContainerId: id})
+	if err != nil && !isNotFound(err) {
+		return translate(ctx, err, "remove container %s", id)
+	}
+	r.known.dropContainer(id)
+	return nil
 }
 
 // ReopenLog has the runtime open the log file anew.

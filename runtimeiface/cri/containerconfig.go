@@ -3,6 +3,7 @@ package cri
 import (
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -81,11 +82,21 @@ func mounts(list []specs.Mount) ([]*api.Mount, error) {
 		case len(m.UIDMappings)+len(m.GIDMappings) > 0:
 			return nil, notSupported(field, "has mappings of IDs")
 		}
-		if _, err := os.Stat(m.Source); err != nil { // runtimes would make a directory of it
+		mount, options := &api.Mount{ContainerPath: m.Destination}, m.Options
+		if m.Type == "image" {
+			mount.ImageSubPath, options = runtimeiface.ImageSubpath(options)
+			if mount.ImageSubPath = path.Clean(mount.ImageSubPath); mount.ImageSubPath == "." {
+				mount.ImageSubPath = ""
+			}
+			// Nothing is mounted below an image: "ro" says it all.
+			options = slices.DeleteFunc(options, func(o string) bool { return o == "ro" || o == "rro" })
+			mount.Readonly, mount.Image = true, &api.ImageSpec{Image: m.Source, UserSpecifiedImage: m.Source}
+		} else if _, err := os.Stat(m.Source); err != nil { // runtimes would make a directory of it
 			return nil, invalid(field+".Source", err.Error())
+		} else {
+			mount.HostPath = m.Source
 		}
-		mount := &api.Mount{ContainerPath: m.Destination, HostPath: m.Source}
-		for _, option := range m.Options {
+		for _, option := range options {
 			if err := mountOption(mount, option); err != nil {
 				return nil, fmt.Errorf("%s.Options: %w", field, err)
 			}
@@ -111,6 +122,8 @@ func mountOption(m *api.Mount, option string) error {
 		m.Propagation = api.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
 	case "shared", "rshared":
 		m.Propagation = api.MountPropagation_PROPAGATION_BIDIRECTIONAL
+	case "nosuid", "nodev", "noexec":
+		m.MountOptions = append(m.MountOptions, option)
 	default:
 		return notSupported("option", option)
 	}

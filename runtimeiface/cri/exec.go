@@ -24,7 +24,9 @@ type errCommand struct {
 
 func (e *errCommand) Error() string { return e.text }
 
-// Exec runs a command by ExecSync, or streamed if it has Stdin or a TTY.
+// Exec runs a command with its streams connected, as output has no bounds then.
+// Without Stdin and TTY it is ExecSync if streams are out of reach, or if this
+// process could not end a command whose ctx ends.
 func (r *Runtime) Exec(ctx context.Context, id string, spec runtimeiface.ExecSpec) (int, error) {
 	act := "exec in container " + id
 	if err := ctx.Err(); err != nil {
@@ -40,9 +42,9 @@ func (r *Runtime) Exec(ctx context.Context, id string, spec runtimeiface.ExecSpe
 		return -1, err
 	}
 	defer r.work.Done()
-	run := r.execSync
-	if spec.Stdin != nil || spec.TTY {
-		run = r.execStream
+	run := r.execStream
+	if spec.Stdin == nil && !spec.TTY && !killsTrees() {
+		run = r.execSync
 	}
 	spec.Command = slices.Clone(spec.Command)
 
@@ -52,7 +54,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, spec runtimeiface.ExecSpe
 	}
 	began := time.Now()
 	// The call outlives ctx by as much as it takes to kill what it started.
-	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	own, cancel := r.untilClosed(context.WithoutCancel(ctx))
 	defer cancel()
 	done := make(chan result, 1)
 	go func() {
@@ -72,8 +74,10 @@ func (r *Runtime) Exec(ctx context.Context, id string, spec runtimeiface.ExecSpe
 	switch {
 	case errors.As(res.err, &failed):
 		return failed.code, fmt.Errorf("%s: %w", act, res.err)
+	case res.err != nil && own.Err() != nil:
+		return -1, fmt.Errorf("%s: %w", act, errClosed)
 	case res.err != nil:
-		return -1, r.notRunning(ctx, id, res.err, "%s", act)
+		return res.code, r.notRunning(ctx, id, res.err, "%s", act)
 	}
 	return res.code, nil
 }

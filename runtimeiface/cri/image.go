@@ -99,13 +99,16 @@ func (r *Runtime) RemoveImage(ctx context.Context, ref string) error {
 		if others := otherNames(image, ref); len(others) > 0 {
 			return fmt.Errorf("%s: %w", act, notSupported(ref, "is one name of several, which the CRI removes together: "+strings.Join(others, ", ")))
 		}
-		list, err := r.ListContainers(ctx, runtimeiface.ContainerFilter{})
+		list, err := ask(ctx, r, r.rs.ListContainers, &api.ListContainersRequest{})
 		if err != nil {
-			return fmt.Errorf("%s: %w", act, err)
+			return translate(ctx, err, "%s: list containers", act)
 		}
-		for _, c := range list {
-			if c.ImageID == image.ID || slices.Contains(image.Digests, c.ImageID) {
-				return fmt.Errorf("%s: %w: container %s stands on it", act, runtimeiface.ErrInUse, c.ID)
+		for _, c := range list.Containers {
+			_, _, k, _ := unmarked(c.Labels, c.Annotations)
+			for _, used := range append(k.Mounted, k.Image, c.ImageId, c.ImageRef) {
+				if used == image.ID || imageID(used) == image.ID || slices.Contains(image.Digests, used) {
+					return fmt.Errorf("%s: %w: container %s stands on it", act, runtimeiface.ErrInUse, c.Id)
+				}
 			}
 		}
 		_, err = r.is.RemoveImage(ctx, &api.RemoveImageRequest{Image: &api.ImageSpec{Image: image.ID}})
@@ -154,6 +157,7 @@ func repository(ref string) string {
 func toImage(in *api.Image) runtimeiface.Image {
 	image := runtimeiface.Image{
 		ID: imageID(in.Id), Tags: slices.Clone(in.RepoTags), Digests: slices.Clone(in.RepoDigests), Size: int64(in.Size), User: in.Username,
+		Pinned: in.Pinned,
 	}
 	if in.Username == "" && in.Uid != nil {
 		image.User = strconv.FormatInt(in.Uid.Value, 10)

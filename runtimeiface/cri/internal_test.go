@@ -137,7 +137,7 @@ func TestContainerConfigNamesTheField(t *testing.T) {
 			s.Mounts = []specs.Mount{{Type: "tmpfs", Destination: "/x"}}
 		}, runtimeiface.ErrNotSupported},
 		"Mounts[0].Options": {func(s *runtimeiface.ContainerSpec) {
-			s.Mounts = []specs.Mount{{Type: "bind", Source: dir, Destination: "/x", Options: []string{"nosuid"}}}
+			s.Mounts = []specs.Mount{{Type: "bind", Source: dir, Destination: "/x", Options: []string{"sync"}}}
 		}, runtimeiface.ErrNotSupported},
 	} {
 		spec := runtimeiface.ContainerSpec{Name: "a", Image: "b"}

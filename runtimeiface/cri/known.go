@@ -236,11 +236,18 @@ type info struct {
 	PID       int    `json:"pid"`
 	SandboxID string `json:"sandboxID"`
 	Config    struct {
+		Metadata struct {
+			Name string `json:"name"`
+		} `json:"metadata"`
+		stdio
 		Linux struct {
 			CgroupParent string `json:"cgroup_parent"`
 		} `json:"linux"`
 	} `json:"config"`
 	RuntimeSpec struct {
+		Process struct {
+			Terminal bool `json:"terminal"`
+		} `json:"process"`
 		Linux struct {
 			CgroupsPath string `json:"cgroupsPath"`
 		} `json:"linux"`

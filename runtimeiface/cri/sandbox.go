@@ -37,6 +37,12 @@ func (r *Runtime) RunSandbox(ctx context.Context, spec runtimeiface.SandboxSpec)
 			return "", fmt.Errorf("%s: %w", act, err)
 		}
 		defer unlock()
+		if spec.UserNamespace != nil {
+			// An older runtime would run the pod in the node's.
+			if err := r.ability(ctx, spec.RuntimeHandler, "UserNamespace", (*api.RuntimeHandlerFeatures).GetUserNamespaces); err != nil {
+				return "", fmt.Errorf("%s: %w", act, err)
+			}
+		}
 		id, err := r.runSandbox(ctx, act, config, spec)
 		if err == nil {
 			return id, nil

@@ -29,8 +29,11 @@ type kept struct {
 	Labels []string `json:"labels,omitempty"`
 	// Sandbox is what CreateContainer has to tell again; what the CRI gives back is empty.
 	Sandbox *runtimeiface.SandboxSpec `json:"sandbox,omitempty"`
-	// Image of a container as asked for.
-	Image string `json:"image,omitempty"`
+	// Image of a container as asked for, and images that are mounted in it.
+	Image   string   `json:"image,omitempty"`
+	Mounted []string `json:"mounted,omitempty"`
+	// Stdio of a container, for Attach.
+	Stdio stdio `json:"stdio,omitzero"`
 }
 
 // marked gives labels and annotations as the runtime shall have them.
@@ -94,7 +97,7 @@ var protocols = map[string]api.Protocol{"TCP": api.Protocol_TCP, "UDP": api.Prot
 
 var modes = map[runtimeiface.NamespaceMode]api.NamespaceMode{
 	runtimeiface.NamespacePod: api.NamespaceMode_POD, runtimeiface.NamespaceContainer: api.NamespaceMode_CONTAINER,
-	runtimeiface.NamespaceHost: api.NamespaceMode_NODE,
+	runtimeiface.NamespaceHost: api.NamespaceMode_NODE, runtimeiface.NamespaceTarget: api.NamespaceMode_TARGET,
 }
 
 func mode(m, standard runtimeiface.NamespaceMode) api.NamespaceMode {
@@ -102,16 +105,6 @@ func mode(m, standard runtimeiface.NamespaceMode) api.NamespaceMode {
 		m = standard
 	}
 	return modes[m]
-}
-
-func namespaces(spec runtimeiface.SandboxSpec, pid runtimeiface.NamespaceMode) *api.NamespaceOption {
-	if pid == "" {
-		pid = spec.PID
-	}
-	return &api.NamespaceOption{
-		Network: mode(spec.Network, runtimeiface.NamespacePod), Ipc: mode(spec.IPC, runtimeiface.NamespacePod),
-		Pid: mode(pid, runtimeiface.NamespaceContainer),
-	}
 }
 
 // sandboxConfig is the same for the same spec: CreateContainer tells it again.
@@ -122,14 +115,22 @@ func (r *Runtime) sandboxConfig(spec runtimeiface.SandboxSpec) (*api.PodSandboxC
 	if err != nil {
 		return nil, err
 	}
+	user, err := userNamespace(spec.UserNamespace)
+	if err != nil {
+		return nil, err
+	}
 	c := &api.PodSandboxConfig{
 		Metadata: &api.PodSandboxMetadata{Name: spec.Name, Namespace: spec.Namespace, Uid: spec.UID, Attempt: spec.Attempt},
 		Labels:   labels, Annotations: annotations, LogDirectory: spec.LogDirectory,
 		Linux: &api.LinuxPodSandboxConfig{
 			CgroupParent: spec.CgroupParent, Sysctls: maps.Clone(spec.Sysctls),
 			SecurityContext: &api.LinuxSandboxSecurityContext{
-				NamespaceOptions: namespaces(spec, ""), Privileged: spec.Privileged,
-				Seccomp: &api.SecurityProfile{ProfileType: api.SecurityProfile_RuntimeDefault},
+				NamespaceOptions: &api.NamespaceOption{
+					Network: mode(spec.Network, runtimeiface.NamespacePod), Ipc: mode(spec.IPC, runtimeiface.NamespacePod),
+					Pid: mode(spec.PID, runtimeiface.NamespaceContainer), UsernsOptions: user,
+				},
+				Privileged: spec.Privileged,
+				Seccomp:    &api.SecurityProfile{ProfileType: api.SecurityProfile_RuntimeDefault},
 			},
 		},
 	}

@@ -12,7 +12,6 @@ import (
 
 	api "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/streaming/pkg/httpstream"
-	"k8s.io/streaming/pkg/httpstream/spdy"
 
 	"github.com/nodekit/nodekit/runtimeiface"
 )
@@ -21,94 +20,79 @@ import (
 // pkg/streaming/remotecommand: streams over SPDY, an exit status in JSON on the
 // stream "error".
 const (
-	protocolHeader = "X-Stream-Protocol-Version"
-	protocolV4     = "v4.channel.k8s.io"
-	streamType     = "streamType"
+	protocolV4 = "v4.channel.k8s.io"
+	streamType = "streamType"
 )
 
 // maxStatus bounds the exit status.
 const maxStatus = 64 << 10
 
+// terminal is what a command or a container is connected to.
+type terminal struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	tty            bool
+	resize         <-chan runtimeiface.TerminalSize
+}
+
 // execStream asks for an address and runs the command there.
-func (r *Runtime) execStream(ctx, _ context.Context, id string, spec runtimeiface.ExecSpec) (int, error) {
+func (r *Runtime) execStream(ctx, limit context.Context, id string, spec runtimeiface.ExecSpec) (int, error) {
 	response, err := ask(ctx, r, r.rs.Exec, &api.ExecRequest{
 		ContainerId: id, Cmd: spec.Command, Tty: spec.TTY, Stdin: spec.Stdin != nil, Stdout: true, Stderr: !spec.TTY,
 	})
 	if err != nil {
 		return -1, err
 	}
-	conn, err := openStreams(ctx, response.Url)
-	if err != nil {
-		return -1, fmt.Errorf("open streams: %w", err)
+	text, delivery, err := connect(ctx, response.Url, terminal{spec.Stdin, spec.Stdout, spec.Stderr, spec.TTY, spec.Resize})
+	if errors.Is(err, runtimeiface.ErrNotSupported) && spec.Stdin == nil && !spec.TTY {
+		return r.execSync(ctx, limit, id, spec)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer func() {
-		stop()
-		_ = conn.Close()
-	}()
-	return stream(conn, spec)
+	if err != nil {
+		return -1, err
+	}
+	code, err := parseExit(text)
+	if err != nil {
+		return -1, err
+	}
+	return code, delivery
 }
 
-func openStreams(ctx context.Context, url string) (httpstream.Connection, error) {
-	transport, err := spdy.NewRoundTripper(nil)
+// connect copies until the server has told its status and all output is
+// delivered, as far as Stdout and Stderr would have it, or until ctx ends.
+func connect(ctx context.Context, address string, t terminal) (status []byte, delivery, err error) {
+	conn, err := openStreams(ctx, address, protocolV4)
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("open streams: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
+	var ended sync.Once
+	end := func() { ended.Do(conn.close) }
+	defer end()
+	stop := context.AfterFunc(ctx, end)
+	defer stop()
+	opened, err := t.open(ctx, conn)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	request.Header.Set(protocolHeader, protocolV4)
-	response, err := transport.RoundTrip(request)
-	if err != nil {
-		return nil, err
+	if err := opened["error"].Close(); err != nil { // nothing is said there
+		return nil, nil, fmt.Errorf("open stream error: %w", err)
 	}
-	defer func() { _ = response.Body.Close() }()
-	conn, err := transport.NewConnection(response)
-	if err != nil {
-		return nil, err
+	done := make(chan struct{})
+	defer close(done)
+	if t.resize != nil && t.tty {
+		go t.sizes(opened["resize"], done)
 	}
-	if got := response.Header.Get(protocolHeader); got != protocolV4 {
-		return nil, errors.Join(fmt.Errorf("the runtime speaks %q, not %s", got, protocolV4), conn.Close())
-	}
-	return conn, nil
-}
-
-// stream copies until the command has ended and all its output is delivered.
-func stream(conn httpstream.Connection, spec runtimeiface.ExecSpec) (int, error) {
-	names := []string{"error"}
-	if spec.Stdin != nil {
-		names = append(names, "stdin")
-	}
-	names = append(names, "stdout")
-	if spec.TTY {
-		names = append(names, "resize")
-	} else {
-		names = append(names, "stderr")
-	}
-	streams := map[string]httpstream.Stream{}
-	for _, name := range names {
-		s, err := conn.CreateStream(http.Header{streamType: {name}})
-		if err != nil {
-			return -1, fmt.Errorf("open stream %s: %w", name, err)
-		}
-		streams[name] = s
-	}
-	if err := streams["error"].Close(); err != nil { // nothing is said there
-		return -1, fmt.Errorf("open stream error: %w", err)
-	}
-	if stdin := streams["stdin"]; stdin != nil {
+	if stdin := opened["stdin"]; stdin != nil {
 		go func() { // ends with the connection at its next write
-			_, _ = io.Copy(stdin, spec.Stdin)
+			_, _ = io.Copy(stdin, t.stdin)
 			_ = stdin.Close()
 		}()
 		go func() { _, _ = io.Copy(io.Discard, stdin) }()
 	}
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var errs []error
-	for name, to := range map[string]io.Writer{"stdout": spec.Stdout, "stderr": spec.Stderr} {
-		from := streams[name]
+	errs := make([]error, 2)
+	for i, to := range []io.Writer{t.stdout, t.stderr} {
+		name := []string{"stdout", "stderr"}[i]
+		from := opened[name]
 		if from == nil {
 			continue
 		}
@@ -117,26 +101,69 @@ func stream(conn httpstream.Connection, spec runtimeiface.ExecSpec) (int, error)
 		}
 		wg.Go(func() {
 			if _, err := io.Copy(to, from); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+				errs[i] = fmt.Errorf("deliver output: %s: %w", name, err)
 				_, _ = io.Copy(io.Discard, from) // the command shall not hang
 			}
 		})
 	}
-	text, err := io.ReadAll(io.LimitReader(streams["error"], maxStatus))
+	status, err = io.ReadAll(io.LimitReader(opened["error"], maxStatus))
 	wg.Wait()
 	if err != nil {
-		return -1, fmt.Errorf("exit status: %w", err)
+		return nil, nil, fmt.Errorf("status: %w", err)
 	}
-	code, err := parseExit(text)
-	if err != nil {
-		return -1, err
+	return status, errors.Join(errs...), nil
+}
+
+// open creates the streams. The server begins once it has all of them, so what
+// the terminal's size is shall be on its way before.
+func (t terminal) open(ctx context.Context, conn *streams) (map[string]httpstream.Stream, error) {
+	names := []string{"error", "stdout"}
+	if t.tty {
+		names = append([]string{"resize"}, names...)
+	} else {
+		names = append(names, "stderr")
 	}
-	if err := errors.Join(errs...); err != nil {
-		return code, fmt.Errorf("deliver output: %w", err)
+	if t.stdin != nil {
+		names = append(names, "stdin")
 	}
-	return code, nil
+	opened := map[string]httpstream.Stream{}
+	for _, name := range names {
+		s, err := conn.create(ctx, http.Header{streamType: {name}})
+		if err != nil {
+			return nil, fmt.Errorf("open stream %s: %w", name, err)
+		}
+		opened[name] = s
+		if name != "resize" {
+			continue
+		}
+		select {
+		case size, ok := <-t.resize:
+			if ok {
+				writeSize(s, size)
+			}
+		default:
+		}
+	}
+	return opened, nil
+}
+
+func (t terminal) sizes(to io.Writer, done <-chan struct{}) {
+	for {
+		select {
+		case size, ok := <-t.resize:
+			if !ok {
+				return
+			}
+			writeSize(to, size)
+		case <-done:
+			return
+		}
+	}
+}
+
+// writeSize leaves an error to those who read from the same connection.
+func writeSize(to io.Writer, size runtimeiface.TerminalSize) {
+	_ = json.NewEncoder(to).Encode(size)
 }
 
 // parseExit reads a metav1.Status:
@@ -144,7 +171,7 @@ func stream(conn httpstream.Connection, spec runtimeiface.ExecSpec) (int, error)
 //	{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}
 func parseExit(text []byte) (int, error) {
 	if len(text) == 0 {
-		return -1, errors.New("the connection ended before the command's exit status")
+		return -1, fmt.Errorf("%w: the connection ended before the exit status", runtimeiface.ErrUnavailable)
 	}
 	var s struct {
 		Status, Message, Reason string

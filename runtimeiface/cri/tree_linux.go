@@ -24,6 +24,11 @@ type process struct {
 	command     []string
 }
 
+// killsTrees tells whether this process may kill what it does not own. If not, a
+// command without streams is better left to ExecSync, with which runtimes end it
+// themselves.
+func killsTrees() bool { return os.Geteuid() == 0 }
+
 // killTree kills a command and its descendants: runtimes kill the command alone,
 // and a streamed one not at all. The command is the process of the container's
 // cgroup whose parent is outside, whose words are the same and that began after

@@ -9,3 +9,5 @@ import (
 
 // killTree leaves the command to the runtime.
 func (r *Runtime) killTree(context.Context, string, []string, time.Time) {}
+
+func killsTrees() bool { return false }
