@@ -47,6 +47,9 @@ func newNode(tb testing.TB) *node {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	if err := os.Chmod(dir, 0o711); err != nil { // root of a user namespace shall reach what is below
+		tb.Fatal(err)
+	}
 	n := &node{
 		tb: tb, dir: dir, socket: filepath.Join(dir, "c.sock"), logs: filepath.Join(dir, "logs"),
 		images: testimage.Serve(tb), bin: filepath.Dir(containerd),
@@ -103,10 +106,14 @@ bin_dirs = [%[5]q]
 conf_dir = %[6]q
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.second]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.second.options]
+Root = %[8]q
 [plugins."io.containerd.internal.v1.opt"]
 path = %[7]q
 `, filepath.Join(n.dir, "root"), filepath.Join(n.dir, "state"), n.socket, pause,
-		filepath.Join(n.bin, "cni"), filepath.Join(n.dir, "net.d"), filepath.Join(n.dir, "opt")))
+		filepath.Join(n.bin, "cni"), filepath.Join(n.dir, "net.d"), filepath.Join(n.dir, "opt"), filepath.Join(n.dir, "second")))
 	n.write("net.d/10-test.conflist", fmt.Sprintf(`{
   "cniVersion": "1.0.0", "name": "test",
   "plugins": [
