@@ -40,6 +40,7 @@ type server struct {
 	after      func(method string) error
 	events     chan *api.ContainerEventResponse // nil: none offered
 	padding    string
+	streams    string // address of the streaming server
 }
 
 func newServer() *server {

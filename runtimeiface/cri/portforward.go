@@ -102,19 +102,13 @@ func (r *Runtime) forwardStream(ctx context.Context, sandboxID string, port uint
 	defer stop()
 	open := func(kind string) (httpstream.Stream, error) {
 		text := strconv.Itoa(int(port))
-		stream, err := server.create(ctx, http.Header{streamType: {kind}, "port": {text}, "requestID": {"0"}})
-		if err != nil {
-			return nil, fmt.Errorf("open stream %s: %w", kind, err)
-		}
-		return stream, nil
+		return server.create(ctx, kind, http.Header{streamType: {kind}, "port": {text}, "requestID": {"0"}})
 	}
 	told, err := open("error")
 	if err != nil {
 		return err
 	}
-	if err := told.Close(); err != nil { // nothing is said there
-		return fmt.Errorf("open stream error: %w", err)
-	}
+	_ = told.Close() // nothing is said there
 	data, err := open("data")
 	if err != nil {
 		return err
@@ -125,7 +119,7 @@ func (r *Runtime) forwardStream(ctx context.Context, sandboxID string, port uint
 		why <- string(text)
 	}()
 	// The runtime ends the stream once it is through with both ways.
-	err = carry(ctx, spdyStream{data, end}, struct{ io.ReadWriteCloser }{conn})
+	err = carry(ctx, spdyStream{data}, struct{ io.ReadWriteCloser }{conn})
 	patience := time.AfterFunc(partingTime, end)
 	defer patience.Stop()
 	switch text := <-why; {
@@ -137,14 +131,11 @@ func (r *Runtime) forwardStream(ctx context.Context, sandboxID string, port uint
 	return err
 }
 
-// spdyStream closes in SPDY's way: Close says the last.
-type spdyStream struct {
-	io.ReadWriteCloser
-	end func()
-}
+// spdyStream closes as a connection does: in SPDY, Close says the last.
+type spdyStream struct{ httpstream.Stream }
 
-func (s spdyStream) CloseWrite() error { return s.ReadWriteCloser.Close() }
-func (s spdyStream) Close() error      { s.end(); return nil }
+func (s spdyStream) CloseWrite() error { return s.Stream.Close() }
+func (s spdyStream) Close() error      { return s.Reset() }
 
 // carry copies both ways until both have said their last, one is broken, or ctx
 // ends. It closes both.

@@ -73,9 +73,7 @@ func connect(ctx context.Context, address string, t terminal) (status []byte, de
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := opened["error"].Close(); err != nil { // nothing is said there
-		return nil, nil, fmt.Errorf("open stream error: %w", err)
-	}
+	_ = opened["error"].Close() // nothing is said there
 	done := make(chan struct{})
 	defer close(done)
 	if t.resize != nil && t.tty {
@@ -128,9 +126,9 @@ func (t terminal) open(ctx context.Context, conn *streams) (map[string]httpstrea
 	}
 	opened := map[string]httpstream.Stream{}
 	for _, name := range names {
-		s, err := conn.create(ctx, http.Header{streamType: {name}})
+		s, err := conn.create(ctx, name, http.Header{streamType: {name}})
 		if err != nil {
-			return nil, fmt.Errorf("open stream %s: %w", name, err)
+			return nil, err
 		}
 		opened[name] = s
 		if name != "resize" {

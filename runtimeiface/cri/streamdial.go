@@ -109,7 +109,7 @@ func (c *readFirst) Read(p []byte) (int, error) { return c.reader.Read(p) }
 
 // create opens one stream. A server that does not answer cannot hold the caller:
 // the wait goes on without it, for at most half a minute.
-func (s *streams) create(ctx context.Context, headers http.Header) (httpstream.Stream, error) {
+func (s *streams) create(ctx context.Context, name string, headers http.Header) (httpstream.Stream, error) {
 	type result struct {
 		stream httpstream.Stream
 		err    error
@@ -119,14 +119,23 @@ func (s *streams) create(ctx context.Context, headers http.Header) (httpstream.S
 		stream, err := s.CreateStream(headers)
 		done <- result{stream, err}
 	}()
+	var r result
 	select {
-	case r := <-done:
-		return r.stream, r.err
+	case r = <-done:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-s.CloseChan():
-		return nil, io.ErrUnexpectedEOF
+		// The answer may have come with the end, and be looked at just now.
+		select {
+		case r = <-done:
+		case <-time.After(partingTime):
+			r.err = io.ErrUnexpectedEOF
+		}
 	}
+	if r.err != nil {
+		return nil, fmt.Errorf("open stream %s: %w: %w", name, runtimeiface.ErrUnavailable, r.err)
+	}
+	return r.stream, nil
 }
 
 // close ends every stream and waits for the one who reads from the connection.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"net"
 	"strings"
 	"sync"
 	"time"
@@ -32,20 +31,6 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.data.String()
-}
-
-// tcpPair is a connection and its other end.
-func tcpPair() (near, far *net.TCPConn) {
-	GinkgoHelper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	Expect(err).NotTo(HaveOccurred())
-	defer func() { _ = listener.Close() }()
-	there, err := net.Dial("tcp", listener.Addr().String())
-	Expect(err).NotTo(HaveOccurred())
-	here, err := listener.Accept()
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { _ = there.Close(); _ = here.Close() })
-	return here.(*net.TCPConn), there.(*net.TCPConn)
 }
 
 var _ = Describe("streams with containerd", Ordered, ContinueOnFailure, func() {
