@@ -370,9 +370,10 @@ func (r *Runtime) ReopenLog(ctx context.Context, id string) error {
 	})
 }
 
-// notRunning is ErrNotRunning, if that is why a call failed, whatever the text.
+// notRunning is ErrNotRunning, if that is why a call failed, whatever the text:
+// for CRI-O v1.37 a container that does not run is not found.
 func (r *Runtime) notRunning(ctx context.Context, id string, err error, act string, args ...any) error {
-	if isNotFound(err) || lost(err) || ctx.Err() != nil {
+	if lost(err) || ctx.Err() != nil {
 		return translate(ctx, err, act, args...)
 	}
 	c, again := r.status(ctx, id)

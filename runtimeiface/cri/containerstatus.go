@@ -189,7 +189,10 @@ func exit(code int32, reason string) (int32, string) {
 	case "Unknown", runtimeiface.ReasonUnknown: // containerd: with 255
 		return runtimeiface.ExitCodeUnknown, runtimeiface.ReasonUnknown
 	}
-	if code == 0 {
+	switch {
+	case code < 0: // CRI-O, for an exit that nobody saw
+		return runtimeiface.ExitCodeUnknown, runtimeiface.ReasonUnknown
+	case code == 0:
 		return 0, runtimeiface.ReasonCompleted
 	}
 	return code, runtimeiface.ReasonError

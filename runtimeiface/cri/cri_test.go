@@ -359,6 +359,18 @@ var _ = Describe("a Runtime on a CRI", func() {
 			Expect(next(runtimeiface.SandboxRemoved).SandboxID).To(Equal(before))
 		})
 
+		It("come from lists where the runtime ends the stream at once, and no faster than otherwise", func() {
+			s.events = make(chan *api.ContainerEventResponse)
+			close(s.events)
+			rt = s.dial(func(c *cri.Config) { c.PollPeriod, c.RelistPeriod = time.Hour, time.Hour })
+			lists := s.count("ListContainers")
+			_, err := rt.Subscribe(ctx)
+			Expect(err).NotTo(HaveOccurred())
+			Eventually(func() int { return s.count("GetContainerEvents") }, "5s").Should(Equal(1))
+			Consistently(func() int { return s.count("GetContainerEvents") }, "500ms").Should(Equal(1))
+			Expect(s.count("ListContainers") - lists).To(BeNumerically("<=", 2))
+		})
+
 		It("end with the Runtime, and nothing is left of it", func() {
 			ignore := goleak.IgnoreCurrent()
 			rt = s.dial()

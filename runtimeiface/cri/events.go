@@ -2,7 +2,9 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -144,12 +146,17 @@ func newestOfEachPod(queue []runtimeiface.Event) []runtimeiface.Event {
 // stream reads the runtime's events for as long as it offers them.
 func (s *subscription) stream(ctx context.Context) {
 	for ctx.Err() == nil {
+		began := time.Now()
 		err := s.read(ctx)
 		s.live.Store(false)
 		if status.Code(err) == codes.Unimplemented {
 			return
 		}
-		if s.r.pause(ctx, tryAgain*4) != nil {
+		wait := tryAgain * 4
+		if errors.Is(err, io.EOF) && time.Since(began) < quiet {
+			wait = s.r.cfg.RelistPeriod // CRI-O v1.37 without enable_pod_events ends at once
+		}
+		if s.r.pause(ctx, wait) != nil {
 			return
 		}
 	}

@@ -38,9 +38,10 @@ type server struct {
 	last       map[string]any
 	before     func(method string) error // called without the lock
 	after      func(method string) error
-	events     chan *api.ContainerEventResponse // nil: none offered
+	events     chan *api.ContainerEventResponse // nil: none offered; closed: the stream ends
 	padding    string
 	streams    string // address of the streaming server
+	refuse     string // name of a container that cannot be created
 }
 
 func newServer() *server {
@@ -220,6 +221,9 @@ func (s *server) RemovePodSandbox(_ context.Context, r *api.RemovePodSandboxRequ
 func (s *server) CreateContainer(_ context.Context, r *api.CreateContainerRequest) (*api.CreateContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if r.Config.Metadata.Name == s.refuse {
+		return nil, status.Error(codes.InvalidArgument, "not this one")
+	}
 	id := s.id("container")
 	s.inside[id] = r.PodSandboxId
 	s.containers[id] = &api.ContainerStatus{
@@ -299,7 +303,10 @@ func (s *server) GetContainerEvents(_ *api.GetEventsRequest, stream api.RuntimeS
 	}
 	for {
 		select {
-		case e := <-events:
+		case e, ok := <-events:
+			if !ok {
+				return nil
+			}
 			if err := stream.Send(e); err != nil {
 				return err
 			}

@@ -52,7 +52,7 @@ func TestExitReasons(t *testing.T) {
 		{0, "Completed", 0, runtimeiface.ReasonCompleted}, {3, "Error", 3, runtimeiface.ReasonError}, {0, "", 0, runtimeiface.ReasonCompleted},
 		{137, "OOMKilled", 137, runtimeiface.ReasonOOMKilled}, {128, "StartError", 128, runtimeiface.ReasonStartError},
 		{128, "ContainerCannotRun", 128, runtimeiface.ReasonStartError}, {255, "Unknown", 137, runtimeiface.ReasonUnknown},
-		{139, "seccomp killed", 139, runtimeiface.ReasonError},
+		{139, "seccomp killed", 139, runtimeiface.ReasonError}, {-1, "Error", 137, runtimeiface.ReasonUnknown},
 	} {
 		if code, reason := exit(c.code, c.reason); code != c.want || reason != c.wantReason {
 			t.Errorf("%d %q is %d %q, want %d %q", c.code, c.reason, code, reason, c.want, c.wantReason)

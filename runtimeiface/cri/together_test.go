@@ -1,0 +1,130 @@
+package cri_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	api "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/cri"
+)
+
+var _ = Describe("several containers on a CRI", func() {
+	var (
+		s   *server
+		rt  *cri.Runtime
+		ctx context.Context
+		sb  string
+	)
+	BeforeEach(func() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.Background(), 30*time.Second)
+		DeferCleanup(cancel)
+		s = newServer()
+		rt = s.dial()
+		var err error
+		sb, err = rt.RunSandbox(ctx, podSpec("one"))
+		Expect(err).NotTo(HaveOccurred())
+	})
+	three := []runtimeiface.ContainerSpec{containerSpec("a"), containerSpec("b"), containerSpec("c")}
+	states := func() map[string]api.ContainerState {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		out := map[string]api.ContainerState{}
+		for _, c := range s.containers {
+			out[c.Metadata.Name] = c.State
+		}
+		return out
+	}
+	all := func(state api.ContainerState) map[string]api.ContainerState {
+		return map[string]api.ContainerState{"a": state, "b": state, "c": state}
+	}
+
+	It("start only once all are there, though the caller is gone", func() {
+		release := make(chan struct{})
+		s.mu.Lock()
+		s.before = func(m string) error {
+			if m == "StartContainer" {
+				<-release
+			}
+			return nil
+		}
+		s.mu.Unlock()
+		short, cancel := context.WithCancel(ctx)
+		over := make(chan error, 1)
+		go func() { _, err := rt.RunContainers(short, sb, three); over <- err }()
+		Eventually(func() int { return s.count("StartContainer") }, "5s").Should(Equal(3))
+		Expect(states()).To(Equal(all(api.ContainerState_CONTAINER_CREATED)))
+		cancel()
+		Eventually(over, "5s").Should(Receive(MatchError(context.Canceled)))
+		close(release)
+		Eventually(states, "5s").Should(Equal(all(api.ContainerState_CONTAINER_RUNNING)))
+	})
+
+	It("are taken for this call's when an answer is lost", func() {
+		s.lose("CreateContainer")
+		ids, err := rt.RunContainers(ctx, sb, three)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(ids).To(HaveLen(3))
+		Expect(s.count("CreateContainer")).To(Equal(3))
+	})
+
+	It("are undone when one cannot be created, past a time when the runtime does not answer", func() {
+		var tries atomic.Int32
+		s.mu.Lock()
+		s.refuse = "b"
+		s.before = func(m string) error {
+			if m == "RemoveContainer" && tries.Add(1) <= 3 {
+				return status.Error(codes.Unavailable, "the runtime starts")
+			}
+			return nil
+		}
+		s.mu.Unlock()
+		before, err := rt.CreateContainer(ctx, sb, three[0])
+		Expect(err).NotTo(HaveOccurred())
+		ids, err := rt.RunContainers(ctx, sb, three)
+		Expect(err).To(And(MatchError(runtimeiface.ErrInvalid), MatchError(ContainSubstring("container b"))))
+		Expect(ids).To(BeNil())
+		Expect(s.count("StartContainer")).To(BeZero())
+		Expect(rt.ListContainers(ctx, runtimeiface.ContainerFilter{})).To(HaveExactElements(HaveField("ID", before)))
+		Expect(tries.Load()).To(BeEquivalentTo(4))
+	})
+
+	It("do nothing if one is wrong, and nothing without one", func() {
+		bad := containerSpec("bad")
+		bad.WorkingDir = "relative"
+		_, err := rt.RunContainers(ctx, sb, []runtimeiface.ContainerSpec{three[0], bad, three[0]})
+		Expect(err).To(And(MatchError(ContainSubstring("container bad")), MatchError(ContainSubstring("WorkingDir")), MatchError(ContainSubstring("container a"))))
+		Expect(s.count("CreateContainer")).To(BeZero())
+		Expect(rt.RunContainers(ctx, "none", nil)).To(BeNil())
+	})
+
+	It("are listed however long the list: up to 16 MiB", func() {
+		spec := containerSpec("")
+		spec.Annotations = map[string]string{"long": strings.Repeat("x", 200<<10)}
+		for i := range 60 {
+			spec.Name = fmt.Sprintf("c%d", i)
+			_, err := rt.CreateContainer(ctx, sb, spec)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		pod := podSpec("")
+		pod.Annotations = spec.Annotations
+		for i := range 59 {
+			pod.UID = fmt.Sprintf("u%d", i)
+			_, err := rt.RunSandbox(ctx, pod)
+			Expect(err).NotTo(HaveOccurred())
+		}
+		Expect(rt.ListContainers(ctx, runtimeiface.ContainerFilter{})).To(HaveLen(60))
+		Expect(rt.ListSandboxes(ctx, runtimeiface.SandboxFilter{})).To(HaveLen(60))
+		_, err := rt.Subscribe(ctx)
+		Expect(err).NotTo(HaveOccurred())
+	})
+})
