@@ -85,6 +85,7 @@ type Runtime struct {
 	conn   *grpc.ClientConn
 	rs     api.RuntimeServiceClient
 	is     api.ImageServiceClient
+	name   string // of the runtime
 	locks  keyed
 	known  cache
 	events watcher
@@ -130,9 +131,11 @@ func Dial(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	r.known.init()
 	r.events.init(r)
-	if _, err := r.Version(ctx); err != nil {
+	version, err := r.Version(ctx)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cri: dial %s: %w", cfg.Endpoint, err), r.Close())
 	}
+	r.name = version.Name
 	return r, nil
 }
 

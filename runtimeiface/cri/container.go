@@ -97,6 +97,9 @@ func (r *Runtime) createRequest(ctx context.Context, sandbox knownSandbox, spec 
 	if config.Labels, config.Annotations, err = marked(labels, spec.Labels, spec.Annotations, keep); err != nil {
 		return nil, err
 	}
+	if err := r.unheard(config); err != nil {
+		return nil, err
+	}
 	if err := r.checkMounts(ctx, sandbox, config); err != nil {
 		return nil, err
 	}
@@ -362,6 +365,9 @@ func (r *Runtime) removeOne(ctx context.Context, id string) error {
 // ReopenLog has the runtime open the log file anew.
 func (r *Runtime) ReopenLog(ctx context.Context, id string) error {
 	return finishErr(ctx, r, "reopen log of container "+id, r.cfg.Timeout, func(ctx context.Context) error {
+		if r.name == dockerd {
+			return fmt.Errorf("reopen log of container %s: %w: Docker keeps and rotates it", id, runtimeiface.ErrNotSupported)
+		}
 		_, err := r.rs.ReopenContainerLog(ctx, &api.ReopenContainerLogRequest{ContainerId: id})
 		if err == nil {
 			return nil

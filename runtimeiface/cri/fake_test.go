@@ -1,6 +1,7 @@
 package cri_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -42,6 +43,7 @@ type server struct {
 	padding    string
 	streams    string // address of the streaming server
 	refuse     string // name of a container that cannot be created
+	name       string // of the runtime
 }
 
 func newServer() *server {
@@ -136,7 +138,7 @@ func (s *server) id(kind string) string {
 }
 
 func (s *server) Version(context.Context, *api.VersionRequest) (*api.VersionResponse, error) {
-	return &api.VersionResponse{Version: "0.1.0", RuntimeName: "fake", RuntimeVersion: "1", RuntimeApiVersion: "v1"}, nil
+	return &api.VersionResponse{Version: "0.1.0", RuntimeName: cmp.Or(s.name, "fake"), RuntimeVersion: "1", RuntimeApiVersion: "v1"}, nil
 }
 
 func (s *server) Status(context.Context, *api.StatusRequest) (*api.StatusResponse, error) {

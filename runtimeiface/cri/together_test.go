@@ -9,6 +9,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	api "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -128,3 +129,32 @@ var _ = Describe("several containers on a CRI", func() {
 		Expect(err).NotTo(HaveOccurred())
 	})
 })
+
+var _ = DescribeTable("cri-dockerd is asked for nothing that it leaves out", func(ctx SpecContext, field string, change func(*runtimeiface.ContainerSpec)) {
+	s := newServer()
+	s.name = "docker"
+	rt := s.dial()
+	sb, err := rt.RunSandbox(ctx, podSpec("one"))
+	Expect(err).NotTo(HaveOccurred())
+	spec := containerSpec("app")
+	change(&spec)
+	_, err = rt.CreateContainer(ctx, sb, spec)
+	Expect(err).To(And(MatchError(runtimeiface.ErrNotSupported), MatchError(ContainSubstring(field))))
+	if spec.Resources != nil {
+		spec.Resources = nil
+		id, err := rt.CreateContainer(ctx, sb, spec)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(rt.ReopenLog(ctx, id)).To(MatchError(runtimeiface.ErrNotSupported))
+	}
+},
+	Entry(nil, "StopSignal", func(s *runtimeiface.ContainerSpec) { s.StopSignal = "SIGQUIT" }),
+	Entry(nil, "Mounts[0].Type", func(s *runtimeiface.ContainerSpec) {
+		s.Mounts = []specs.Mount{{Type: "image", Source: someImage, Destination: "/x"}}
+	}),
+	Entry(nil, "Resources.Unified", func(s *runtimeiface.ContainerSpec) {
+		s.Resources = &specs.LinuxResources{Unified: map[string]string{"memory.high": "1"}}
+	}),
+	Entry(nil, "Resources.HugepageLimits", func(s *runtimeiface.ContainerSpec) {
+		s.Resources = &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 1}}}
+	}),
+)

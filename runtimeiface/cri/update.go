@@ -18,6 +18,9 @@ func (r *Runtime) UpdateContainer(ctx context.Context, id string, limits specs.L
 		return fmt.Errorf("%s: %w", act, invalid("Devices", "cannot be changed"))
 	}
 	wanted, err := resources(&limits)
+	if err == nil {
+		err = r.unheardLimits(wanted)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", act, err)
 	}
