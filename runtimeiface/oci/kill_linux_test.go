@@ -153,10 +153,7 @@ func (m *matrix) each(points []string, f func(point string) error) {
 // newLife is of a pod of its own.
 func (m *matrix) newLife() *life {
 	m.lives++
-	uid := fmt.Sprintf("life-%d", m.lives)
-	runs := filepath.Join(m.e.logs, uid+".runs")
-	Expect(os.MkdirAll(runs, 0o755)).To(Succeed())
-	return &life{UID: uid, Image: m.e.image, Logs: filepath.Join(m.e.logs, uid), Runs: runs}
+	return newLife(m.e, fmt.Sprintf("life-%d", m.lives))
 }
 
 // plan makes a directory for fault points, with a kill to do.
@@ -308,13 +305,6 @@ func (m *matrix) killShim(ctx context.Context, point string) error {
 func sameEnd(a, b runtimeiface.Container) bool {
 	return a.ID == b.ID && a.State == b.State && a.ExitCode == b.ExitCode && a.Reason == b.Reason &&
 		a.StartedAt.Equal(b.StartedAt) && a.FinishedAt.Equal(b.FinishedAt)
-}
-
-func (l *life) name() string {
-	if l.Step == stepEnd {
-		return "nothing"
-	}
-	return lifeSteps[l.Step].name
 }
 
 // settle waits until the agent knows that a shim is gone, and verifies.

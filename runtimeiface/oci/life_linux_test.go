@@ -13,12 +13,35 @@ import (
 	"strings"
 	"time"
 
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci"
 )
+
+var _ = Describe("a pod's life", func() {
+	It("is as told after each call, also to the next agent, and leaves nothing", func(ctx SpecContext) {
+		kerneltest.Require(GinkgoTB(), kerneltest.Nft)
+		e := prepareEnv(GinkgoTB())
+		e.open()
+		Expect(e.rt.Purge(ctx)).To(Succeed())
+		e.image = e.pull(e.images.Prog)
+		before := e.census()
+		l := newLife(e, "life")
+		for l.Step < stepEnd {
+			Expect(l.call(ctx, e.rt)).To(Succeed())
+			Expect(l.verify(ctx, e.rt)).To(Succeed(), "before %s", l.name())
+			e.reopen()
+			Expect(l.verify(ctx, e.rt)).To(Succeed(), "before %s, by the next agent", l.name())
+		}
+		Eventually(e.census, "5s", "20ms").Should(Equal(before))
+		Expect([]int{l.runs("app"), l.runs("job")}).To(Equal([]int{1, 1}))
+	}, NodeTimeout(time.Minute))
+})
 
 // life is a pod from its making to its removal: what its caller knows when a
 // kill comes. Runs is a directory in which each program writes one byte when it
@@ -117,6 +140,21 @@ var lifeSteps = [stepEnd]struct {
 	{"StopSandbox", func(ctx context.Context, rt *oci.Runtime, l *life) error { return rt.StopSandbox(ctx, l.Sandbox) }},
 	{"RemoveSandbox", func(ctx context.Context, rt *oci.Runtime, l *life) error { return rt.RemoveSandbox(ctx, l.Sandbox) }},
 	{"Purge", func(ctx context.Context, rt *oci.Runtime, _ *life) error { return rt.Purge(ctx) }},
+}
+
+// newLife is of a pod of its own.
+func newLife(e *env, uid string) *life {
+	runs := filepath.Join(e.logs, uid+".runs")
+	Expect(os.MkdirAll(runs, 0o755)).To(Succeed())
+	return &life{UID: uid, Image: e.image, Logs: filepath.Join(e.logs, uid), Runs: runs}
+}
+
+// name is of the next call.
+func (l *life) name() string {
+	if l.Step == stepEnd {
+		return "nothing"
+	}
+	return lifeSteps[l.Step].name
 }
 
 func (l *life) container(name, steps string) runtimeiface.ContainerSpec {
