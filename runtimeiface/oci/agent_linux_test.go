@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci"
 )
@@ -29,6 +31,8 @@ type agentJob struct {
 	Forever bool // make and remove until killed
 	// HostPort and those after it are the pods', if not 0.
 	HostPort uint16
+	// UserNamespace: the pods have one, and a volume of the image.
+	UserNamespace bool
 	// Life, if there is one, is all that the agent does.
 	Life *life
 }
@@ -90,6 +94,11 @@ func (j agentJob) pod(rt *oci.Runtime, i int, attempt uint32) error {
 	if j.HostPort != 0 {
 		hostPort(j.HostPort + uint16(i))(&spec)
 	}
+	var mounts []specs.Mount
+	if j.UserNamespace {
+		userNamespace(&spec)
+		mounts = []specs.Mount{{Type: "image", Source: j.Image, Destination: "/vol"}}
+	}
 	sb, err := rt.RunSandbox(ctx, spec)
 	if err != nil {
 		return err
@@ -99,7 +108,7 @@ func (j agentJob) pod(rt *oci.Runtime, i int, attempt uint32) error {
 		return j.end(ctx, rt, sb)
 	}
 	id, err := rt.CreateContainer(ctx, sb, runtimeiface.ContainerSpec{
-		Name: "app", Image: j.Image, Args: strings.Fields(j.Steps), LogPath: "app.log",
+		Name: "app", Image: j.Image, Args: strings.Fields(j.Steps), LogPath: "app.log", Mounts: mounts,
 	})
 	if err != nil {
 		return err

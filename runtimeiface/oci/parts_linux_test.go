@@ -250,3 +250,30 @@ func TestCommandsFollowKubernetes(t *testing.T) {
 		t.Errorf("no command is %q", got)
 	}
 }
+
+const propagatingMounts = `36 35 98:0 / /a\040b rw,noatime shared:1 master:2 - ext3 /dev/root rw
+37 36 98:1 / /slave rw master:3 propagate_from:2 - ext3 /dev/root rw,shared:9
+38 36 98:1 / /private rw - tmpfs shared:1 rw
+3 36 98:1 / /cut rw shared:7
+`
+
+func TestPropagationIsRead(t *testing.T) {
+	for id, want := range map[uint64]string{
+		36: `/a\040b {true true}`, 37: "/slave {false true}", 38: "/private {false false}",
+	} {
+		point, p, ok := findMount([]byte(propagatingMounts), id)
+		if got := fmt.Sprint(point, " ", p); !ok || got != want {
+			t.Errorf("mount %d: %s, %v, want %s", id, got, ok, want)
+		}
+	}
+	for _, id := range []uint64{3, 1, 0} {
+		if point, _, ok := findMount([]byte(propagatingMounts), id); ok {
+			t.Errorf("mount %d is at %s", id, point)
+		}
+	}
+}
+
+func FuzzPropagation(f *testing.F) {
+	f.Add([]byte(propagatingMounts), uint64(36))
+	f.Fuzz(func(_ *testing.T, mountinfo []byte, id uint64) { _, _, _ = findMount(mountinfo, id) })
+}

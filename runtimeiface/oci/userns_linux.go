@@ -23,6 +23,11 @@ func (r *Runtime) checkUserNamespace(spec runtimeiface.SandboxSpec) error {
 	if spec.UserNamespace == nil {
 		return nil
 	}
+	for field, list := range map[string][]specs.LinuxIDMapping{"UIDs": spec.UserNamespace.UIDs, "GIDs": spec.UserNamespace.GIDs} {
+		if n := mapSize(list); n >= os.Getpagesize() {
+			return invalid("UserNamespace."+field, fmt.Sprintf("have %d bytes as the kernel wants them, a page or more", n))
+		}
+	}
 	if !r.handlers[spec.RuntimeHandler].idmap {
 		return notSupported("UserNamespace", "wants an OCI runtime with the feature idmap")
 	}
@@ -30,6 +35,15 @@ func (r *Runtime) checkUserNamespace(spec runtimeiface.SandboxSpec) error {
 		return notSupported("UserNamespace", "wants user namespaces: the kernel has none, or user.max_user_namespaces is 0")
 	}
 	return r.openWay()
+}
+
+// mapSize is the length of the text that a process's uid_map would take
+// (user_namespaces(7)).
+func mapSize(list []specs.LinuxIDMapping) (n int) {
+	for _, m := range list {
+		n += len(fmt.Sprintf("%d %d %d\n", m.ContainerID, m.HostID, m.Size))
+	}
+	return n
 }
 
 // openWay lets ID 0 of user namespaces reach the roots of their containers, or

@@ -3,6 +3,7 @@ package oci_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -183,6 +184,20 @@ func userNamespaces(program kerneltest.Need) {
 		Expect(err).To(MatchError(runtimeiface.ErrInvalid))
 		_, err = e.rt.CreateContainer(e.ctx(), sb, runtimeiface.ContainerSpec{Name: "a", Image: e.image, PID: runtimeiface.NamespaceHost})
 		Expect(err).To(MatchError(runtimeiface.ErrInvalid))
+
+		spec := e.sandboxSpec()
+		spec.UserNamespace = &runtimeiface.UserNamespace{}
+		for i := range uint32(300) { // more text than uid_map takes at once
+			spec.UserNamespace.UIDs = append(spec.UserNamespace.UIDs, specs.LinuxIDMapping{ContainerID: 2 * i, HostID: 1000000 + 2*i, Size: 1})
+		}
+		spec.UserNamespace.GIDs = spec.UserNamespace.UIDs[:1]
+		_, err = e.rt.RunSandbox(e.ctx(), spec)
+		Expect(err).To(MatchError(runtimeiface.ErrInvalid))
+		Expect(err).To(MatchError(ContainSubstring("UserNamespace.UIDs")))
+		spec.UserNamespace.UIDs = spec.UserNamespace.UIDs[:200]
+		many, err := e.rt.RunSandbox(e.ctx(), spec)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(says(many, "app", "ids")).To(Equal("0 0\n"))
 	})
 
 	It("works with few IDs, of several ranges", func() {
@@ -228,8 +243,11 @@ func userNamespaces(program kerneltest.Need) {
 		Expect(again.PID).To(Equal(s.PID))
 		Expect(e.status(id).State).To(Equal(runtimeiface.ContainerRunning))
 		Expect(says(sb, "late", "ids")).To(Equal("0 0\n"))
+		ns := nsOf(s.PID, "user")
+		Expect(held(ns)).NotTo(BeEmpty())
 		Expect(e.rt.StopSandbox(e.ctx(), sb)).To(Succeed())
 		Expect(processGone(s.PID)).To(BeTrue(), "the namespaces go with the sandbox")
+		Expect(held(ns)).To(BeEmpty(), "nobody keeps the namespace")
 		Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed())
 		Expect(e.leftovers()).To(Equal([]string{"interface nodekit0"}))
 	})
@@ -257,6 +275,24 @@ func userNamespaces(program kerneltest.Need) {
 			Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed())
 			Eventually(e.leftovers, "5s", "20ms").Should(Equal([]string{"interface nodekit0"}), which)
 		}
+	})
+
+	It("leaves nothing when its agent is killed at any moment", func() {
+		e.close()
+		random := rand.New(rand.NewPCG(GinkgoRandomSeed64(), 3))
+		for round := range 8 {
+			a := e.agent(agentJob{Prefix: fmt.Sprint("round", round), Pods: 2, Steps: "forever", Forever: true, UserNamespace: true})
+			_, ok := a.next("open")
+			Expect(ok).To(BeTrue(), "the agent opens")
+			time.Sleep(time.Duration(random.IntN(250_000)) * time.Microsecond)
+			a.kill()
+			e.open()
+			Expect(e.rt.Purge(e.ctx())).To(Succeed())
+			Eventually(e.leftovers, "5s", "20ms").Should(BeEmpty(), "round %d", round)
+			Eventually(holders, "5s").Should(BeEmpty(), "round %d", round)
+			e.close()
+		}
+		e.open()
 	})
 
 	It("is not made when that is not possible, and says why", func() {
@@ -290,6 +326,21 @@ func userNamespaces(program kerneltest.Need) {
 		Eventually(e.leftovers, "5s").Should(Or(BeEmpty(), Equal([]string{"interface nodekit0"})))
 		Eventually(holders, "5s").Should(BeEmpty())
 	})
+}
+
+// held finds what keeps a namespace: processes in it, and descriptors.
+func held(ns string) (who []string) {
+	GinkgoHelper()
+	for _, pattern := range []string{"/proc/[0-9]*/ns/*", "/proc/[0-9]*/task/[0-9]*/ns/user", "/proc/[0-9]*/fd/*"} {
+		files, err := filepath.Glob(pattern)
+		Expect(err).NotTo(HaveOccurred())
+		for _, f := range files {
+			if to, err := os.Readlink(f); err == nil && to == ns {
+				who = append(who, f)
+			}
+		}
+	}
+	return who
 }
 
 // holders finds processes that hold namespaces of pods and have no parent.

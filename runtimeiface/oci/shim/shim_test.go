@@ -33,6 +33,43 @@ func TestMessagesArriveAsTheyWereSent(t *testing.T) {
 	}
 }
 
+func TestPauseRequestsArriveAsTheyWereSent(t *testing.T) {
+	for _, req := range []PauseRequest{
+		{UIDs: []IDMapping{{0, 1, 2}}, GIDs: []IDMapping{{0, 1<<32 - 1, 1}, {5, 6, 7}}, Hostname: "h", Sysctls: []string{"a", ""}},
+		{UIDs: []IDMapping{{1, 2, 3}}, GIDs: []IDMapping{{3, 2, 1}}, Sysctls: []string{}},
+	} {
+		got, err := parsePause(Message{Fields: req.Fields()})
+		if err != nil || !reflect.DeepEqual(got, req) {
+			t.Errorf("got %v, %v, want %v", got, err, req)
+		}
+	}
+	if got, err := parsePause(Message{}); err != nil || len(got.UIDs) > 0 {
+		t.Errorf("a request without fields is %v, %v", got, err)
+	}
+	for _, fields := range [][]string{
+		{""}, {"0:1:2", "0:1:2"}, {"", "0:1:2", ""}, {"0:1", "0:1:2", ""}, {"0:1:2:3", "0:1:2", ""},
+		{"0:1:4294967296", "0:1:2", ""}, {"0:1:-1", "0:1:2", ""}, {"0:1:2", "x", ""}, {"0:1:2", "0:1:2", "", "name"},
+	} {
+		if got, err := parsePause(Message{Fields: fields}); err == nil {
+			t.Errorf("%q was read as %v", fields, got)
+		}
+	}
+}
+
+func FuzzPauseRequest(f *testing.F) {
+	f.Add("0:1:2 3:4:5", "0:1:2", "h")
+	f.Fuzz(func(t *testing.T, uids, gids, hostname string) {
+		req, err := parsePause(Message{Fields: []string{uids, gids, hostname}})
+		if err != nil {
+			return
+		}
+		again, err := parsePause(Message{Fields: req.Fields()})
+		if err != nil || !reflect.DeepEqual(again.UIDs, req.UIDs) || !reflect.DeepEqual(again.GIDs, req.GIDs) {
+			t.Errorf("%v became %v, %v", req, again, err)
+		}
+	})
+}
+
 func TestMessagesHaveLimits(t *testing.T) {
 	m := Message{Op: OpSetup, Fields: []string{strings.Repeat("x", MaxMessage)}}
 	if b, err := m.Append([]byte("kept")); err == nil || string(b) != "kept" {
