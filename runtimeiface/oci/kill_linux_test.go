@@ -53,6 +53,16 @@ var _ = Describe("the kill matrix", func() {
 		m.each(m.points(ctx, "shim/"), func(point string) error { return m.killShim(ctx, point) })
 	}, NodeTimeout(time.Hour))
 
+	It("of the agent at each of its points, with user namespaces and volumes", func(ctx SpecContext) {
+		m.mapped = true
+		m.each(m.points(ctx, "agent/"), func(point string) error { return m.killAgent(ctx, point, false) })
+	}, NodeTimeout(time.Hour))
+
+	It("of the shim at each of its points, with user namespaces and volumes", func(ctx SpecContext) {
+		m.mapped = true
+		m.each(m.points(ctx, "shim/"), func(point string) error { return m.killShim(ctx, point) })
+	}, NodeTimeout(time.Hour))
+
 	It("of the shim at each of the agent's points", func(ctx SpecContext) {
 		m.each(m.points(ctx, "agent/"), func(point string) error { return m.killShim(ctx, point) })
 	}, NodeTimeout(time.Hour))
@@ -65,6 +75,7 @@ type matrix struct {
 	baseline []string
 	lives    int
 	random   *rand.Rand
+	mapped   bool // the lives are
 }
 
 var killShimProgram = func() func() string {
@@ -153,7 +164,9 @@ func (m *matrix) each(points []string, f func(point string) error) {
 // newLife is of a pod of its own.
 func (m *matrix) newLife() *life {
 	m.lives++
-	return newLife(m.e, fmt.Sprintf("life-%d", m.lives))
+	l := newLife(m.e, fmt.Sprintf("life-%d", m.lives))
+	l.Mapped = m.mapped
+	return l
 }
 
 // plan makes a directory for fault points, with a kill to do.

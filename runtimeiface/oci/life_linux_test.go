@@ -48,6 +48,8 @@ var _ = Describe("a pod's life", func() {
 // starts.
 type life struct {
 	UID, Handler, Image, Logs, Runs string
+	// Mapped: in a user namespace, with the image as a volume.
+	Mapped bool
 
 	// Step is the first call of lifeSteps that was not answered.
 	Step              int
@@ -80,10 +82,14 @@ var lifeSteps = [stepEnd]struct {
 	do   func(context.Context, *oci.Runtime, *life) error
 }{
 	{"RunSandbox", func(ctx context.Context, rt *oci.Runtime, l *life) (err error) {
-		l.Sandbox, err = rt.RunSandbox(ctx, runtimeiface.SandboxSpec{
+		spec := runtimeiface.SandboxSpec{
 			Name: "pod", Namespace: "test", UID: l.UID, LogDirectory: l.Logs, RuntimeHandler: l.Handler,
 			PID: runtimeiface.NamespacePod, PortMappings: []runtimeiface.PortMapping{{Protocol: "TCP", ContainerPort: 80, HostPort: 18080}},
-		})
+		}
+		if l.Mapped {
+			userNamespace(&spec)
+		}
+		l.Sandbox, err = rt.RunSandbox(ctx, spec)
 		return err
 	}},
 	{"CreateContainer app", func(ctx context.Context, rt *oci.Runtime, l *life) (err error) {
@@ -158,10 +164,14 @@ func (l *life) name() string {
 }
 
 func (l *life) container(name, steps string) runtimeiface.ContainerSpec {
-	return runtimeiface.ContainerSpec{
+	spec := runtimeiface.ContainerSpec{
 		Name: name, Image: l.Image, Args: strings.Fields(steps), LogPath: name + ".log",
 		Mounts: []specs.Mount{{Destination: "/runs", Type: "bind", Source: l.Runs}},
 	}
+	if l.Mapped {
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/vol", Type: "image", Source: l.Image})
+	}
+	return spec
 }
 
 // runs counts the starts of a program.
