@@ -25,8 +25,8 @@ type Containers interface {
 	// RunContainers creates all the containers of specs in one sandbox, then starts
 	// all, and gives their IDs in the order of specs. No program runs unless every
 	// container could be created: if one cannot, none of those that this call made
-	// is left. If one cannot be started, those that this call started are killed
-	// and all are left ContainerExited, to be looked at. What is there already
+	// is left. If one cannot be started, all that did not run before this call
+	// are left ContainerExited, to be looked at; those that it started are killed. What is there already
 	// with its Name and Attempt is taken as in CreateContainer and StartContainer.
 	// Errors name the container, and ids is nil with one. Without specs nothing
 	// is done, even if there is no such sandbox. Programs start as close together

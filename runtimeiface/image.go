@@ -6,9 +6,12 @@ import "context"
 type Images interface {
 	// PullImage brings the image that spec names, or finds that it is there
 	// whole, and gives it. Progress, which may be nil, is called from one
-	// goroutine at a time and not after the return. ErrInvalidImageName,
-	// ErrNotFound (the registry has no such image), ErrUnauthorized and
-	// ErrUnavailable are told apart. A failed or killed pull is never an image.
+	// goroutine at a time and not after the return. Of an index the image for this
+	// platform is taken. ErrInvalidImageName, ErrNotFound (the registry has no such
+	// image, or none for this platform), ErrUnauthorized and ErrUnavailable are
+	// told apart. Content that is not what its digest says, or of a kind that is
+	// not known, such as manifests of schema 1, is an error too. A failed or killed
+	// pull is never an image.
 	PullImage(ctx context.Context, spec ImageSpec, progress func(PullProgress)) (Image, error)
 	// ImageStatus finds an image by ID, tag or digest, or gives ErrNotFound.
 	ImageStatus(ctx context.Context, ref string) (Image, error)
@@ -18,7 +21,8 @@ type Images interface {
 	// and its content with its last name. ErrInUse: a container stands on it.
 	// Unknown: nil.
 	RemoveImage(ctx context.Context, ref string) error
-	// ImageFilesystem tells of the file system that images lie on.
+	// ImageFilesystem tells of the file system that images lie on. Its figures may
+	// be some seconds old.
 	ImageFilesystem(ctx context.Context) (Filesystem, error)
 }
 

@@ -6,8 +6,8 @@ import "slices"
 // for reading failures: what later ones stand on comes first.
 func Cases() []Case {
 	return slices.Concat(
-		sandboxCases(), containerCases(), stopCases(), specCases(), logCases(), execCases(),
-		imageCases(), eventCases(), cancelCases(), concurrencyCases(), restartCases(),
-		mountCases(), processCases(), networkCases(),
+		sandboxCases(), containerCases(), stopCases(), specCases(), togetherCases(), logCases(), execCases(),
+		attachCases(), forwardCases(), imageCases(), eventCases(), cancelCases(), concurrencyCases(), restartCases(),
+		mountCases(), volumeCases(), processCases(), namespaceCases(), securityCases(), networkCases(),
 	)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 func cancelCases() []Case {
 	return []Case{
 		newCase("cancel/every call", "a call whose ctx has ended gives ctx's error and changes nothing", cancelEveryCall),
+		newCase("cancel/half way together", "RunContainers that is cancelled at any moment runs all or none", cancelTogether),
 		newCase("cancel/half way", "a run that is cancelled at any moment leaves a whole sandbox or none", cancelHalfWay),
 	}
 }
@@ -48,14 +50,28 @@ func cancelEveryCall(k *kit) {
 			_, err := k.rt.Exec(ended, runs, runtimeiface.ExecSpec{Command: []string{"/prog", "exit", "0"}})
 			return err
 		},
-		"ReopenLog": func() error { return k.rt.ReopenLog(ended, runs) },
-		"Subscribe": func() error { _, err := k.rt.Subscribe(ended); return err },
+		"Attach": func() error { return k.rt.Attach(ended, runs, runtimeiface.AttachSpec{}) },
+		"PortForward": func() error {
+			read, write := io.Pipe()
+			return k.rt.PortForward(ended, sb, 47815, duplex{read, write})
+		},
+		"RunContainers": func() error {
+			_, err := k.rt.RunContainers(ended, sb, []runtimeiface.ContainerSpec{container})
+			return err
+		},
+		"UpdateContainer": func() error { return k.rt.UpdateContainer(ended, runs, *limited(64<<20, 0)) },
+		"ImageFilesystem": func() error { _, err := k.rt.ImageFilesystem(ended); return err },
+		"ReopenLog":       func() error { return k.rt.ReopenLog(ended, runs) },
+		"Subscribe":       func() error { _, err := k.rt.Subscribe(ended); return err },
 	} {
 		k.is(call(), context.Canceled, "%s with a ctx that has ended", name)
 	}
 	k.same(k.sandbox(sb).State, runtimeiface.SandboxReady, "state of the sandbox")
 	k.same(k.status(runs).State, runtimeiface.ContainerRunning, "state of the running container")
 	k.same(k.status(made).State, runtimeiface.ContainerCreated, "state of the created container")
+	list, err := k.rt.ListContainers(k.ctx, runtimeiface.ContainerFilter{SandboxID: sb})
+	k.ok(err, "list")
+	k.same(len(list), 2, "containers of the sandbox")
 	for uid, want := range map[string]int{spec.UID: 1, fresh.UID: 0} {
 		list, err := k.rt.ListSandboxes(k.ctx, runtimeiface.SandboxFilter{UID: uid})
 		k.ok(err, "list")
@@ -89,6 +105,32 @@ func cancelHalfWay(k *kit) {
 			return nil
 		})
 		k.same(k.output(again, "print", "works"), "works\n", "output")
+	}
+}
+
+func cancelTogether(k *kit) {
+	for i := range 8 {
+		sb := k.pod()
+		list := []runtimeiface.ContainerSpec{k.container("forever"), k.container("forever")}
+		ctx, cancel := context.WithTimeout(k.ctx, time.Duration(i)*15*time.Millisecond)
+		_, err := k.rt.RunContainers(ctx, sb, list)
+		cancel()
+		if err != nil {
+			k.is(err, context.DeadlineExceeded, "run that is cancelled")
+		}
+		k.eventually("all or none", func() error {
+			got, err := k.rt.ListContainers(k.ctx, runtimeiface.ContainerFilter{SandboxID: sb})
+			k.ok(err, "list")
+			count := map[runtimeiface.ContainerState]int{}
+			for _, c := range got {
+				count[c.State]++
+			}
+			if n := len(got); n == 0 || n == 2 && (count[runtimeiface.ContainerRunning] == n || count[runtimeiface.ContainerExited] == n) {
+				return nil
+			}
+			return fmt.Errorf("states are %v", count)
+		})
+		k.ok(k.rt.RemoveSandbox(k.ctx, sb), "remove sandbox")
 	}
 }
 

@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +24,13 @@ func execCases() []Case {
 		newCase("exec/time-out", "when ctx ends the command is over and ctx's error is given", execTimeout),
 		newCase("exec/time-out kills the tree", "when ctx ends the command's descendants are killed too", execTree, Kernel),
 		newCase("exec/end of the container", "a command ends with its container", execContainerEnds),
+		newCase("exec/unread stdin", "a command that does not read ends though Stdin goes on", execUnreadStdin),
+		newCase("exec/stdin's end", "the end of Stdin is told while output goes on", execStdinEnd),
+		newCase("exec/terminal", "a terminal has one stream and its own line ends", execTerminal),
+		newCase("exec/resize", "the terminal has the sizes that Resize gives", execResize),
+		newCase("exec/output cap", "ExecSync keeps 16 MiB of each stream, and the command runs to its end", execCap),
+		newCase("exec/time-out keeps output", "what a command said until ctx ended is delivered", execTimeoutOutput),
+		newCase("exec/time-out kills orphans", "when ctx ends, descendants that left the command's session are killed too", execOrphans, Kernel),
 		newCase("exec/at the same time", "commands beside one another do not mix", execParallel),
 	}
 }
@@ -149,6 +157,153 @@ func execContainerEnds(k *kit) {
 	case <-time.After(patience):
 		k.fail("the command goes on")
 	}
+}
+
+func execUnreadStdin(k *kit) {
+	id := k.prog(k.pod(), "forever")
+	read, write := io.Pipe()
+	k.later(func() { _ = write.Close() })
+	var out syncBuffer
+	done := make(chan error, 1)
+	rt, ctx := k.rt, k.ctx
+	go func() {
+		code, err := rt.Exec(ctx, id, runtimeiface.ExecSpec{
+			Command: []string{"/prog", "print", "done", ";", "exit", "5"}, Stdin: read, Stdout: &out,
+		})
+		if err == nil && code != 5 {
+			err = fmt.Errorf("exit code %d", code)
+		}
+		done <- err
+	}()
+	k.wait(done, "a command that does not read its Stdin")
+	k.same(out.String(), "done\n", "output")
+}
+
+func execStdinEnd(k *kit) {
+	id := k.prog(k.pod(), "forever")
+	read, write := io.Pipe()
+	k.later(func() { _ = write.Close() })
+	var out syncBuffer
+	done := make(chan error, 1)
+	rt, ctx := k.rt, k.ctx
+	go func() {
+		_, err := rt.Exec(ctx, id, runtimeiface.ExecSpec{
+			Command: []string{"/prog", "stdin", ";", "print", "read all", ";", "lines", "50", "5ms"}, Stdin: read, Stdout: &out,
+		})
+		done <- err
+	}()
+	for _, text := range []string{"one\n", "two\n"} {
+		_, err := io.WriteString(write, text)
+		k.ok(err, "write to Stdin")
+		k.eventually("output while Stdin is open", func() error {
+			if !strings.HasSuffix(out.String(), text) {
+				return fmt.Errorf("it is %q", out.String())
+			}
+			return nil
+		})
+	}
+	k.ok(write.Close(), "end Stdin")
+	k.wait(done, "the command")
+	lines, found := strings.CutPrefix(out.String(), "one\ntwo\nread all\n")
+	k.that(found, "output is %.100q", out.String())
+	k.counted(strings.Split(lines, "\n"), 50)
+}
+
+func execTerminal(k *kit) {
+	id := k.prog(k.pod(), "tty", ";", "forever")
+	var out, errs syncBuffer
+	code, err := k.rt.Exec(k.ctx, id, runtimeiface.ExecSpec{
+		Command: []string{"/prog", "tty", ";", "eprint", "err", ";", "exit", "6"}, TTY: true, Stdout: &out, Stderr: &errs,
+	})
+	k.ok(err, "exec")
+	k.same(code, 6, "exit code")
+	k.same(out.String(), "true\r\nerr\r\n", "output")
+	k.same(errs.String(), "", "standard error of a terminal")
+	out = syncBuffer{}
+	code, err = k.rt.Exec(k.ctx, id, runtimeiface.ExecSpec{
+		Command: []string{"/prog", "stdin", ";", "exit", "7"}, TTY: true, Stdin: strings.NewReader("typed\n\x04"), Stdout: &out,
+	})
+	k.ok(err, "exec with Stdin")
+	k.same(code, 7, "exit code")
+	k.same(strings.Count(out.String(), "typed\r\n"), 2, "how often %q has what was typed", out.String())
+	_, stdout, _ := k.exec(id, "tty")
+	k.same(stdout, "false\n", "whether a command without TTY has a terminal")
+	k.logHas(k.status(id).LogPath, "false\n")
+}
+
+func execResize(k *kit) {
+	id := k.prog(k.pod(), "forever")
+	sizes := make(chan runtimeiface.TerminalSize, 1)
+	sizes <- runtimeiface.TerminalSize{Width: 81, Height: 25}
+	var out syncBuffer
+	ctx, cancel := context.WithCancel(k.ctx)
+	k.later(cancel)
+	done := make(chan error, 1)
+	rt := k.rt
+	go func() {
+		_, err := rt.Exec(ctx, id, runtimeiface.ExecSpec{
+			Command: []string{"/prog", "sizes"}, TTY: true, Stdout: &out, Resize: sizes,
+		})
+		done <- err
+	}()
+	has := func(size string) {
+		k.eventually("size "+size, func() error {
+			if !strings.Contains(out.String(), size) {
+				return fmt.Errorf("output is %q", out.String())
+			}
+			return nil
+		})
+	}
+	has("81x25")
+	sizes <- runtimeiface.TerminalSize{Width: 133, Height: 50}
+	has("133x50")
+	close(sizes)
+	cancel()
+	k.is(k.ended(done), context.Canceled, "exec whose ctx ends")
+}
+
+func execCap(k *kit) {
+	const n = runtimeiface.MaxExecOutput
+	id := k.prog(k.pod(), "forever")
+	got, err := runtimeiface.ExecSync(k.ctx, k.rt, id, []string{"/prog", "line", fmt.Sprint(n + 4096), ";", "eprint", "err", ";", "exit", "9"})
+	k.ok(err, "exec")
+	k.same(got.ExitCode, 9, "exit code")
+	k.same(len(got.Stdout), n, "bytes of standard output")
+	k.that(string(got.Stdout) == pattern(n), "standard output is not the first that was said")
+	k.same(string(got.Stderr), "err\n", "standard error")
+	k.that(got.Truncated, "it is not told that there was more")
+	got, err = runtimeiface.ExecSync(k.ctx, k.rt, id, []string{"/prog", "print", "all"})
+	k.ok(err, "exec")
+	k.same(string(got.Stdout), "all\n", "standard output of the next command")
+	k.that(!got.Truncated, "it is told that there was more")
+}
+
+func execTimeoutOutput(k *kit) {
+	id := k.prog(k.pod(), "forever")
+	short, cancel := context.WithTimeout(k.ctx, time.Second)
+	defer cancel()
+	got, err := runtimeiface.ExecSync(short, k.rt, id, []string{"/prog", "print", "first words", ";", "forever"})
+	k.is(err, context.DeadlineExceeded, "exec whose ctx ends")
+	k.same(string(got.Stdout), "first words\n", "output until then")
+}
+
+func execOrphans(k *kit) {
+	id := k.prog(k.pod(), "forever")
+	short, cancel := context.WithTimeout(k.ctx, time.Second)
+	defer cancel()
+	_, err := k.rt.Exec(short, id, runtimeiface.ExecSpec{Command: []string{
+		"/prog", "orphan", "ignore", ",", "count", "/tmp/orphan", "10ms", ";", "forever",
+	}})
+	k.is(err, context.DeadlineExceeded, "exec whose ctx ends")
+	k.eventually("end of the orphan", func() error {
+		_, stdout, _ := k.exec(id, "ps")
+		if strings.Contains(stdout, "/tmp/orphan") {
+			return fmt.Errorf("processes are %q", stdout)
+		}
+		return nil
+	})
+	code, _, stderr := k.exec(id, "cat", "/tmp/orphan")
+	k.that(code == 0, "the orphan never ran: %s", stderr)
 }
 
 func execParallel(k *kit) {

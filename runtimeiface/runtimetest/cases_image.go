@@ -2,6 +2,9 @@ package runtimetest
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -17,6 +20,11 @@ func imageCases() []Case {
 		newCase("image/list", "ListImages gives copies, ordered by ID", listImages),
 		newCase("image/errors", "what the registry says is told apart", pullErrors),
 		newCase("image/private", "credentials open a private registry, and only the right ones", pullPrivate),
+		newCase("image/index", "of an index the image for this platform is taken", imageIndex),
+		newCase("image/other platform", "an index without this platform is ErrNotFound", imageOtherPlatform),
+		newCase("image/unknown kinds", "manifests of schema 1 and of unknown kinds are refused", imageKinds),
+		newCase("image/broken layers", "a layer that is truncated or not what its digest says is refused, and nothing of it is left", imageBroken),
+		newCase("image/file system", "ImageFilesystem tells how much images take, and of what", imageFilesystem),
 		newCase("image/two names", "two tags of one content are one image; removing one leaves the other", twoNames),
 		newCase("image/last name", "the content goes with the last name", lastName),
 		newCase("image/in use", "an image that a container stands on cannot be removed", imageInUse),
@@ -162,6 +170,68 @@ func pullPrivate(k *kit) {
 		img, err := k.rt.PullImage(k.ctx, runtimeiface.ImageSpec{Ref: k.s.Images.Private, Auth: k.s.Images.PrivateAuth}, nil)
 		k.ok(err, "pull with credentials")
 		k.removeImage(img.ID)
+	})
+}
+
+func imageIndex(k *kit) {
+	img := k.pull(k.s.Images.MultiArch)
+	k.same(img.Tags, []string{k.s.Images.MultiArch}, "tags")
+	for _, digest := range img.Digests {
+		again := k.pull(digest)
+		k.same(again.ID, img.ID, "ID when pulled by digest")
+	}
+	spec := k.container("print", "this platform")
+	spec.Image = img.ID
+	k.same(k.outputOf(k.pod(), spec), "this platform\n", "output")
+}
+
+// refused wants a pull to fail and to leave nothing.
+func (k *kit) refused(ref string) error {
+	img, err := k.rt.PullImage(k.ctx, runtimeiface.ImageSpec{Ref: ref}, nil)
+	k.that(err != nil, "pull of %s gave image %s", ref, img.ID)
+	k.that(k.ctx.Err() == nil, "pull of %s did not end: %v", ref, err)
+	k.noImage(ref)
+	list, listErr := k.rt.ListImages(k.ctx)
+	k.ok(listErr, "list")
+	for _, img := range list {
+		k.that(!slices.Contains(img.Tags, ref), "image %s has tag %s", img.ID, ref)
+	}
+	return err
+}
+
+func imageOtherPlatform(k *kit) {
+	k.is(k.refused(k.s.Images.OtherPlatform), runtimeiface.ErrNotFound, "pull of an index without this platform")
+}
+
+func imageKinds(k *kit) {
+	for _, ref := range []string{k.s.Images.Schema1, k.s.Images.UnknownType} {
+		err := k.refused(ref)
+		k.that(!errors.Is(err, runtimeiface.ErrUnauthorized), "pull of %s: %v", ref, err)
+	}
+}
+
+func imageBroken(k *kit) {
+	for _, ref := range []string{k.s.Images.Truncated, k.s.Images.Corrupt} {
+		for range 2 {
+			err := k.refused(ref)
+			k.that(!errors.Is(err, runtimeiface.ErrUnauthorized) && !errors.Is(err, runtimeiface.ErrNotFound), "pull of %s: %v", ref, err)
+		}
+	}
+	k.same(k.output(k.pod(), "print", "fine"), "fine\n", "output of an image that shares layers with the broken ones")
+}
+
+func imageFilesystem(k *kit) {
+	img := k.pull(k.s.Images.Prog)
+	k.eventually("figures of the file system", func() error {
+		f, err := k.rt.ImageFilesystem(k.ctx)
+		k.ok(err, "image file system")
+		k.that(filepath.IsAbs(f.Path), "path is %q", f.Path)
+		k.that(f.CapacityBytes >= 0 && f.AvailableBytes >= 0 && f.Inodes >= 0 && f.AvailableInodes >= 0, "figures are %+v", f)
+		k.that(f.CapacityBytes == 0 || f.AvailableBytes <= f.CapacityBytes, "more is available than there is: %+v", f)
+		if f.UsedBytes < img.Size/2 || f.UsedInodes < 1 {
+			return fmt.Errorf("images take %d bytes and %d inodes, one is of %d bytes", f.UsedBytes, f.UsedInodes, img.Size)
+		}
+		return nil
 	})
 }
 

@@ -19,6 +19,10 @@ func logCases() []Case {
 		newCase("log/many lines", "no line of many is lost, doubled or moved", logManyLines),
 		newCase("log/none", "without LogPath there is no log", logNone),
 		newCase("log/reopen", "after ReopenLog lines go to a new file, and none is lost or written twice", logReopen),
+		newCase("log/64 MiB line", "a line of 64 MiB arrives whole and in order", logHugeLine),
+		newCase("log/reopen under load", "ReopenLog while much is written loses and doubles nothing", logReopenLoad),
+		newCase("log/partial lines at rest", "a long part of a line is in the log while the program goes on", logPartial),
+		newCase("log/two writers", "lines of both streams come whole, whoever writes", logTwoWriters),
 		newCase("log/reopen exited", "ReopenLog of a container that does not run is ErrNotRunning", logReopenExited),
 	}
 }
@@ -139,6 +143,113 @@ func logReopen(k *kit) {
 		text += k.logText(p)
 	}
 	k.counted(strings.Split(strings.TrimSuffix(text, endMark+"\n"), "\n"), n)
+}
+
+func logHugeLine(k *kit) {
+	const n = 64 << 20
+	path := k.exited(k.prog(k.pod(), "line", fmt.Sprint(n), ";", "print", endMark)).LogPath
+	k.eventually("end of the log", func() error {
+		tail, err := lastBytes(path, len(endMark)+1)
+		if err == nil && tail != endMark+"\n" {
+			err = fmt.Errorf("it ends with %q", tail)
+		}
+		return err
+	})
+	lines := k.logLines(path)
+	at, parts := 0, 0
+	for _, l := range lines[:len(lines)-1] {
+		k.that(len(l.text) <= maxLogLine, "part %d has %d bytes", parts, len(l.text))
+		for i := 0; i < len(l.text); {
+			piece := fmt.Sprintf("%015d.", at/16*16)[at%16:]
+			piece = piece[:min(len(piece), len(l.text)-i)]
+			k.that(l.text[i:i+len(piece)] == piece, "byte %d of the line: %q, want %q", at, l.text[i:i+len(piece)], piece)
+			i, at, parts = i+len(piece), at+len(piece), parts+1
+		}
+		k.same(l.partial, at < n, "whether the part that ends at byte %d is partial", at)
+	}
+	k.same(at, n, "bytes of the line")
+}
+
+func lastBytes(path string, n int) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	buf := make([]byte, min(int64(n), info.Size()))
+	_, err = f.ReadAt(buf, info.Size()-int64(len(buf)))
+	return string(buf), err
+}
+
+func logReopenLoad(k *kit) {
+	const n = 200_000
+	id := k.prog(k.pod(), "lines", fmt.Sprint(n), ";", "sleep", "1s", ";", "print", endMark)
+	path := k.status(id).LogPath
+	var moved []string
+	for i := range 20 {
+		to := fmt.Sprintf("%s.%d", path, i)
+		if os.Rename(path, to) != nil {
+			continue
+		}
+		moved = append(moved, to)
+		if err := k.rt.ReopenLog(k.ctx, id); errors.Is(err, runtimeiface.ErrNotRunning) {
+			break // it was quicker
+		} else {
+			k.ok(err, "reopen log")
+		}
+		k.pause(10 * time.Millisecond)
+	}
+	k.exited(id)
+	k.that(len(moved) > 0, "the log was never moved")
+	text := ""
+	k.eventually("end of the log", func() error {
+		var lines []logLine
+		for _, p := range append(moved, path) {
+			lines = append(lines, k.logLines(p)...)
+		}
+		if text = joinLog(lines, ""); !strings.HasSuffix(text, endMark+"\n") {
+			return fmt.Errorf("it ends with %q", text[max(0, len(text)-100):])
+		}
+		return nil
+	})
+	k.counted(strings.Split(strings.TrimSuffix(text, endMark+"\n"), "\n"), n)
+}
+
+func logPartial(k *kit) {
+	const n = 2*maxLogLine + 100
+	id := k.prog(k.pod(), "fill", fmt.Sprint(n), ";", "forever")
+	path := k.status(id).LogPath
+	k.eventually("long parts of the line in the log", func() error {
+		if got := len(k.logText(path)); got < maxLogLine {
+			return fmt.Errorf("it has %d bytes of %d", got, n)
+		}
+		return nil
+	})
+	k.that(k.logLines(path)[0].partial, "the first part is not tagged P")
+	k.stop(id, 0)
+	k.eventually("the rest in the log", func() error {
+		if got := strings.TrimSuffix(k.logText(path), "\n"); got != strings.Repeat("x", n) {
+			return fmt.Errorf("it has %d bytes of %d", len(got), n)
+		}
+		return nil
+	})
+}
+
+func logTwoWriters(k *kit) {
+	const n = 2000
+	path := k.exited(k.prog(k.pod(), "lines", fmt.Sprint(n), ";", "eprint", strings.Repeat("e", 3000), ";",
+		"lines", fmt.Sprint(n), ";", "print", endMark)).LogPath
+	k.untilEndOf(path, "stdout")
+	lines := k.logLines(path)
+	out := strings.Split(strings.TrimSuffix(joinLog(lines, "stdout"), endMark+"\n"), "\n")
+	k.same(len(out), 2*n+1, "lines of standard output")
+	k.counted(append(out[:n:n], ""), n)
+	k.counted(out[n:], n)
+	k.same(joinLog(lines, "stderr"), strings.Repeat("e", 3000)+"\n", "standard error")
 }
 
 func logReopenExited(k *kit) {

@@ -1,6 +1,7 @@
 package runtimetest
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,9 @@ func mountCases() []Case {
 		newCase("mount/tmpfs", "a tmpfs is empty, writable and the container's own", mountTmpfs, Kernel),
 		newCase("mount/given", "/proc, /dev, /sys, /dev/shm, /etc/hostname and /etc/resolv.conf are there", mountGiven, Kernel),
 		newCase("mount/DNS", "DNS becomes /etc/resolv.conf", mountDNS, Kernel),
+		newCase("mount/propagation", "mounts that the host makes later are seen with rslave alone", mountSlave, Kernel),
+		newCase("mount/shared", "mounts that a container makes are seen by the host with rshared alone", mountShared, Kernel),
+		newCase("mount/recursive read-only", "with rro mounts below are read-only too, with ro alone they are not", mountRecursive, Kernel),
 		newCase("root/own", "what a container writes is its own, gone with it, and not in the image", rootOwn, Kernel),
 		newCase("root/read-only", "a read-only root cannot be written, mounts in it can", rootReadOnly, Kernel),
 		newCase("root/layers", "upper layers change and remove what lower ones hold", rootLayers, Kernel),
@@ -101,6 +105,88 @@ func mountGiven(k *kit) {
 		k.that(!slices.Contains(devices, not), "/dev has %s", not)
 	}
 	k.output(sb, "write", "/dev/null", "x", ";", "write", "/dev/shm/file", "x")
+}
+
+// sharedDir is a mount point of the node whose mounts are known to its copies.
+func (k *kit) sharedDir() string {
+	dir := k.hostDir()
+	k.ok(mountOn(dir), "mount")
+	k.later(func() { _ = unmount(dir) })
+	k.ok(propagates(dir, true), "share")
+	k.ok(os.Mkdir(filepath.Join(dir, "sub"), 0o755), "make directory")
+	return dir
+}
+
+// waits is a container that stays until its file is there, and then does its steps.
+func (k *kit) waits(dir string, steps ...string) runtimeiface.ContainerSpec {
+	spec := k.container(append([]string{"print", "ready", ";", "await", "/go/go", ";"}, steps...)...)
+	spec.Mounts = []specs.Mount{bind(dir, "/go")}
+	return spec
+}
+
+func mountSlave(k *kit) {
+	sb, dir, signal := k.pod(), k.sharedDir(), k.hostDir()
+	ids := map[string]string{}
+	for _, option := range []string{"rslave", "rprivate", ""} {
+		spec := k.waits(signal, "ls", "/mnt/sub", ";", "print", endMark)
+		options := []string{option}
+		if option == "" {
+			options = nil
+		}
+		spec.Mounts = append(spec.Mounts, bind(dir, "/mnt", options...))
+		ids[option] = k.start(sb, spec)
+		k.logHas(k.status(ids[option]).LogPath, "ready\n")
+	}
+	sub := filepath.Join(dir, "sub")
+	k.ok(mountOn(sub), "mount below")
+	k.later(func() { _ = unmount(sub) })
+	k.ok(os.WriteFile(filepath.Join(sub, "later"), nil, 0o644), "write")
+	k.ok(os.WriteFile(filepath.Join(signal, "go"), nil, 0o644), "write")
+	for option, want := range map[string]string{"rslave": "ready\nlater\n", "rprivate": "ready\n", "": "ready\n"} {
+		k.same(k.untilEnd(k.exited(ids[option]).LogPath), want, "what is seen with %q", option)
+	}
+}
+
+func mountShared(k *kit) {
+	sb, dir := k.pod(func(s *runtimeiface.SandboxSpec) { s.Privileged = true }), k.sharedDir()
+	sub := filepath.Join(dir, "sub")
+	for option, want := range map[string]int{"rshared": 1, "rslave": 0, "rprivate": 0} {
+		spec := k.container("mount", "/mnt/sub", ";", "write", "/mnt/sub/within", "x", ";", "print", "ready", ";", "forever")
+		spec.Security.Privileged = true
+		spec.Mounts = []specs.Mount{bind(dir, "/mnt", option)}
+		id := k.start(sb, spec)
+		k.logHas(k.status(id).LogPath, "ready\n")
+		seen, err := os.ReadDir(sub)
+		k.ok(err, "read directory")
+		k.same(len(seen), want, "files that the host sees with %s", option)
+		k.ok(k.rt.RemoveContainer(k.ctx, id), "remove container")
+		if want > 0 {
+			k.ok(unmount(sub), "unmount what the container left on the host")
+		}
+	}
+}
+
+func mountRecursive(k *kit) {
+	sb, dir := k.pod(), k.hostDir()
+	sub := filepath.Join(dir, "sub")
+	k.ok(os.Mkdir(sub, 0o755), "make directory")
+	k.ok(mountOn(sub), "mount below")
+	k.later(func() { _ = unmount(sub) })
+	for options, writes := range map[string]bool{"ro": true, "rro": false, "": true} {
+		spec := k.container("write", "/mnt/sub/file", "x")
+		spec.Mounts = []specs.Mount{bind(dir, "/mnt", strings.Fields(options)...)}
+		if writes {
+			k.outputOf(sb, spec)
+			continue
+		}
+		id, err := k.rt.CreateContainer(k.ctx, sb, spec)
+		if errors.Is(err, runtimeiface.ErrNotSupported) {
+			continue // which is allowed; to write would not be
+		}
+		k.ok(err, "create container")
+		k.ok(k.rt.StartContainer(k.ctx, id), "start container")
+		k.ends(id, 1, runtimeiface.ReasonError)
+	}
 }
 
 func mountDNS(k *kit) {

@@ -17,6 +17,7 @@ func networkCases() []Case {
 		newCase("network/addresses", "a pod is reached by its address, from the node, from itself and from another pod", networkAddresses, Kernel),
 		newCase("network/stopped", "the address of a stopped sandbox does not answer", networkStopped, Kernel),
 		newCase("network/outlives containers", "the network stays when a container goes", networkOutlives, Kernel),
+		newCase("network/ports of the node", "PortMappings have the node answer for the pod, until it is stopped", networkPorts, Kernel),
 		newCase("ipc/shared in a pod", "containers of a sandbox share /dev/shm, sandboxes do not", ipcShared, Kernel),
 	}
 }
@@ -94,6 +95,37 @@ func networkOutlives(k *kit) {
 	k.serve(sb, ":47813")
 	k.same(k.sandbox(sb).IPs, ips, "addresses")
 	k.ok(dialEcho(netip.AddrPortFrom(ips[0], 47813).String()), "dial")
+}
+
+func networkPorts(k *kit) {
+	const port = 47817
+	sb := k.pod(func(s *runtimeiface.SandboxSpec) {
+		s.PortMappings = []runtimeiface.PortMapping{{Protocol: "TCP", ContainerPort: 47813, HostPort: port}}
+	})
+	k.serve(sb, ":47813")
+	// From another pod, because not every backend serves the node's own loopback.
+	node, err := gateway(k.sandbox(sb).IPs[0])
+	k.ok(err, "find the node's address")
+	address := netip.AddrPortFrom(node, port).String()
+	other := k.pod()
+	k.same(k.output(other, "dial", address, "hello"), "hello\n", "answer of the node's port to a pod")
+	k.ok(k.rt.StopSandbox(k.ctx, sb), "stop sandbox")
+	k.ends(k.prog(other, "dial", address, "hello"), 1, runtimeiface.ReasonError)
+}
+
+// gateway is the node's address in the network of an address.
+func gateway(of netip.Addr) (netip.Addr, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range list {
+		prefix, err := netip.ParsePrefix(a.String())
+		if err == nil && prefix.Contains(of) {
+			return prefix.Addr(), nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("no address of the node is in the network of %v", of)
 }
 
 func ipcShared(k *kit) {

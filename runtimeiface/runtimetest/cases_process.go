@@ -23,6 +23,8 @@ func processCases() []Case {
 		newCase("process/stop kills all", "no process of a container outlives it", stopKillsAll, Kernel),
 		newCase("process/not executable", "a file that is no program leaves code 128 and StartError", notExecutable, Kernel),
 		newCase("process/OOM", "a container that the kernel kills for memory is OOMKilled", outOfMemoryCase, Kernel),
+		newCase("process/OOM of a child", "a container of which the kernel killed any process for memory is OOMKilled, with its own exit code", childOutOfMemory, Kernel),
+		newCase("process/limits", "memory limit and CPU quota are those of the cgroup", limitsCase, Kernel),
 		newCase("process/sysctl", "sysctls are set in the sandbox", sysctlCase, Kernel),
 	}
 }
@@ -196,6 +198,22 @@ func outOfMemoryCase(k *kit) {
 	fits := k.container("hold", strconv.Itoa(4<<20))
 	fits.Resources = spec.Resources
 	k.outputOf(sb, fits)
+}
+
+func childOutOfMemory(k *kit) {
+	sb := k.pod()
+	for _, code := range []int32{0, 5} {
+		spec := k.container("run", "hold", strconv.Itoa(256<<20), ";", "print", "lives on", ";", "exit", fmt.Sprint(code))
+		spec.Resources = limited(64<<20, 0)
+		c := k.ends(k.start(sb, spec), code, runtimeiface.ReasonOOMKilled)
+		k.logHas(c.LogPath, "signal 9\nlives on\n")
+	}
+}
+
+func limitsCase(k *kit) {
+	spec := k.container("forever")
+	spec.Resources = limited(64<<20, 50_000)
+	k.same(k.limits(k.start(k.pod(), spec)), "67108864 50000", "memory limit and CPU quota")
 }
 
 func sysctlCase(k *kit) {

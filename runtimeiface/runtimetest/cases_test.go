@@ -24,6 +24,12 @@ func fakeSubject(t *testing.T) (*runtimetest.Fake, runtimetest.Subject) {
 			fake.LoseEvents()
 			return fake, nil
 		},
+		RestartDaemon: func(context.Context) error {
+			fake.LoseEvents()
+			fake.Inject(runtimetest.Fault{Err: runtimeiface.ErrUnavailable, Times: 3})
+			return nil
+		},
+		KillKeeper: func(_ context.Context, id string) error { return fake.KillShim(id) },
 	}
 }
 

@@ -36,6 +36,8 @@ type FakeConfig struct {
 	RuntimeHandlers []string
 	// WriteLogs makes log directories and files on the real file system.
 	WriteLogs bool
+	// ImageCapacity in bytes of the file system of images; 0 cannot be told.
+	ImageCapacity int64
 	// Stat says whether the source of a bind mount is there; nil is os.Stat.
 	Stat func(path string) error
 }
@@ -45,8 +47,9 @@ type FakeConfig struct {
 // containers do is told by the FakeImage that they are made of.
 //
 // It is the runtime, not a connection to it: an agent's restart is a new agent
-// on the same Fake. It is safe for concurrent use, starts no goroutine but one
-// per subscription, which ends with the subscription's ctx, and gives copies.
+// on the same Fake. It is safe for concurrent use and gives copies. Its goroutines
+// are one per subscription, which ends with the subscription's ctx, and one per
+// Stdin of a call, which ends with the Read that is under way when the call returns.
 type Fake struct {
 	clock    clock.WithDelayedExecution
 	seed     int64
@@ -54,6 +57,7 @@ type Fake struct {
 	handlers []string
 	logs     bool
 	stat     func(string) error
+	capacity int64
 
 	mu         sync.Mutex
 	sandboxes  map[string]*sandbox
@@ -78,7 +82,7 @@ var _ runtimeiface.Runtime = (*Fake)(nil)
 func NewFake(cfg FakeConfig) (*Fake, error) {
 	f := &Fake{
 		clock: cfg.Clock, seed: cfg.Seed, subnet: cfg.Subnet.Masked(),
-		handlers: slices.Clone(cfg.RuntimeHandlers), logs: cfg.WriteLogs, stat: cfg.Stat,
+		handlers: slices.Clone(cfg.RuntimeHandlers), logs: cfg.WriteLogs, stat: cfg.Stat, capacity: cfg.ImageCapacity,
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{},
 		registry: map[string]*image{}, images: map[string]*image{},
 		made: map[string]int{},

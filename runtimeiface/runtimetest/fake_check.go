@@ -2,6 +2,7 @@ package runtimetest
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -30,6 +31,41 @@ func (f *Fake) checkContainer(spec runtimeiface.ContainerSpec) error {
 		if err := f.stat(m.Source); err != nil {
 			return invalid(fmt.Sprintf("Mounts[%d].Source", i), err.Error())
 		}
+	}
+	return nil
+}
+
+// mountedImages are those that mounts of Type "image" name, each with its subpath.
+func (f *Fake) mountedImages(spec runtimeiface.ContainerSpec) ([]*image, error) {
+	var list []*image
+	for i, m := range spec.Mounts {
+		if m.Type != "image" {
+			continue
+		}
+		img := f.images[m.Source]
+		if img == nil {
+			return nil, fmt.Errorf("Mounts[%d].Source: image %q: %w", i, m.Source, runtimeiface.ErrNotFound)
+		}
+		sub, _ := runtimeiface.ImageSubpath(m.Options)
+		if sub = path.Clean(sub); sub != "." && img.Dirs != nil && !slices.Contains(img.Dirs, sub) {
+			return nil, invalid(fmt.Sprintf("Mounts[%d].Options", i), "has a subpath that is no directory of the image: "+sub)
+		}
+		list = append(list, img)
+	}
+	return list, nil
+}
+
+// checkTarget looks for the container whose PID namespace is to be joined.
+func (f *Fake) checkTarget(sandboxID string, spec runtimeiface.ContainerSpec) error {
+	if spec.PID != runtimeiface.NamespaceTarget {
+		return nil
+	}
+	target := f.containers[spec.PIDTarget]
+	if target == nil || target.SandboxID != sandboxID {
+		return fmt.Errorf("PIDTarget %q: no container of the sandbox: %w", spec.PIDTarget, runtimeiface.ErrNotFound)
+	}
+	if target.State != runtimeiface.ContainerRunning {
+		return fmt.Errorf("PIDTarget %s: %w", target.ID, runtimeiface.ErrNotRunning)
 	}
 	return nil
 }

@@ -18,9 +18,9 @@ type container struct {
 	spec    runtimeiface.ContainerSpec
 	image   *image
 	seq     int
+	mounted []*image
 	process Process
-	program Program
-	log     *logFile
+	run     *run // since it started
 	// killAt is when the grace of a stop ends; zero while nobody stops it.
 	killAt time.Time
 	// ended is closed when State becomes Exited.
@@ -89,11 +89,21 @@ func (f *Fake) createContainer(sandboxID string, spec runtimeiface.ContainerSpec
 	if spec.LogPath != "" && s.spec.LogDirectory == "" {
 		return "", invalid("LogPath", "wants the sandbox's LogDirectory")
 	}
+	if spec.Security.Privileged && !s.spec.Privileged {
+		return "", invalid("Security.Privileged", "wants a sandbox that is Privileged")
+	}
 	img := f.images[spec.Image]
 	if img == nil {
 		return "", fmt.Errorf("image %q: %w", spec.Image, runtimeiface.ErrNotFound)
 	}
-	c := &container{spec: spec.Clone(), image: img, seq: f.nextSeq(), ended: make(chan struct{})}
+	mounted, err := f.mountedImages(spec)
+	if err != nil {
+		return "", err
+	}
+	if err := f.checkTarget(sandboxID, spec); err != nil {
+		return "", err
+	}
+	c := &container{spec: spec.Clone(), image: img, mounted: mounted, seq: f.nextSeq(), ended: make(chan struct{})}
 	id := f.newID("container", sandboxID, spec.Name, spec.Attempt)
 	c.Container = runtimeiface.Container{
 		ID: id, SandboxID: sandboxID, Name: spec.Name, Attempt: spec.Attempt,
@@ -111,6 +121,7 @@ func (f *Fake) createContainer(sandboxID string, spec runtimeiface.ContainerSpec
 		Container: spec.Name, Attempt: spec.Attempt,
 		Argv: img.argv(c.spec), Env: slices.Concat(img.Env, c.spec.Env),
 		Dir: cmp.Or(spec.WorkingDir, img.WorkingDir, "/"), Hostname: cmp.Or(s.spec.Hostname, s.Name),
+		Stdin: spec.Stdin, TTY: spec.TTY,
 	}
 	f.containers[id] = c
 	f.publish(runtimeiface.ContainerMade, s, id, now)
@@ -119,17 +130,19 @@ func (f *Fake) createContainer(sandboxID string, spec runtimeiface.ContainerSpec
 
 // StartContainer runs the program that the image chooses.
 func (f *Fake) StartContainer(ctx context.Context, id string) error {
-	return f.do(ctx, Call{Op: OpStartContainer, ContainerID: id}, func() error {
-		process, img, err := f.toStart(id)
-		if err != nil || img == nil {
-			return err
-		}
-		program := img.Program
-		if img.Choose != nil {
-			program = img.Choose(process)
-		}
-		return f.start(id, program)
-	})
+	return f.do(ctx, Call{Op: OpStartContainer, ContainerID: id}, func() error { return f.startContainer(id) })
+}
+
+func (f *Fake) startContainer(id string) error {
+	process, img, err := f.toStart(id)
+	if err != nil || img == nil {
+		return err
+	}
+	program := img.Program
+	if img.Choose != nil {
+		program = img.Choose(process)
+	}
+	return f.start(id, program)
 }
 
 // toStart gives no image if the container runs already.
@@ -169,26 +182,18 @@ func (f *Fake) start(id string, program Program) error {
 		f.end(c, now, exit{code: 128, reason: runtimeiface.ReasonStartError, message: program.StartError})
 		return fmt.Errorf("start container %s: %s", id, program.StartError)
 	}
+	started := newRun(program, func(at time.Time, how exit) { f.end(c, at, how) })
 	if f.logs && c.LogPath != "" {
 		log, err := openLog(c.LogPath)
 		if err != nil {
 			f.end(c, now, exit{code: 128, reason: runtimeiface.ReasonStartError, message: err.Error()})
 			return fmt.Errorf("start container %s: %w", id, err)
 		}
-		c.log = log
+		started.log = log
 	}
-	c.State, c.StartedAt, c.program = runtimeiface.ContainerRunning, now, program
+	c.State, c.StartedAt, c.run = runtimeiface.ContainerRunning, now, started
 	f.publish(runtimeiface.ContainerStarted, f.sandboxes[c.SandboxID], id, now)
-	for _, out := range program.Output {
-		f.plan(now.Add(out.After), func(at time.Time) { c.write(out, at) })
-	}
-	if e := program.Exit; e != nil {
-		how := exited(e.Code)
-		if e.OOM {
-			how = outOfMemory
-		}
-		f.plan(now.Add(e.After), func(at time.Time) { f.end(c, at, how) })
-	}
+	f.react(c.run, now, Reaction{Output: program.Output, Exit: program.Exit})
 	return nil
 }
 
@@ -199,8 +204,8 @@ func (f *Fake) end(c *container, at time.Time, how exit) {
 	}
 	c.State, c.FinishedAt = runtimeiface.ContainerExited, at
 	c.ExitCode, c.Reason, c.Message = how.code, how.reason, how.message
-	if c.log != nil {
-		c.log.close(at)
+	if c.run != nil {
+		c.run.over(at)
 	}
 	close(c.ended)
 	f.publish(runtimeiface.ContainerStopped, f.sandboxes[c.SandboxID], c.ID, at)
@@ -238,12 +243,12 @@ func (f *Fake) beginStop(id string, grace time.Duration) *container {
 		c.killAt = killAt
 		f.plan(killAt, func(at time.Time) { f.end(c, at, killed) })
 	}
-	if first && !c.program.IgnoreStop {
+	if first && !c.run.program.IgnoreStop {
 		how := exited(128 + signals[strings.TrimPrefix(cmp.Or(c.spec.StopSignal, c.image.StopSignal, "SIGTERM"), "SIG")])
-		if c.program.StopCode != nil {
-			how = exited(*c.program.StopCode)
+		if c.run.program.StopCode != nil {
+			how = exited(*c.run.program.StopCode)
 		}
-		f.plan(now.Add(c.program.StopTakes), func(at time.Time) { f.end(c, at, how) })
+		f.plan(now.Add(c.run.program.StopTakes), func(at time.Time) { f.end(c, at, how) })
 	}
 	return c
 }

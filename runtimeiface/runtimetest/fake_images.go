@@ -32,6 +32,7 @@ func (f *Fake) AddImage(spec FakeImage) error {
 		return fmt.Errorf("add image %s: %w: it has no tag", spec.Ref, runtimeiface.ErrInvalidImageName)
 	}
 	spec.Entrypoint, spec.Cmd, spec.Env = slices.Clone(spec.Entrypoint), slices.Clone(spec.Cmd), slices.Clone(spec.Env)
+	spec.Dirs = slices.Clone(spec.Dirs)
 	spec.Size, spec.Layers = cmp.Or(spec.Size, 10<<20), cmp.Or(spec.Layers, 1)
 	content := cmp.Or(spec.Content, spec.Ref)
 	img := &image{
@@ -213,7 +214,7 @@ func (f *Fake) RemoveImage(ctx context.Context, ref string) error {
 		}
 		last := name == "" || len(img.tags)+len(img.digests) == 1
 		for _, c := range f.containers {
-			if last && c.image == img {
+			if last && (c.image == img || slices.Contains(c.mounted, img)) {
 				return fmt.Errorf("remove image %s: %w by container %s", ref, runtimeiface.ErrInUse, c.ID)
 			}
 		}
@@ -227,6 +228,26 @@ func (f *Fake) RemoveImage(ctx context.Context, ref string) error {
 	})
 }
 
+// ImageFilesystem counts the images on the node against FakeConfig.ImageCapacity.
+func (f *Fake) ImageFilesystem(ctx context.Context) (runtimeiface.Filesystem, error) {
+	var out runtimeiface.Filesystem
+	err := f.do(ctx, Call{Op: OpImageFilesystem}, func() error {
+		f.lock()
+		defer f.unlock()
+		out = runtimeiface.Filesystem{Path: "/fake/images", CapacityBytes: f.capacity}
+		for _, img := range f.images {
+			out.UsedBytes += img.Size
+			out.UsedInodes += int64(img.Layers)
+		}
+		out.AvailableBytes = max(0, out.CapacityBytes-out.UsedBytes)
+		return nil
+	})
+	if err != nil {
+		return runtimeiface.Filesystem{}, err
+	}
+	return out, nil
+}
+
 func (f *Fake) sortedImages() []*image {
 	return slices.SortedFunc(maps.Values(f.images), func(a, b *image) int { return cmp.Compare(a.id, b.id) })
 }
@@ -234,6 +255,7 @@ func (f *Fake) sortedImages() []*image {
 func (img *image) status() runtimeiface.Image {
 	return runtimeiface.Image{
 		ID: img.id, Tags: slices.Clone(img.tags), Digests: slices.Clone(img.digests), Size: img.Size, User: img.User,
+		Pinned: img.Pinned,
 	}
 }
 

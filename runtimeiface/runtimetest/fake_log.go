@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/nodekit/nodekit/runtimeiface"
 )
 
 // maxLogLine is where the CRI's log format splits a line.
@@ -41,22 +39,11 @@ func (l *logFile) reopen() error {
 	return nil
 }
 
-func (c *container) write(out Output, at time.Time) {
-	if c.log == nil || c.State != runtimeiface.ContainerRunning {
-		return
-	}
-	stream := 0
-	if out.Stderr {
-		stream = 1
-	}
-	c.log.write(stream, out.Data, at)
-}
-
 func (l *logFile) write(stream int, data []byte, at time.Time) {
 	data = append(l.pending[stream], data...)
 	for {
-		end := bytes.IndexByte(data, '\n')
-		if end > maxLogLine || end < 0 && len(data) > maxLogLine {
+		end := bytes.IndexByte(data[:min(len(data), maxLogLine+1)], '\n')
+		if end < 0 && len(data) > maxLogLine {
 			l.line(stream, "P", data[:maxLogLine], at)
 			data = data[maxLogLine:]
 			continue

@@ -156,7 +156,7 @@ var _ = Describe("what a fake is made of", func() {
 			Expect(errs.String()).To(Equal("!"))
 			Expect(got).To(Equal(runtimetest.Process{
 				Pod: "web", Namespace: "default", PodUID: "u1", SandboxID: got.SandboxID, Container: "app",
-				Argv: []string{"check", "it"}, Env: []string{"A=1"}, Dir: "/work", Hostname: "web",
+				Argv: []string{"check", "it"}, Env: []string{"A=1"}, Dir: "/work", Hostname: "web", Stdin: true,
 			}))
 
 			By("a terminal has one stream")

@@ -32,6 +32,7 @@ type kit struct {
 	s         Subject
 	rt        runtimeiface.Runtime
 	sandboxes []string
+	cleanUps  []func()
 	names     int
 }
 
@@ -64,6 +65,9 @@ func (k *kit) body(body func(*kit)) (err error) {
 func (k *kit) cleanUp() error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(k.ctx), patience)
 	defer cancel()
+	for _, f := range slices.Backward(k.cleanUps) {
+		f()
+	}
 	var errs []error
 	for _, id := range k.sandboxes {
 		if err := k.rt.RemoveSandbox(ctx, id); err != nil {
@@ -72,6 +76,9 @@ func (k *kit) cleanUp() error {
 	}
 	return errors.Join(errs...)
 }
+
+// later has f called before the case ends.
+func (k *kit) later(f func()) { k.cleanUps = append(k.cleanUps, f) }
 
 func (k *kit) fail(format string, args ...any) { panic(failure{fmt.Errorf(format, args...)}) }
 

@@ -5,69 +5,91 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"io"
+	"net"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nodekit/nodekit/runtimeiface"
 )
 
 // Prog plays the helper program of package testimage for a Fake, as far as no
 // kernel is needed: FakeImage{Choose: Prog, Entrypoint: []string{"/prog"}}.
 // A command that is not "/prog" cannot be run, a step that needs a kernel is a
-// start error.
+// start error. Steps after "stdin" are played when standard input has ended, and
+// can then do no more than print and end.
 func Prog(p Process) Program {
-	run, err := play(p, nil)
-	if err != nil {
+	run := &played{process: p}
+	if len(p.Argv) == 0 || p.Argv[0] != "/prog" {
+		return Program{StartError: fmt.Sprintf("%q: no such file or directory", p.Argv)}
+	}
+	if err := run.steps(splitSteps(p.Argv[1:])); err != nil {
 		return Program{StartError: err.Error()}
 	}
-	run.program.Exec = func(_ context.Context, p Process, stdin []byte) ExecResult {
-		run, err := play(p, stdin)
-		if err != nil {
-			return ExecResult{Err: err}
-		}
-		result := ExecResult{Takes: forever}
-		if e := run.program.Exit; e != nil {
-			result.Takes, result.Code = e.After, int(e.Code)
-		}
-		for _, out := range run.program.Output {
-			if out.Stderr {
-				result.Stderr += string(out.Data)
-			} else {
-				result.Stdout += string(out.Data)
-			}
-		}
-		return result
-	}
+	run.program.Command = Prog
 	return run.program
 }
-
-const forever = 100 * 365 * 24 * time.Hour
 
 // played is a script as far as it has been played.
 type played struct {
 	process Process
-	stdin   []byte
 	at      time.Duration
 	program Program
 	over    bool
 }
 
-func play(p Process, stdin []byte) (*played, error) {
-	if len(p.Argv) == 0 || p.Argv[0] != "/prog" {
-		return nil, fmt.Errorf("%q: no such file or directory", p.Argv)
-	}
-	run := &played{process: p, stdin: stdin}
-	for _, step := range splitSteps(p.Argv[1:]) {
-		if run.over {
-			break
+func (r *played) steps(list [][]string) error {
+	for i, step := range list {
+		if step[0] == "stdin" && r.process.Stdin {
+			return r.reads(list[i+1:])
 		}
-		if err := run.step(step[0], step[1:]); err != nil {
-			return nil, fmt.Errorf("%s: %w", step[0], err)
+		if err := r.step(step[0], step[1:]); err != nil {
+			return fmt.Errorf("%s: %w", step[0], err)
+		}
+		if r.over {
+			return nil
 		}
 	}
-	if !run.over {
-		run.exit(0)
+	r.exit(0)
+	return nil
+}
+
+// reads leaves the rest for the end of standard input, which a terminal has at
+// a byte 4.
+func (r *played) reads(rest [][]string) error {
+	process := r.process
+	process.Stdin = false
+	play := func() (*played, error) {
+		next := &played{process: process}
+		return next, next.steps(rest)
 	}
-	return run, nil
+	if _, err := play(); err != nil {
+		return err
+	}
+	ended := false
+	r.program.Stdin = func(data []byte) Reaction {
+		if ended {
+			return Reaction{}
+		}
+		now := &played{process: process}
+		typed := data
+		if process.TTY {
+			var end bool
+			if typed, _, end = bytes.Cut(data, []byte{4}); end {
+				data = nil
+			}
+			now.out(false, typed) // the terminal's echo
+		}
+		now.out(false, typed)
+		if data != nil {
+			return Reaction{Output: now.program.Output}
+		}
+		ended = true
+		next, _ := play() // which went well before
+		return Reaction{Output: append(now.program.Output, next.program.Output...), Exit: next.program.Exit}
+	}
+	return nil
 }
 
 // splitSteps splits "print a ; sleep 1s" at its semicolons.
@@ -90,6 +112,12 @@ func (r *played) exit(code int32) {
 }
 
 func (r *played) out(stderr bool, data []byte) {
+	if len(data) == 0 {
+		return
+	}
+	if r.process.TTY { // which has one stream, and its own line ends
+		stderr, data = false, bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n"))
+	}
 	r.program.Output = append(r.program.Output, Output{After: r.at, Stderr: stderr, Data: data})
 }
 
@@ -122,8 +150,13 @@ func (r *played) step(verb string, args []string) error {
 		r.line(r.process.Dir)
 	case "hostname":
 		r.line(r.process.Hostname)
-	case "stdin":
-		r.out(false, r.stdin)
+	case "stdin": // has nothing to read
+	case "tty":
+		r.line(strconv.FormatBool(r.process.TTY))
+	case "sizes":
+		r.sizes()
+	case "serve", "greet":
+		return r.listen(verb, arg(0), arg(1))
 	case "ignore":
 		r.program.IgnoreStop = true
 	case "forever":
@@ -141,9 +174,11 @@ func (r *played) numeric(verb string, arg func(int) string) error {
 		d, err := time.ParseDuration(arg(0))
 		r.at += d
 		return err
-	case "exit", "kill", "fill":
+	case "exit", "kill", "fill", "line":
 		n, err := strconv.Atoi(arg(0))
 		switch verb {
+		case "line":
+			r.line(pattern(n))
 		case "exit":
 			r.exit(int32(n))
 		case "kill":
@@ -171,6 +206,53 @@ func (r *played) numeric(verb string, arg func(int) string) error {
 		return err
 	}
 	return fmt.Errorf("needs a kernel")
+}
+
+// sizes prints the terminal's size, now and with each change.
+func (r *played) sizes() {
+	r.line("0x0")
+	r.program.Resized = func(size runtimeiface.TerminalSize) Reaction {
+		now := &played{process: r.process}
+		now.line(fmt.Sprintf("%dx%d", size.Width, size.Height))
+		return Reaction{Output: now.program.Output}
+	}
+	r.over = true
+}
+
+// listen plays a server: "serve" echoes, "greet" speaks first and then listens.
+func (r *played) listen(verb, address, text string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return err
+	}
+	serve := func(_ context.Context, conn io.ReadWriteCloser) {
+		if verb == "greet" {
+			_, _ = io.WriteString(conn, text)
+			_ = conn.Close()
+			_, _ = io.Copy(io.Discard, conn)
+			return
+		}
+		_, _ = io.Copy(conn, conn)
+		_ = conn.Close()
+	}
+	r.program.Listen = map[uint16]func(context.Context, io.ReadWriteCloser){uint16(n): serve}
+	r.line("serving")
+	r.over = true
+	return nil
+}
+
+// pattern is n bytes of which each sixteen tell where they are.
+func pattern(n int) string {
+	var b strings.Builder
+	b.Grow(n + 16)
+	for at := 0; at < n; at += 16 {
+		fmt.Fprintf(&b, "%015d.", at)
+	}
+	return b.String()[:n]
 }
 
 func (r *played) lines(count, every string) error {

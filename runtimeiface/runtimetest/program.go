@@ -2,6 +2,7 @@ package runtimetest
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/nodekit/nodekit/runtimeiface"
@@ -22,6 +23,11 @@ type FakeImage struct {
 	// the command, the attempt and the rest at hand.
 	Program Program
 	Choose  func(Process) Program
+
+	// Dirs are directories that a mount of Type "image" can have as subpath; nil
+	// lets it have any. Pinned comes back in Image.
+	Dirs   []string
+	Pinned bool
 
 	// The image's configuration.
 	Entrypoint, Cmd, Env         []string
@@ -48,6 +54,8 @@ type Process struct {
 	Argv, Env []string
 	Dir       string
 	Hostname  string
+	// Stdin and TTY tell what it is connected to.
+	Stdin, TTY bool
 }
 
 // Program is what a fake container does. The zero value runs until it is told
@@ -57,7 +65,7 @@ type Program struct {
 	StartError string
 	// Exit is how it ends by itself; nil does not.
 	Exit *Exit
-	// Output is written to the log. It wants FakeConfig.WriteLogs.
+	// Output goes to who is attached, and to the log with FakeConfig.WriteLogs.
 	Output []Output
 	// IgnoreStop makes it deaf to the stop signal. StopTakes passes between the
 	// signal and the end; StopCode is the exit code then, nil is 128 + signal.
@@ -68,6 +76,27 @@ type Program struct {
 	// It is called without locks and may block until ctx ends. Process.Argv is
 	// the command.
 	Exec func(ctx context.Context, p Process, stdin []byte) ExecResult
+	// Command, if not nil, chooses what a command does, as FakeImage.Choose does
+	// for a container's own program; Exec is not asked then. It is called without
+	// locks.
+	Command func(Process) Program
+	// Stdin is told of what arrives at standard input, and by nil of its end, and
+	// says what comes of it; nil pays no attention. Resized is the same for sizes
+	// of the terminal. They are called without locks, one call at a time.
+	Stdin   func(data []byte) Reaction
+	Resized func(size runtimeiface.TerminalSize) Reaction
+	// Listen has who listens on which TCP port of the pod's loopback, while the
+	// program runs. A handler is called without locks for each connection, which is
+	// over when it returns; Close of conn says the last byte to the client, who may
+	// go on talking.
+	Listen map[uint16]func(ctx context.Context, conn io.ReadWriteCloser)
+}
+
+// Reaction is what a program does because something reached it. Times count from
+// then. The zero value is nothing.
+type Reaction struct {
+	Output []Output
+	Exit   *Exit
 }
 
 // Exit is the end of a program.

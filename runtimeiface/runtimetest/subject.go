@@ -2,6 +2,7 @@ package runtimetest
 
 import (
 	"context"
+	"errors"
 
 	"github.com/nodekit/nodekit/runtimeiface"
 )
@@ -16,6 +17,14 @@ const (
 	Kernel Need = "kernel"
 	// Restart: Subject.Restart is there.
 	Restart Need = "restart"
+	// Daemon: Subject.RestartDaemon is there.
+	Daemon Need = "daemon"
+	// Keeper: Subject.KillKeeper is there.
+	Keeper Need = "keeper"
+	// UserNS: the runtime and the kernel can give pods user namespaces.
+	UserNS Need = "userns"
+	// Seccomp: the runtime can filter system calls.
+	Seccomp Need = "seccomp"
 )
 
 // Case is one promise of runtimeiface, and a way to hold a runtime to it.
@@ -50,15 +59,25 @@ type Subject struct {
 	// new one over the same state; nil if that cannot be done. Calls on the old
 	// one are over by then. Keep the new one in Runtime for the cases to come.
 	Restart func(ctx context.Context) (runtimeiface.Runtime, error)
+	// RestartDaemon ends what answers to the newest Runtime as a crash would, and
+	// starts it anew, while Runtime stays; nil if there is no daemon.
+	RestartDaemon func(ctx context.Context) error
+	// KillKeeper kills what the runtime has watch over the containers of a sandbox,
+	// its shim; nil if that cannot be done.
+	KillKeeper func(ctx context.Context, sandboxID string) error
+	// UserNS and Seccomp say that these can be had.
+	UserNS, Seccomp bool
 }
 
 // Missing gives those needs of a case that the subject does not have.
 func (s Subject) Missing(c Case) []Need {
 	var missing []Need
 	for _, need := range c.Needs {
-		switch {
-		case need == Kernel && s.Kernel, need == Restart && s.Restart != nil:
-		default:
+		there := map[Need]bool{
+			Kernel: s.Kernel, Restart: s.Restart != nil, Daemon: s.RestartDaemon != nil, Keeper: s.KillKeeper != nil,
+			UserNS: s.UserNS, Seccomp: s.Seccomp,
+		}
+		if !there[need] {
 			missing = append(missing, need)
 		}
 	}
@@ -85,6 +104,19 @@ type Images struct {
 	PrivateAuth *runtimeiface.Auth
 	// Unreachable is in a registry that does not answer.
 	Unreachable string
+	// MultiArch is an index of an image as Prog for this platform and of others,
+	// OtherPlatform one of others only.
+	MultiArch, OtherPlatform string
+	// Schema1 and UnknownType are manifests of kinds that are no longer, and not
+	// yet, there.
+	Schema1, UnknownType string
+	// Truncated has a layer of which the second half is missing, Corrupt one that is
+	// not what its digest says.
+	Truncated, Corrupt string
+	// Volume has no program: /hello with "volume\n", /dir/inner with "inner\n",
+	// /owned of user and group 1000, and the symbolic link /out to
+	// "../../../../../../etc".
+	Volume string
 }
 
 // FakeImages gives what Images describes, for the registry of a Fake.
@@ -95,6 +127,10 @@ func FakeImages() (Images, []FakeImage) {
 		Missing: "registry.test/test/missing:1", Private: "private.test/test/private:1",
 		PrivateAuth: &runtimeiface.Auth{Username: "user", Password: "secret"},
 		Unreachable: "gone.test/test/prog:1",
+		MultiArch:   "registry.test/test/multi:1", OtherPlatform: "registry.test/test/other:1",
+		Schema1: "registry.test/test/schema1:1", UnknownType: "registry.test/test/unknown:1",
+		Truncated: "registry.test/test/truncated:1", Corrupt: "registry.test/test/corrupt:1",
+		Volume: "registry.test/test/volume:1",
 	}
 	prog := FakeImage{Choose: Prog, Entrypoint: []string{"/prog"}, Cmd: []string{"forever"}}
 	as := func(ref string, change func(*FakeImage)) FakeImage {
@@ -103,6 +139,7 @@ func FakeImages() (Images, []FakeImage) {
 		change(&img)
 		return img
 	}
+	fails := func(err error) func(*FakeImage) { return func(img *FakeImage) { img.PullErr = err } }
 	spare := func(img *FakeImage) { img.Content = "spare" }
 	return refs, []FakeImage{
 		as(refs.Prog, func(*FakeImage) {}),
@@ -114,6 +151,10 @@ func FakeImages() (Images, []FakeImage) {
 		}),
 		as(refs.Spare, spare), as(refs.SpareAlias, spare),
 		as(refs.Private, func(img *FakeImage) { spare(img); img.Auth = refs.PrivateAuth }),
-		as(refs.Unreachable, func(img *FakeImage) { img.PullErr = runtimeiface.ErrUnavailable }),
+		as(refs.Unreachable, fails(runtimeiface.ErrUnavailable)),
+		as(refs.MultiArch, func(*FakeImage) {}), as(refs.OtherPlatform, fails(runtimeiface.ErrNotFound)),
+		as(refs.Schema1, fails(runtimeiface.ErrNotSupported)), as(refs.UnknownType, fails(runtimeiface.ErrNotSupported)),
+		as(refs.Truncated, fails(runtimeiface.ErrUnavailable)), as(refs.Corrupt, fails(errors.New("wrong digest"))),
+		{Ref: refs.Volume, Dirs: []string{"dir"}},
 	}
 }

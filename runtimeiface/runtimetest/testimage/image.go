@@ -3,6 +3,7 @@ package testimage
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"runtime"
@@ -14,11 +15,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// file is one entry of a layer; without mode a directory.
+// file is one entry of a layer; without mode a directory, or a symbolic link.
 type file struct {
 	name string
 	mode int64
 	data []byte
+	link string
+	uid  int
 }
 
 const (
@@ -65,6 +68,58 @@ func spare(under v1.Image) (v1.Image, error) {
 		file{name: "spare", mode: 0o644, data: []byte("spare\n")})
 }
 
+// multi differs from base by a file.
+func multi(under v1.Image) (v1.Image, error) {
+	return build1(under, v1.Config{Entrypoint: []string{"/prog"}, Cmd: []string{"forever"}},
+		file{name: "multi", mode: 0o644, data: []byte("multi\n")})
+}
+
+// broken has a layer of its own, to be served wrongly.
+func broken(under v1.Image, name string) (v1.Image, error) {
+	data := make([]byte, 256<<10)
+	_, _ = rand.Read(data) // never fails; not to be compressed
+	return build1(under, v1.Config{Entrypoint: []string{"/prog"}, Cmd: []string{"forever"}},
+		file{name: name, mode: 0o644, data: data})
+}
+
+// volume is not to be run but to be mounted.
+func volume() (v1.Image, error) {
+	return build1(empty.Image, v1.Config{},
+		file{name: "hello", mode: 0o644, data: []byte("volume\n")},
+		file{name: "dir/"},
+		file{name: "dir/inner", mode: 0o644, data: []byte("inner\n")},
+		file{name: "owned", mode: 0o640, data: []byte("owned\n"), uid: 1000},
+		file{name: "out", link: "../../../../../../etc"},
+	)
+}
+
+// index lists an image, if any, for this platform after those for others.
+func index(img v1.Image) (v1.ImageIndex, error) {
+	idx := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, p := range []v1.Platform{{OS: "linux", Architecture: "s390x"}, {OS: "linux", Architecture: "mips64le"}} {
+		other, err := build1(empty.Image, v1.Config{Entrypoint: []string{"/" + p.Architecture}},
+			file{name: p.Architecture, mode: 0o755, data: []byte("no program\n")})
+		if err != nil {
+			return nil, err
+		}
+		cf, err := other.ConfigFile()
+		if err != nil {
+			return nil, fmt.Errorf("read configuration: %w", err)
+		}
+		cf = cf.DeepCopy()
+		cf.Architecture = p.Architecture
+		if other, err = mutate.ConfigFile(other, cf); err != nil {
+			return nil, fmt.Errorf("configure: %w", err)
+		}
+		idx = mutate.AppendManifests(idx, mutate.IndexAddendum{Add: other, Descriptor: v1.Descriptor{Platform: &p}})
+	}
+	if img != nil {
+		here := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+		idx = mutate.AppendManifests(idx, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &here}})
+	}
+	return idx, nil
+}
+
 func build1(under v1.Image, config v1.Config, files ...file) (v1.Image, error) {
 	data, err := pack(files)
 	if err != nil {
@@ -94,8 +149,10 @@ func pack(files []file) ([]byte, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for _, f := range files {
-		header := &tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data)), Typeflag: tar.TypeReg}
-		if f.mode == 0 {
+		header := &tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data)), Typeflag: tar.TypeReg, Uid: f.uid, Gid: f.uid}
+		if f.link != "" {
+			header.Typeflag, header.Mode, header.Linkname = tar.TypeSymlink, 0o777, f.link
+		} else if f.mode == 0 {
 			header.Typeflag, header.Mode = tar.TypeDir, 0o755
 			if f.name == "tmp/" || f.name == "work/" {
 				header.Mode = 0o1777

@@ -53,8 +53,9 @@ func Start(ctx context.Context) (*Server, error) {
 		return nil, err
 	}
 	quiet := registry.Logger(log.New(io.Discard, "", 0))
+	bad := &spoiler{next: registry.New(quiet), layers: map[string]func([]byte) []byte{}}
 	s := &Server{
-		open:    httptest.NewServer(registry.New(quiet)),
+		open:    httptest.NewServer(bad),
 		private: httptest.NewServer(locked(registry.New(quiet))),
 	}
 	gone := httptest.NewServer(http.NotFoundHandler())
@@ -70,8 +71,12 @@ func Start(ctx context.Context) (*Server, error) {
 			Username: "user", Password: "secret",
 		},
 		Unreachable: host(gone) + "/test/prog:1",
+		MultiArch:   host(s.open) + "/test/multi:1", OtherPlatform: host(s.open) + "/test/other:1",
+		Schema1: host(s.open) + "/test/schema1:1", UnknownType: host(s.open) + "/test/unknown:1",
+		Truncated: host(s.open) + "/test/truncated:1", Corrupt: host(s.open) + "/test/corrupt:1",
+		Volume: host(s.open) + "/test/volume:1",
 	}
-	if err := s.fill(ctx, program); err != nil {
+	if err := s.fill(ctx, program, bad); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("fill test registry: %w", err)
 	}
@@ -87,7 +92,7 @@ func (s *Server) Close() {
 	s.private.Close()
 }
 
-func (s *Server) fill(ctx context.Context, program []byte) error {
+func (s *Server) fill(ctx context.Context, program []byte, bad *spoiler) error {
 	prog, err := base(program)
 	if err != nil {
 		return err
@@ -100,7 +105,13 @@ func (s *Server) fill(ctx context.Context, program []byte) error {
 	if err != nil {
 		return err
 	}
+	vol, err := volume()
+	if err != nil {
+		return err
+	}
 	return errors.Join(
+		s.fillOdd(ctx, prog, bad),
+		push(ctx, s.images.Volume, vol, authn.Anonymous),
 		push(ctx, s.images.Prog, prog, authn.Anonymous),
 		push(ctx, s.images.Configured, conf, authn.Anonymous),
 		push(ctx, s.images.Spare, extra, authn.Anonymous),

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -48,9 +49,32 @@ func look(verb string, args []string, arg func(int) string) error {
 	case "ps":
 		return ps()
 	case "spawn":
-		return spawn(args)
-	case "serve":
-		return serve(arg(0))
+		return child(args).Start()
+	case "run":
+		return waited(args)
+	case "orphan":
+		return orphan(args)
+	case "await":
+		for {
+			if _, err := os.Stat(arg(0)); err == nil {
+				return nil
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	case "mkdir":
+		return os.Mkdir(arg(0), 0o755)
+	case "open":
+		f, err := os.Open(arg(0))
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	case "link":
+		return told(os.Readlink(arg(0)))
+	case "mknod", "mount", "owner", "try":
+		return ask(verb, args, arg)
+	case "serve", "greet":
+		return serve(verb, arg(0), arg(1))
 	case "dial":
 		return dial(arg(0), arg(1))
 	case "burn":
@@ -112,7 +136,32 @@ func ps() error {
 	return nil
 }
 
-func serve(address string) error {
+// waited tells how a child ended.
+func waited(args []string) error {
+	cmd := child(args)
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		return err
+	}
+	if s, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && cmd.ProcessState.ExitCode() < 0 {
+		return out(fmt.Sprintf("signal %d\n", signalOf(s)))
+	}
+	return out(fmt.Sprintf("exit %d\n", cmd.ProcessState.ExitCode()))
+}
+
+// orphan leaves the child of a child that is gone.
+func orphan(args []string) error {
+	cmd := child(append([]string{"spawn"}, args...))
+	for i, a := range cmd.Args {
+		if a == ";" {
+			cmd.Args[i] = "," // for spawn to translate
+		}
+	}
+	ownSession(cmd)
+	return cmd.Run()
+}
+
+func serve(verb, address, text string) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
@@ -126,8 +175,14 @@ func serve(address string) error {
 			return err
 		}
 		go func() {
+			defer func() { _ = conn.Close() }()
+			if verb == "greet" {
+				_, _ = io.WriteString(conn, text)
+				_ = conn.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, conn)
+				return
+			}
 			_, _ = io.Copy(conn, conn)
-			_ = conn.Close()
 		}()
 	}
 }

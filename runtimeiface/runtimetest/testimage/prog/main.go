@@ -17,7 +17,12 @@
 //	fill N            N times "x", no newline
 //	bytes HEX         these bytes
 //	lines N [GAP]     "line 0" to "line N-1"
+//	line N            a line of N bytes, of which each sixteen tell where they are
 //	stdin             standard input, to its end
+//	tty               true or false: whether standard input is a terminal
+//	sizes             the terminal's size, as "80x24", now and with each change
+//	serve ADDRESS     a TCP server that sends back what it gets
+//	greet ADDRESS TEXT  one that sends TEXT, says its last, and goes on reading
 //	sleep DURATION, forever
 //	exit N
 //	kill N            sends signal N to itself
@@ -31,14 +36,22 @@
 //	chown FILE UID GID
 //	ps                the command line of every process it can see
 //	spawn STEP...     a child with these steps ("," for ";"), not waited for
+//	run STEP...       the same, waited for: prints "exit N" or "signal N"
+//	orphan STEP...    the same in a session of its own, whose parent has gone
 //	count FILE GAP    appends "." to FILE for ever
-//	serve ADDRESS     a TCP server that sends back what it gets
-//	dial ADDRESS TEXT sends TEXT to such a server, prints the answer
+//	await FILE        waits until FILE is there
+//	mkdir DIR, mknod FILE MAJOR MINOR, mount DIR (a tmpfs)
+//	open FILE         opens a file or a device for reading
+//	owner FILE        "UID GID MODE"
+//	link FILE         where a symbolic link points
+//	try WHAT          "ok" or an errno's text: unshare, keyctl, sethostname
+//	dial ADDRESS TEXT sends TEXT to a server that echoes, prints the answer
 //	burn DURATION     uses that much CPU
 //	hold BYTES        touches that much memory and keeps it
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/hex"
 	"fmt"
@@ -169,7 +182,11 @@ func do(t *trap, verb string, args []string) error {
 		return out(string(data))
 	case "lines":
 		return lines(arg(0), arg(1))
-	case "exit", "kill", "fill", "hold":
+	case "tty":
+		return out(strconv.FormatBool(isTTY()) + "\n")
+	case "sizes":
+		return sizes()
+	case "exit", "kill", "fill", "line", "hold":
 		return number(verb, arg(0))
 	default:
 		return look(verb, args, arg)
@@ -206,6 +223,8 @@ func number(verb, text string) error {
 		return fmt.Errorf("still here")
 	case "fill":
 		return out(strings.Repeat("x", n))
+	case "line":
+		return line(n)
 	case "hold":
 		held = append(held, bytes.Repeat([]byte{1}, n))
 	}
@@ -220,6 +239,15 @@ func syscallKill(n int) error {
 		return err
 	}
 	return self.Signal(syscall.Signal(n))
+}
+
+func line(n int) error {
+	w := bufio.NewWriterSize(os.Stdout, 64<<10)
+	for at := 0; at < n; at += 16 {
+		_, _ = w.WriteString(fmt.Sprintf("%015d.", at)[:min(16, n-at)])
+	}
+	_ = w.WriteByte('\n')
+	return w.Flush()
 }
 
 func lines(count, every string) error {
@@ -242,14 +270,14 @@ func lines(count, every string) error {
 	return nil
 }
 
-// spawn leaves a child behind that holds standard output and error.
-func spawn(args []string) error {
+// child has standard output and error, and steps in which "," stands for ";".
+func child(args []string) *exec.Cmd {
 	for i, a := range args {
 		if a == "," {
 			args[i] = ";"
 		}
 	}
-	child := exec.Command(os.Args[0], args...)
-	child.Stdout, child.Stderr = os.Stdout, os.Stderr
-	return child.Start()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd
 }
