@@ -18,7 +18,16 @@ func goodSandbox() runtimeiface.SandboxSpec {
 		DNS:          &runtimeiface.DNS{Servers: []string{"10.96.0.2"}},
 		Sysctls:      map[string]string{"net.core.somaxconn": "1", "kernel.shmmax": "1"},
 		Labels:       map[string]string{"a": "b"},
+		UserNamespace: &runtimeiface.UserNamespace{
+			UIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 10}, {ContainerID: 10, HostID: 200000, Size: 10}},
+			GIDs: []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}},
+		},
 	}
+}
+
+// mapping changes the first and the second range of users.
+func mapping(change func(first, second *specs.LinuxIDMapping)) func(*runtimeiface.SandboxSpec) {
+	return func(s *runtimeiface.SandboxSpec) { change(&s.UserNamespace.UIDs[0], &s.UserNamespace.UIDs[1]) }
 }
 
 func TestSandboxSpecValidate(t *testing.T) {
@@ -41,12 +50,35 @@ func TestSandboxSpecValidate(t *testing.T) {
 		"Sysctls[kernel.panic]":       func(s *runtimeiface.SandboxSpec) { s.Sysctls["kernel.panic"] = "1" },
 		"Sysctls[net.core.somaxconn]": func(s *runtimeiface.SandboxSpec) { s.Network = runtimeiface.NamespaceHost },
 		"Sysctls[kernel.shmmax]":      func(s *runtimeiface.SandboxSpec) { s.IPC = runtimeiface.NamespaceHost },
+		"UserNamespace":               func(s *runtimeiface.SandboxSpec) { s.Network, s.Sysctls = runtimeiface.NamespaceHost, nil },
+		"UserNamespace.UIDs":          func(s *runtimeiface.SandboxSpec) { s.UserNamespace.UIDs = nil },
+		"UserNamespace.GIDs":          func(s *runtimeiface.SandboxSpec) { s.UserNamespace.GIDs = make([]specs.LinuxIDMapping, 341) },
+		"UserNamespace.UIDs[1]":       mapping(func(_, b *specs.LinuxIDMapping) { b.Size = 0 }),
 		"Sysctls[net../../x]":         func(s *runtimeiface.SandboxSpec) { s.Sysctls["net../../x"] = "1" },
 	} {
 		spec := goodSandbox()
 		change(&spec)
 		if err := spec.Validate(); !errors.Is(err, runtimeiface.ErrInvalid) || !strings.Contains(err.Error(), field+" ") {
 			t.Errorf("%s: got %v", field, err)
+		}
+	}
+	for what, change := range map[string]func(*runtimeiface.SandboxSpec){
+		"UserNamespace excludes":         func(s *runtimeiface.SandboxSpec) { s.PID = runtimeiface.NamespaceHost },
+		"UserNamespace excludes mode":    func(s *runtimeiface.SandboxSpec) { s.IPC = runtimeiface.NamespaceHost },
+		"UIDs[1] overlaps with range 0":  mapping(func(_, b *specs.LinuxIDMapping) { b.ContainerID = 9 }),
+		"UIDs[1] overlaps with":          mapping(func(_, b *specs.LinuxIDMapping) { b.HostID = 100009 }),
+		"UIDs[1] has no size, or one":    mapping(func(_, b *specs.LinuxIDMapping) { b.HostID = 1<<32 - 5 }),
+		"UserNamespace.UIDs does not":    mapping(func(a, _ *specs.LinuxIDMapping) { a.ContainerID = 1; a.Size = 9 }),
+		"UserNamespace.GIDs has 0":       func(s *runtimeiface.SandboxSpec) { s.UserNamespace.GIDs = []specs.LinuxIDMapping{} },
+		"UserNamespace.UIDs has 341":     func(s *runtimeiface.SandboxSpec) { s.UserNamespace.UIDs = make([]specs.LinuxIDMapping, 341) },
+		"UIDs[0] has no size, or one":    mapping(func(a, _ *specs.LinuxIDMapping) { a.Size = 1<<32 - 1 }),
+		"PID cannot be target":           func(s *runtimeiface.SandboxSpec) { s.PID = runtimeiface.NamespaceTarget },
+		"UserNamespace.GIDs[0] has no s": func(s *runtimeiface.SandboxSpec) { s.UserNamespace.GIDs[0].HostID = 1<<32 - 1 },
+	} {
+		spec := goodSandbox()
+		change(&spec)
+		if err := spec.Validate(); !errors.Is(err, runtimeiface.ErrInvalid) || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: got %v", what, err)
 		}
 	}
 	err := runtimeiface.SandboxSpec{}.Validate()
@@ -60,7 +92,11 @@ func TestSandboxSpecValidate(t *testing.T) {
 func goodContainer() runtimeiface.ContainerSpec {
 	return runtimeiface.ContainerSpec{
 		Name: "app", Image: "sha256:1", LogPath: "app/0.log", WorkingDir: "/srv", Env: []string{"A=b"},
-		Mounts:   []specs.Mount{{Destination: "/data", Type: "bind", Source: "/host"}, {Destination: "/tmp", Type: "tmpfs"}},
+		Mounts: []specs.Mount{
+			{Destination: "/data", Type: "bind", Source: "/host"}, {Destination: "/tmp", Type: "tmpfs"},
+			{Destination: "/image", Type: "image", Source: "sha256:2", Options: []string{"ro", "subpath=a/b"}},
+		},
+		PID: runtimeiface.NamespaceTarget, PIDTarget: "1",
 		Security: runtimeiface.Security{RunAsUser: new(int64(1)), SupplementalGroups: []int64{2}},
 		Labels:   map[string]string{"a": "b"},
 	}
@@ -81,6 +117,9 @@ func TestContainerSpecValidate(t *testing.T) {
 		"Mounts[0].Destination":          func(s *runtimeiface.ContainerSpec) { s.Mounts[0].Destination = "/x/.." },
 		"Mounts[0].Source":               func(s *runtimeiface.ContainerSpec) { s.Mounts[0].Source = "host" },
 		"Mounts[1].Type":                 func(s *runtimeiface.ContainerSpec) { s.Mounts[1].Type = "proc" },
+		"Mounts[2].Source":               func(s *runtimeiface.ContainerSpec) { s.Mounts[2].Source = "" },
+		"Mounts[2].Options":              func(s *runtimeiface.ContainerSpec) { s.Mounts[2].Options = []string{"rw"} },
+		"PIDTarget":                      func(s *runtimeiface.ContainerSpec) { s.PIDTarget = "" },
 		"Security.Seccomp":               func(s *runtimeiface.ContainerSpec) { s.Security.Seccomp = "other" },
 		"Security.SeccompProfile":        func(s *runtimeiface.ContainerSpec) { s.Security.Seccomp = runtimeiface.SeccompLocalhost },
 		"Security.AddCapabilities":       func(s *runtimeiface.ContainerSpec) { s.Security.AddCapabilities = []string{"CAP_KILL"} },
@@ -96,11 +135,33 @@ func TestContainerSpecValidate(t *testing.T) {
 	}
 }
 
+func TestSubpathsStayInTheImage(t *testing.T) {
+	for sub, good := range map[string]bool{
+		"": true, "a": true, "a/b": true, "a/../b": true, "./a": true, "..": false, "../a": false, "a/../../b": false, "/a": false, "a\x00": false,
+	} {
+		spec := goodContainer()
+		spec.Mounts[2].Options = []string{"subpath=" + sub}
+		if err := spec.Validate(); (err == nil) != good {
+			t.Errorf("subpath %q: %v", sub, err)
+		}
+	}
+	for mode, target := range map[runtimeiface.NamespaceMode]string{
+		runtimeiface.NamespacePod: "1", runtimeiface.NamespaceHost: "1", "": "1", runtimeiface.NamespaceTarget: "",
+	} {
+		spec := goodContainer()
+		spec.PID, spec.PIDTarget = mode, target
+		if err := spec.Validate(); !errors.Is(err, runtimeiface.ErrInvalid) {
+			t.Errorf("PID %q with target %q: %v", mode, target, err)
+		}
+	}
+}
+
 func TestClonesShareNothingThatChanges(t *testing.T) {
 	sandbox := goodSandbox()
 	clone := sandbox.Clone()
 	clone.Labels["a"], clone.PortMappings[0].Protocol, clone.DNS.Servers[0] = "x", "UDP", "::1"
 	clone.Sysctls["net.core.somaxconn"] = "2"
+	clone.UserNamespace.UIDs[0].HostID, clone.UserNamespace.GIDs[0].Size = 7, 7
 	if !reflect.DeepEqual(sandbox, goodSandbox()) {
 		t.Errorf("changed by its clone: %+v", sandbox)
 	}

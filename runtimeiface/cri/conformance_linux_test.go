@@ -18,6 +18,10 @@ var beyond = map[string]string{
 	"image/two names": "the CRI removes all names of an image together; one of several is ErrNotSupported here",
 }
 
+// pending are promises that this adapter does not keep yet. One that is kept fails
+// here until it is taken off the list.
+var pending = map[string]string{}
+
 var _ = Describe("the promises of runtimeiface, with containerd", Ordered, ContinueOnFailure, func() {
 	var n *node
 	BeforeAll(func() { n = newNode(GinkgoTB()) })
@@ -25,13 +29,19 @@ var _ = Describe("the promises of runtimeiface, with containerd", Ordered, Conti
 	for _, c := range runtimetest.Cases() {
 		It(c.Name, func(ctx SpecContext) {
 			subject := runtimetest.Subject{
-				Runtime: n.rt, Images: n.images, LogRoot: n.logs, Kernel: true,
-				Restart: func(context.Context) (runtimeiface.Runtime, error) { n.restart(); return n.rt, nil },
+				Runtime: n.rt, Images: n.images, LogRoot: n.logs, Kernel: true, UserNS: true, Seccomp: true,
+				RestartDaemon: func(context.Context) error { n.kill(); n.daemonStart(); return nil },
+				KillKeeper:    func(_ context.Context, id string) error { return n.killShim(id) },
+				Restart:       func(context.Context) (runtimeiface.Runtime, error) { n.restart(); return n.rt, nil },
 			}
 			if missing := subject.Missing(c); len(missing) > 0 {
 				Fail("the subject lacks needs of the case")
 			}
 			err := c.Run(ctx, subject)
+			if why, ok := pending[c.Name]; ok {
+				Expect(err).To(HaveOccurred(), "the promise is kept; it was declared as pending: "+why)
+				Skip("pending: " + why)
+			}
 			if why, ok := beyond[c.Name]; ok {
 				Expect(err).To(HaveOccurred(), "the promise is kept; it was declared as beyond: "+why)
 				Expect(err.Error()).To(ContainSubstring("not supported"))
@@ -41,12 +51,15 @@ var _ = Describe("the promises of runtimeiface, with containerd", Ordered, Conti
 		}, NodeTimeout(2*time.Minute))
 	}
 
-	It("has no promise declared as beyond that is not one", func() {
+	It("has no promise declared as beyond or pending that is not one", func() {
 		names := map[string]bool{}
 		for _, c := range runtimetest.Cases() {
 			names[c.Name] = true
 		}
 		for name := range beyond {
+			Expect(names).To(HaveKey(name))
+		}
+		for name := range pending {
 			Expect(names).To(HaveKey(name))
 		}
 	})

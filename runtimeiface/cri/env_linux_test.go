@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +182,27 @@ func (n *node) kill() {
 		_ = n.daemon.Wait()
 		n.daemon = nil
 	}
+}
+
+// killShim kills containerd's shim of a sandbox, which has its ID among its words.
+func (n *node) killShim(sandboxID string) error {
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, p := range paths {
+		line, _ := os.ReadFile(p)
+		words := strings.Split(string(line), "\x00")
+		if !strings.HasSuffix(words[0], "containerd-shim-runc-v2") || !slices.Contains(words, sandboxID) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+		if err != nil {
+			return err
+		}
+		return unix.Kill(pid, unix.SIGKILL)
+	}
+	return fmt.Errorf("sandbox %s has no shim", sandboxID)
 }
 
 // restart kills containerd and the caller, and starts both anew.

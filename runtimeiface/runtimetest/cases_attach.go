@@ -42,7 +42,7 @@ func (k *kit) attach(id string, stdin bool, change ...func(*runtimeiface.AttachS
 	spec := runtimeiface.AttachSpec{Stdout: &a.out, Stderr: &a.errs}
 	var read *io.PipeReader
 	if stdin {
-		read, a.typed = io.Pipe()
+		read, a.typed = k.pipe()
 		spec.Stdin = read
 	}
 	for _, c := range change {
@@ -303,4 +303,5 @@ func attachResize(k *kit) {
 	}
 	a.leave()
 	k.is(k.ended(a.done), context.Canceled, "attachment whose ctx ends")
+	k.same(k.status(id).State, runtimeiface.ContainerRunning, "state after the attachment's end")
 }

@@ -161,8 +161,7 @@ func execContainerEnds(k *kit) {
 
 func execUnreadStdin(k *kit) {
 	id := k.prog(k.pod(), "forever")
-	read, write := io.Pipe()
-	k.later(func() { _ = write.Close() })
+	read, _ := k.pipe()
 	var out syncBuffer
 	done := make(chan error, 1)
 	rt, ctx := k.rt, k.ctx
@@ -181,8 +180,7 @@ func execUnreadStdin(k *kit) {
 
 func execStdinEnd(k *kit) {
 	id := k.prog(k.pod(), "forever")
-	read, write := io.Pipe()
-	k.later(func() { _ = write.Close() })
+	read, write := k.pipe()
 	var out syncBuffer
 	done := make(chan error, 1)
 	rt, ctx := k.rt, k.ctx

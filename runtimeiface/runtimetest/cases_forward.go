@@ -48,8 +48,8 @@ type forwarding struct {
 }
 
 func (k *kit) forward(sandbox string, port uint16) *forwarding {
-	toPod, fromClient := io.Pipe()
-	toClient, fromPod := io.Pipe()
+	toPod, fromClient := k.pipe()
+	toClient, fromPod := k.pipe()
 	ctx, cancel := context.WithCancel(k.ctx)
 	f := &forwarding{duplex: duplex{toClient, fromClient}, done: make(chan error, 1), leave: cancel}
 	k.later(func() { cancel(); _ = f.Close() })
@@ -98,7 +98,8 @@ func forwardSeveral(k *kit) {
 
 func forwardClientEnd(k *kit) {
 	sb := k.pod()
-	k.serve(sb, listenOn("127.0.0.1"))
+	// It says nothing before it has heard all.
+	k.logHas(k.status(k.prog(sb, "collect", listenOn("127.0.0.1"))).LogPath, "serving\n")
 	f := k.forward(sb, forwardPort)
 	text := strings.Repeat("0123456789abcdef", 8<<10)
 	sent := make(chan error, 1)
@@ -148,8 +149,9 @@ func forwardLarge(k *kit) {
 func forwardNobody(k *kit) {
 	sb := k.pod()
 	f := k.forward(sb, forwardPort)
-	_, err := io.ReadAll(f)
+	got, err := io.ReadAll(f)
 	k.ok(err, "read to the end")
+	k.same(string(got), "", "what came from nobody")
 	k.is(k.ended(f.done), runtimeiface.ErrUnavailable, "forward to a port on which nothing listens")
 	k.is(k.ended(k.forward(sb, 0).done), runtimeiface.ErrInvalid, "forward to port 0")
 	id := k.serve(sb, listenOn("127.0.0.1"))

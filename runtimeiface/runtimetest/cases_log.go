@@ -148,13 +148,7 @@ func logReopen(k *kit) {
 func logHugeLine(k *kit) {
 	const n = 64 << 20
 	path := k.exited(k.prog(k.pod(), "line", fmt.Sprint(n), ";", "print", endMark)).LogPath
-	k.eventually("end of the log", func() error {
-		tail, err := lastBytes(path, len(endMark)+1)
-		if err == nil && tail != endMark+"\n" {
-			err = fmt.Errorf("it ends with %q", tail)
-		}
-		return err
-	})
+	k.eventually("end of the log", func() error { return endsWithMark(path) })
 	lines := k.logLines(path)
 	at, parts := 0, 0
 	for _, l := range lines[:len(lines)-1] {
@@ -170,19 +164,25 @@ func logHugeLine(k *kit) {
 	k.same(at, n, "bytes of the line")
 }
 
-func lastBytes(path string, n int) (string, error) {
+// endsWithMark looks at no more than the end of a log.
+func endsWithMark(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
-		return "", err
+		return err
 	}
-	buf := make([]byte, min(int64(n), info.Size()))
-	_, err = f.ReadAt(buf, info.Size()-int64(len(buf)))
-	return string(buf), err
+	end := make([]byte, min(int64(len(endMark)+1), info.Size()))
+	if _, err := f.ReadAt(end, info.Size()-int64(len(end))); err != nil {
+		return err
+	}
+	if string(end) != endMark+"\n" {
+		return fmt.Errorf("it ends with %q", end)
+	}
+	return nil
 }
 
 func logReopenLoad(k *kit) {
@@ -205,17 +205,12 @@ func logReopenLoad(k *kit) {
 	}
 	k.exited(id)
 	k.that(len(moved) > 0, "the log was never moved")
-	text := ""
-	k.eventually("end of the log", func() error {
-		var lines []logLine
-		for _, p := range append(moved, path) {
-			lines = append(lines, k.logLines(p)...)
-		}
-		if text = joinLog(lines, ""); !strings.HasSuffix(text, endMark+"\n") {
-			return fmt.Errorf("it ends with %q", text[max(0, len(text)-100):])
-		}
-		return nil
-	})
+	k.eventually("end of the log", func() error { return endsWithMark(path) })
+	var lines []logLine
+	for _, p := range append(moved, path) {
+		lines = append(lines, k.logLines(p)...)
+	}
+	text := joinLog(lines, "")
 	k.counted(strings.Split(strings.TrimSuffix(text, endMark+"\n"), "\n"), n)
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
@@ -46,7 +47,7 @@ func TestFakeKeepsThePromises(t *testing.T) {
 				if missing := subject.Missing(c); len(missing) > 0 {
 					t.Fatalf("the fake lacks %v", missing)
 				}
-				ctx, cancel := context.WithCancel(t.Context())
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				if err := c.Run(ctx, subject); err != nil {
 					t.Fatalf("promise: %s\nseen: %v", c.Promise, err)

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
@@ -38,6 +40,34 @@ type broken struct {
 	listImages     func(context.Context) ([]runtimeiface.Image, error)
 	reopen         func(context.Context, string) error
 	subscribe      func(context.Context) (<-chan runtimeiface.Event, error)
+	attach         func(context.Context, string, runtimeiface.AttachSpec) error
+	forward        func(context.Context, string, uint16, io.ReadWriteCloser) error
+	runContainers  func(context.Context, string, []runtimeiface.ContainerSpec) ([]string, error)
+	update         func(context.Context, string, specs.LinuxResources) error
+	filesystem     func(context.Context) (runtimeiface.Filesystem, error)
+	// What a subject can have done from outside.
+	killKeeper    func(context.Context, string) error
+	restartDaemon func(context.Context) error
+}
+
+func (b *broken) Attach(ctx context.Context, id string, spec runtimeiface.AttachSpec) error {
+	return or(b.attach, b.Fake.Attach)(ctx, id, spec)
+}
+
+func (b *broken) PortForward(ctx context.Context, id string, port uint16, conn io.ReadWriteCloser) error {
+	return or(b.forward, b.Fake.PortForward)(ctx, id, port, conn)
+}
+
+func (b *broken) RunContainers(ctx context.Context, id string, list []runtimeiface.ContainerSpec) ([]string, error) {
+	return or(b.runContainers, b.Fake.RunContainers)(ctx, id, list)
+}
+
+func (b *broken) UpdateContainer(ctx context.Context, id string, r specs.LinuxResources) error {
+	return or(b.update, b.Fake.UpdateContainer)(ctx, id, r)
+}
+
+func (b *broken) ImageFilesystem(ctx context.Context) (runtimeiface.Filesystem, error) {
+	return or(b.filesystem, b.Fake.ImageFilesystem)(ctx)
 }
 
 func (b *broken) RunSandbox(ctx context.Context, spec runtimeiface.SandboxSpec) (string, error) {
@@ -117,11 +147,13 @@ func or[F any](replaced, original F) F {
 
 // defects are ways in which runtimes have been wrong, each with the cases that
 // must see it. A pattern may name several.
-var defects = []struct {
+type defect struct {
 	name string
 	seen []string
 	make func(*broken)
-}{
+}
+
+var defects = []defect{
 	{"every run makes another sandbox", []string{"sandbox/same identity", "concurrency/one sandbox"}, func(b *broken) {
 		var n atomic.Uint32
 		b.runSandbox = func(ctx context.Context, s runtimeiface.SandboxSpec) (string, error) {
@@ -390,7 +422,7 @@ var defects = []struct {
 
 func TestCasesSeeDefects(t *testing.T) {
 	cases := runtimetest.Cases()
-	for _, d := range defects {
+	for _, d := range slices.Concat(defects, streamDefects, togetherDefects) {
 		t.Run(d.name, func(t *testing.T) {
 			for _, pattern := range d.seen {
 				met := false
@@ -417,6 +449,12 @@ func seesDefect(t *testing.T, c runtimetest.Case, make func(*broken)) {
 		make(b)
 	}
 	subject.Runtime = b
+	if b.killKeeper != nil {
+		subject.KillKeeper = b.killKeeper
+	}
+	if b.restartDaemon != nil {
+		subject.RestartDaemon = b.restartDaemon
+	}
 	subject.Restart = func(context.Context) (runtimeiface.Runtime, error) {
 		if make == nil {
 			fake.Reboot(false)
@@ -424,7 +462,7 @@ func seesDefect(t *testing.T, c runtimetest.Case, make func(*broken)) {
 		fake.LoseEvents()
 		return b, nil
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := c.Run(ctx, subject); err == nil {
 		t.Errorf("case %q does not see it", c.Name)

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -79,6 +80,14 @@ func (k *kit) cleanUp() error {
 
 // later has f called before the case ends.
 func (k *kit) later(f func()) { k.cleanUps = append(k.cleanUps, f) }
+
+// pipe is one that ends with the case, and with ctx: nobody hangs on it for ever.
+func (k *kit) pipe() (*io.PipeReader, *io.PipeWriter) {
+	read, write := io.Pipe()
+	stop := context.AfterFunc(k.ctx, func() { _ = read.CloseWithError(k.ctx.Err()); _ = write.Close() })
+	k.later(func() { stop(); _ = write.Close() })
+	return read, write
+}
 
 func (k *kit) fail(format string, args ...any) { panic(failure{fmt.Errorf(format, args...)}) }
 

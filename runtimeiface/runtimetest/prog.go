@@ -155,7 +155,7 @@ func (r *played) step(verb string, args []string) error {
 		r.line(strconv.FormatBool(r.process.TTY))
 	case "sizes":
 		r.sizes()
-	case "serve", "greet":
+	case "serve", "greet", "collect":
 		return r.listen(verb, arg(0), arg(1))
 	case "ignore":
 		r.program.IgnoreStop = true
@@ -219,7 +219,8 @@ func (r *played) sizes() {
 	r.over = true
 }
 
-// listen plays a server: "serve" echoes, "greet" speaks first and then listens.
+// listen plays a server: "serve" echoes, "greet" speaks first and then listens,
+// "collect" echoes when it has heard all.
 func (r *played) listen(verb, address, text string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -236,7 +237,12 @@ func (r *played) listen(verb, address, text string) error {
 			_, _ = io.Copy(io.Discard, conn)
 			return
 		}
-		_, _ = io.Copy(conn, conn)
+		var heard io.Reader = conn
+		if verb == "collect" {
+			all, _ := io.ReadAll(conn)
+			heard = bytes.NewReader(all)
+		}
+		_, _ = io.Copy(conn, heard)
 		_ = conn.Close()
 	}
 	r.program.Listen = map[uint16]func(context.Context, io.ReadWriteCloser){uint16(n): serve}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -73,7 +74,7 @@ func look(verb string, args []string, arg func(int) string) error {
 		return told(os.Readlink(arg(0)))
 	case "mknod", "mount", "owner", "try":
 		return ask(verb, args, arg)
-	case "serve", "greet":
+	case "serve", "greet", "collect":
 		return serve(verb, arg(0), arg(1))
 	case "dial":
 		return dial(arg(0), arg(1))
@@ -182,7 +183,12 @@ func serve(verb, address, text string) error {
 				_, _ = io.Copy(io.Discard, conn)
 				return
 			}
-			_, _ = io.Copy(conn, conn)
+			var heard io.Reader = conn
+			if verb == "collect" {
+				all, _ := io.ReadAll(conn)
+				heard = bytes.NewReader(all)
+			}
+			_, _ = io.Copy(conn, heard)
 		}()
 	}
 }

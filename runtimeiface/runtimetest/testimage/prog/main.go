@@ -22,6 +22,7 @@
 //	tty               true or false: whether standard input is a terminal
 //	sizes             the terminal's size, as "80x24", now and with each change
 //	serve ADDRESS     a TCP server that sends back what it gets
+//	collect ADDRESS   one that does so when it has heard all
 //	greet ADDRESS TEXT  one that sends TEXT, says its last, and goes on reading
 //	sleep DURATION, forever
 //	exit N
