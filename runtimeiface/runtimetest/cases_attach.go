@@ -77,7 +77,7 @@ func (k *kit) says(a *attached, text string) {
 		case err := <-a.done:
 			a.done <- err
 			if !strings.Contains(a.out.String(), text) {
-				return fmt.Errorf("it is over with %v and got %.200q, not %.200q", err, a.out.String(), text)
+				k.fail("the attachment is over with %v and got %.200q, not %.200q", err, a.out.String(), text)
 			}
 		default:
 		}

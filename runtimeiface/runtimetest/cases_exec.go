@@ -246,6 +246,11 @@ func execResize(k *kit) {
 	}()
 	has := func(size string) {
 		k.eventually("size "+size, func() error {
+			select {
+			case err := <-done:
+				k.fail("the command is over with %v, its output is %q", err, out.String())
+			default:
+			}
 			if !strings.Contains(out.String(), size) {
 				return fmt.Errorf("output is %q", out.String())
 			}

@@ -17,8 +17,9 @@
 // [Fake.OOM], [Fake.KillShim], [Fake.Reboot]), let calls go wrong
 // ([Fake.Inject]) and look at what was called ([Fake.Calls], [Fake.State]).
 //
-// Programs can wait, fail to start, ignore the stop signal, answer exec, run out
-// of memory, or be chosen by command and attempt: see [Program] and [FakeImage].
+// Programs can wait, fail to start, ignore the stop signal, answer exec and what
+// is typed at them, listen on ports, run out of memory, or be chosen by command
+// and attempt: see [Program] and [FakeImage].
 // In a testing/synctest bubble make the Fake inside of it and give no Clock: the
 // bubble's time is the fake's.
 //
@@ -26,14 +27,16 @@
 //
 // [Cases] are free of any test framework: a name, the promise, and a function
 // that returns what it saw instead. Fill a [Subject] with the runtime, the images
-// of testimage.Serve, a directory for logs and, if the runtime can be restarted,
-// a function that does it; run the cases one after another; skip those whose
-// needs the subject does not meet, as [Subject.Missing] tells. The example of
-// Cases shows it whole.
+// of testimage.Serve, a directory for logs and, if they can be had, functions that
+// restart the runtime or its daemon and kill a sandbox's keeper; run the cases one
+// after another; skip those whose needs the subject does not meet, as
+// [Subject.Missing] tells. The example of Cases shows it whole.
 //
 // A case makes pods under names of its own and removes them, so that it runs
 // beside whatever else a runtime holds. Waiting ends after 20 seconds, calls that
-// hang end with ctx.
+// hang end with ctx. Cases that need [Kernel] make mounts and files below LogRoot,
+// listen on ports of the node's loopback and on 47817 of its addresses, and use no
+// more than 1 GiB of memory.
 //
 // # Traps
 //

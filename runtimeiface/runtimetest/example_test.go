@@ -32,6 +32,8 @@ func ExampleCases() {
 			Images:  testimage.Serve(t),
 			LogRoot: t.TempDir(),
 			Kernel:  os.Geteuid() == 0,
+			UserNS:  os.Geteuid() == 0,
+			Seccomp: os.Geteuid() == 0,
 		}
 		subject.Restart = func(context.Context) (runtimeiface.Runtime, error) {
 			rt, err := openMine(dir)
