@@ -207,6 +207,12 @@ func (k *kit) killKeeper(sandbox string) {
 	k.noticed(sandbox)
 }
 
+// removed removes a sandbox without a keeper, of which the runtime may still be
+// picking up the pieces.
+func (k *kit) removed(sandbox string) {
+	k.eventually("removal of a sandbox without a keeper", func() error { return k.rt.RemoveSandbox(k.ctx, sandbox) })
+}
+
 func (k *kit) noticed(sandbox string) {
 	k.eventually("a sandbox that is not ready", func() error {
 		if s := k.sandbox(sandbox); s.State != runtimeiface.SandboxNotReady {
@@ -245,7 +251,7 @@ func keeperKilled(k *kit) {
 	spec.Attempt++
 	next := k.runPod(spec)
 	k.same(k.output(next, "print", "next"), "next\n", "output in the next attempt")
-	k.ok(k.rt.RemoveSandbox(k.ctx, sb), "remove it")
+	k.removed(sb)
 	k.same(k.sandbox(next).State, runtimeiface.SandboxReady, "state of the next attempt")
 }
 
@@ -256,6 +262,7 @@ func keeperExits(k *kit) {
 	after := k.ends(over.ID, 3, runtimeiface.ReasonError)
 	k.that(after.FinishedAt.Equal(over.FinishedAt), "FinishedAt moved from %v to %v", over.FinishedAt, after.FinishedAt)
 	k.logHas(over.LogPath, "seen\n")
+	k.removed(sb)
 }
 
 func keeperNothingRuns(k *kit) {
@@ -282,6 +289,7 @@ func keeperNothingRuns(k *kit) {
 	before := size()
 	k.pause(200 * time.Millisecond)
 	k.same(size(), before, "count of a program that is told as exited")
+	k.removed(sb)
 }
 
 func keeperRestart(k *kit) {
@@ -294,7 +302,7 @@ func keeperRestart(k *kit) {
 	k.noticed(sb)
 	k.unseen(runs)
 	k.ends(over, 3, runtimeiface.ReasonError)
-	k.ok(k.rt.RemoveSandbox(k.ctx, sb), "remove it")
+	k.removed(sb)
 }
 
 func restartImages(k *kit) {
