@@ -49,7 +49,10 @@ type Streams interface {
 type ExecSpec struct {
 	// Command is not given to a shell; required.
 	Command []string
-	// Stdin, Stdout and Stderr may be nil. With TTY, Stderr gets nothing.
+	// Stdin, Stdout and Stderr may be nil. With TTY, Stderr gets nothing, and the
+	// end of Stdin is not told: a terminal's input is ended by typing byte 4. What
+	// a command says after that end may be lost then (containerd v2.4), so end
+	// Stdin after the command.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	TTY            bool

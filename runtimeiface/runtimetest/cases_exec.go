@@ -217,16 +217,39 @@ func execTerminal(k *kit) {
 	k.same(code, 6, "exit code")
 	k.same(out.String(), "true\r\nerr\r\n", "output")
 	k.same(errs.String(), "", "standard error of a terminal")
-	out = syncBuffer{}
-	code, err = k.rt.Exec(k.ctx, id, runtimeiface.ExecSpec{
-		Command: []string{"/prog", "stdin", ";", "exit", "7"}, TTY: true, Stdin: strings.NewReader("typed\n\x04"), Stdout: &out,
-	})
-	k.ok(err, "exec with Stdin")
-	k.same(code, 7, "exit code")
-	k.same(strings.Count(out.String(), "typed\r\n"), 2, "how often %q has what was typed", out.String())
+	k.typedAt(id)
 	_, stdout, _ := k.exec(id, "tty")
 	k.same(stdout, "false\n", "whether a command without TTY has a terminal")
 	k.logHas(k.status(id).LogPath, "false\n")
+}
+
+// typedAt types at a terminal and ends its input as one does.
+func (k *kit) typedAt(id string) {
+	read, write := k.pipe()
+	var out syncBuffer
+	done := make(chan error, 1)
+	rt, ctx := k.rt, k.ctx
+	go func() {
+		code, err := rt.Exec(ctx, id, runtimeiface.ExecSpec{
+			Command: []string{"/prog", "stdin", ";", "print", "read all", ";", "exit", "7"}, TTY: true, Stdin: read, Stdout: &out,
+		})
+		if err == nil && code != 7 {
+			err = fmt.Errorf("exit code %d", code)
+		}
+		done <- err
+	}()
+	_, err := io.WriteString(write, "typed\n")
+	k.ok(err, "type")
+	k.eventually("the terminal's echo, and the command's", func() error {
+		if n := strings.Count(out.String(), "typed\r\n"); n != 2 {
+			return fmt.Errorf("what was typed came %d times: %q", n, out.String())
+		}
+		return nil
+	})
+	_, err = io.WriteString(write, "\x04")
+	k.ok(err, "type the end")
+	k.wait(done, "a command whose terminal has ended its input")
+	k.that(strings.HasSuffix(out.String(), "read all\r\n"), "output is %q", out.String())
 }
 
 func execResize(k *kit) {
