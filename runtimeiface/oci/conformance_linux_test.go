@@ -48,7 +48,6 @@ var pending = map[string]string{
 	"image/file system":              "ImageFilesystem",
 	"namespace/bad target":           "PID target",
 	"namespace/target":               "PID target",
-	"network/ports of the node":      "HostPort",
 	"process/OOM of a child":         "only an OOM kill that ends the container is told",
 	"restart/attach":                 "Attach, PortForward, UpdateContainer",
 	"together/all":                   "RunContainers",
