@@ -37,7 +37,9 @@ func (r *Runtime) Attach(ctx context.Context, id string, spec runtimeiface.Attac
 	if err != nil {
 		return r.notRunning(ctx, id, err, "%s", act)
 	}
-	text, delivery, err := connect(ctx, response.Url, terminal{spec.Stdin, spec.Stdout, spec.Stderr, has.TTY, spec.Resize})
+	text, delivery, err := connect(ctx, response.Url, terminal{
+		stdin: spec.Stdin, stdout: spec.Stdout, stderr: spec.Stderr, tty: has.TTY, resize: spec.Resize,
+	})
 	if ended := ctx.Err(); ended != nil {
 		return fmt.Errorf("%s: %w", act, ended)
 	}

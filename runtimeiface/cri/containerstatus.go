@@ -57,6 +57,7 @@ func (r *Runtime) status(ctx context.Context, id string) (runtimeiface.Container
 	if err := r.complete(ctx, &c); err != nil {
 		return runtimeiface.Container{}, err
 	}
+	r.unseen(ctx, &c, before)
 	if c.State != runtimeiface.ContainerUnknown {
 		r.known.keepContainer(c)
 	}
@@ -87,6 +88,29 @@ func (r *Runtime) complete(ctx context.Context, c *runtimeiface.Container) error
 		}
 	}
 	return nil
+}
+
+// unseen finds exits that containerd v2.4.2 did not see because its shim was
+// killed: it tells 255 as if the process had said so (unknownExitCode in
+// internal/cri/server/events.go). The shim is the sandbox's as well, which is then
+// not ready although nobody stopped it: its network is there. What was found
+// before the sandbox was stopped stays.
+func (r *Runtime) unseen(ctx context.Context, c *runtimeiface.Container, before runtimeiface.Container) {
+	if c.State != runtimeiface.ContainerExited || c.ExitCode != 255 || c.Reason != runtimeiface.ReasonError {
+		return
+	}
+	if before.State == runtimeiface.ContainerExited {
+		c.ExitCode, c.Reason = before.ExitCode, before.Reason
+		return
+	}
+	s, err := ask(ctx, r, r.rs.PodSandboxStatus, &api.PodSandboxStatusRequest{PodSandboxId: c.SandboxID, Verbose: true})
+	if err != nil || s.Status.GetState() == api.PodSandboxState_SANDBOX_READY ||
+		s.Status.GetLinux().GetNamespaces().GetOptions().GetNetwork() == api.NamespaceMode_NODE {
+		return
+	}
+	if gone := parseInfo(s.Info).NetworkGone; gone != nil && !*gone {
+		c.ExitCode, c.Reason = runtimeiface.ExitCodeUnknown, runtimeiface.ReasonUnknown
+	}
 }
 
 // neverRan makes Exited of a Created container that cannot run any more.

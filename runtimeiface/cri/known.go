@@ -233,9 +233,11 @@ func at(nanoseconds int64) time.Time {
 //
 //	{"pid": 4711, "runtimeSpec": {"linux": {"cgroupsPath": "/kubepods/x"}}}
 type info struct {
-	PID       int    `json:"pid"`
-	SandboxID string `json:"sandboxID"`
-	Config    struct {
+	// NetworkGone is told of sandboxes by containerd.
+	NetworkGone *bool  `json:"netNamespaceClosed"`
+	PID         int    `json:"pid"`
+	SandboxID   string `json:"sandboxID"`
+	Config      struct {
 		Metadata struct {
 			Name string `json:"name"`
 		} `json:"metadata"`

@@ -33,6 +33,9 @@ type terminal struct {
 	stdout, stderr io.Writer
 	tty            bool
 	resize         <-chan runtimeiface.TerminalSize
+	// endless: the end of stdin is not told. It ends a command's output, not its
+	// input, with a terminal (containerd v2.4.2, internal/cri/io/exec_io.go).
+	endless bool
 }
 
 // execStream asks for an address and runs the command there.
@@ -43,7 +46,9 @@ func (r *Runtime) execStream(ctx, limit context.Context, id string, spec runtime
 	if err != nil {
 		return -1, err
 	}
-	text, delivery, err := connect(ctx, response.Url, terminal{spec.Stdin, spec.Stdout, spec.Stderr, spec.TTY, spec.Resize})
+	text, delivery, err := connect(ctx, response.Url, terminal{
+		stdin: spec.Stdin, stdout: spec.Stdout, stderr: spec.Stderr, tty: spec.TTY, resize: spec.Resize, endless: spec.TTY,
+	})
 	if errors.Is(err, runtimeiface.ErrNotSupported) && spec.Stdin == nil && !spec.TTY {
 		return r.execSync(ctx, limit, id, spec)
 	}
@@ -82,7 +87,9 @@ func connect(ctx context.Context, address string, t terminal) (status []byte, de
 	if stdin := opened["stdin"]; stdin != nil {
 		go func() { // ends with the connection at its next write
 			_, _ = io.Copy(stdin, t.stdin)
-			_ = stdin.Close()
+			if !t.endless {
+				_ = stdin.Close()
+			}
 		}()
 		go func() { _, _ = io.Copy(io.Discard, stdin) }()
 	}

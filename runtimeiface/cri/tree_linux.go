@@ -44,10 +44,17 @@ func (r *Runtime) killTree(ctx context.Context, id string, command []string, beg
 	if !ok {
 		return
 	}
+	output := outputs(root.pid)
 	// Stopped, they make no more children that would be missed.
 	stopped := map[int]process{}
 	for range 10 {
-		tree := descendants(inCgroup(c.Cgroup), root)
+		all := inCgroup(c.Cgroup)
+		tree := descendants(all, root)
+		for _, p := range all {
+			if p.pid != c.PID && p.started >= root.started && sharesOutput(p.pid, output) {
+				tree = append(tree, descendants(all, p)...)
+			}
+		}
 		fresh := false
 		for _, p := range tree {
 			if _, ok := stopped[p.pid]; !ok && signal(p, unix.SIGSTOP) {
@@ -91,6 +98,37 @@ func descendants(all map[int]process, root process) []process {
 		}
 	}
 	return out
+}
+
+// inode tells files apart.
+type inode struct{ device, number uint64 }
+
+// outputs are the pipes or the terminal that a process writes to: a runtime makes
+// them for each command.
+func outputs(pid int) map[inode]bool {
+	out := map[inode]bool{}
+	for fd := 1; fd <= 2; fd++ {
+		var st unix.Stat_t
+		if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &st) != nil {
+			continue
+		}
+		if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFIFO || kind == unix.S_IFCHR && unix.Major(st.Rdev)/8 == ptsMajor/8 {
+			out[inode{uint64(st.Dev), st.Ino}] = true
+		}
+	}
+	return out
+}
+
+// ptsMajor is the first of the eight numbers of pseudo-terminals.
+const ptsMajor = 136
+
+func sharesOutput(pid int, with map[inode]bool) bool {
+	for of := range outputs(pid) {
+		if with[of] {
+			return true
+		}
+	}
+	return false
 }
 
 // signal reaches this process, not a later one of the same number.
