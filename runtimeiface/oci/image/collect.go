@@ -135,7 +135,7 @@ func (s *Store) collect(ctx context.Context, policy CollectPolicy) (Collection, 
 	c.Freed, err = s.sweepIngest(old)
 	freed, sweepErr := s.sweepLayers(ctx, func(l layer) bool { return doomed[l.DiffID] })
 	c.Freed += freed
-	return c, errors.Join(err, sweepErr)
+	return c, errors.Join(err, sweepErr, s.settle())
 }
 
 // decide fills c, and unless it is a dry run forgets the images that go. It
@@ -166,7 +166,7 @@ func (s *Store) decide(c *Collection, policy CollectPolicy, old time.Time) (map[
 	for _, u := range gone {
 		delete(images, u.ID)
 	}
-	err := s.saveImages(images)
+	err := s.saveFewer(images)
 	s.mu.Unlock()
 	if err != nil {
 		return nil, err

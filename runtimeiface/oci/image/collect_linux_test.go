@@ -280,6 +280,28 @@ var _ = Describe("Collect", func() {
 		Expect(s.List()).To(HaveLen(2))
 	})
 
+	It("leaves the layers that a running pull needs, and does not count on them", func(ctx context.Context) {
+		base, rest := randomLayer(1, 4*mib), randomLayer(2, mib)
+		old := pull(ctx, "old:1", base, randomLayer(3, mib))
+		ref := h.push("next:1", imageOf(base, rest))
+		reached, release := make(chan struct{}), make(chan struct{})
+		h.onRequest(stalling("/blobs/"+digestOf(rest), reached, release))
+		result := make(chan error, 1)
+		go func() { _, err := s.Pull(ctx, ref, image.PullOptions{}); result <- err }()
+		<-reached
+		later(time.Hour)
+		c := collect(ctx, all)
+		Expect(c.Images).To(HaveLen(1))
+		Expect(c.Images[0].ID).To(Equal(old.ID))
+		Expect(c.Images[0].Kept).To(BeEmpty())
+		Expect(c.Images[0].Frees).To(BeNumerically("~", mib, 64<<10))
+		Expect(c.Freed).To(Equal(c.Images[0].Frees))
+		close(release)
+		Expect(<-result).NotTo(HaveOccurred())
+		Expect(h.blobGets(digestOf(base))).To(Equal(1))
+		Expect(listed()).To(ConsistOf("next:1"))
+	})
+
 	It("gives what it did when it is cancelled, and the next call frees the rest", func(ctx context.Context) {
 		pull(ctx, "a:1", randomLayer(1, mib), randomLayer(2, mib), randomLayer(3, mib))
 		later(time.Hour)
@@ -353,6 +375,37 @@ var _ = Describe("Collect", func() {
 		_, err := s.Collect(ctx, all)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(s.Usage()).To(BeZero())
+	})
+
+	It("works on a disk without a byte left, as Remove does", func(ctx context.Context) {
+		fill := func() {
+			GinkgoHelper()
+			f, err := os.OpenFile(filepath.Join(root, "filler"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+			Expect(err).NotTo(HaveOccurred())
+			for size := mib; size > 0; size /= 2 {
+				for err = nil; err == nil; {
+					_, err = f.Write(make([]byte, size))
+				}
+				Expect(err).To(MatchError(unix.ENOSPC))
+			}
+			Expect(f.Close()).To(Succeed())
+		}
+		a := pull(ctx, "a:1", randomLayer(1, 4*mib))
+		b := pull(ctx, "b:1", randomLayer(2, 4*mib))
+		pull(ctx, "c:1", randomLayer(3, 4*mib))
+		fill()
+		Expect(s.Remove(a.ID)).To(Succeed())
+		fill()
+		later(time.Hour)
+		c := collect(ctx, image.CollectPolicy{HighPercent: 99, LowPercent: 95})
+		Expect(c.Filesystem.Available).To(BeZero())
+		Expect(c.Images[0].ID).To(Equal(b.ID))
+		Expect(c.Images[0].Kept).To(BeEmpty())
+		Expect(c.Freed).To(BeNumerically(">=", c.Goal))
+		Expect(names(root, "layers")).To(HaveLen(1))
+		Expect(s.Close()).To(Succeed())
+		s = open(image.Config{Root: root, Clock: clock})
+		Expect(listed()).To(ConsistOf("c:1"))
 	})
 
 	It("reports all bad fields of its policy", func(ctx context.Context) {

@@ -49,8 +49,9 @@
 //
 // Credentials go to the host that they are for and to the realm that it names,
 // to no host of a redirect, to no mirror, and without TLS only where
-// Config.PlainHTTP or Mirror.PlainHTTP allows it. No error and no line of the
-// log has them, whatever a registry says.
+// Config.PlainHTTP or Mirror.PlainHTTP allows it. A realm that is a private
+// address by number is refused unless the registry has the same. No error and
+// no line of the log has credentials, whatever a registry says.
 //
 // With Config.Mirrors an image and each of its layers come from the first host
 // that gives them; a download that broke goes on elsewhere. If all fail the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -118,7 +119,7 @@ func fromRegistry(err error, secrets []string) error {
 	switch {
 	case errors.As(err, &status):
 		e.status, e.kind, e.text = status.StatusCode, kindOfStatus(status.StatusCode), statusText(status)
-	case errors.As(err, &netErr), errors.As(err, &urlErr):
+	case errors.As(err, &netErr), errors.As(err, &urlErr), errors.Is(err, io.ErrUnexpectedEOF):
 		e.kind = ErrUnavailable
 	}
 	if errors.As(err, &busy) {

@@ -63,7 +63,8 @@ func (s *Store) Remove(ref string) error {
 	}
 	s.cfg.Logger.Info("image removed", "image", id)
 	s.forgetUse(id)
-	if _, err := s.sweepLayers(context.Background(), func(layer) bool { return true }); err != nil {
+	_, err = s.sweepLayers(context.Background(), func(layer) bool { return true })
+	if err = errors.Join(err, s.settle()); err != nil {
 		return fmt.Errorf("remove image %q: %w", ref, err)
 	}
 	return nil
@@ -94,7 +95,7 @@ func (s *Store) forget(ref string) (string, error) {
 		}
 	}
 	delete(images, img.ID)
-	return img.ID, s.saveImages(images)
+	return img.ID, s.saveFewer(images)
 }
 
 // find looks an image up by any name. Called with mu held.

@@ -114,10 +114,33 @@ func (s *Store) saveImages(images map[string]*Image) error {
 	}
 	slices.SortFunc(idx.Images, compareImages)
 	if err := s.writeDurably(s.path("images.json"), idx); err != nil {
-		return fmt.Errorf("write image index: %w", err)
+		return fmt.Errorf("write image index: %w", translate(err))
 	}
-	s.images = images
+	s.images, s.unsaved = images, false
 	return nil
+}
+
+// saveFewer is saveImages for images that go. A disk without room for the index
+// does not keep them: their layers go first, which makes room, and then settle
+// writes it. An index that is killed in between lists images that lack layers,
+// and the next Open forgets those. Called with mu held.
+func (s *Store) saveFewer(images map[string]*Image) error {
+	err := s.saveImages(images)
+	if errors.Is(err, ErrDiskFull) {
+		s.images, s.unsaved = images, true
+		return nil
+	}
+	return err
+}
+
+// settle writes what saveFewer could not.
+func (s *Store) settle() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.unsaved {
+		return nil
+	}
+	return s.saveImages(s.images)
 }
 
 // writeDurably replaces path by v as JSON: wholly or not at all, also when

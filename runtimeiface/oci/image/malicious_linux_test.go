@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"golang.org/x/sys/unix"
@@ -216,6 +217,18 @@ var _ = Describe("A malicious layer", func() {
 		Expect(len(blob)).To(BeNumerically("~", 10<<20, 1<<20))
 		layer := rawLayer{static.NewLayer(blob, types.OCILayer), v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("a", 64)}}
 		_, err := pull(ctx, layer)
+		Expect(err).To(MatchError(image.ErrRefused))
+		Expect(err).To(MatchError(ContainSubstring(`entry "zeros": layer refused: it unpacks to more than 200 times its`)))
+		expectClean(root)
+	})
+	It("of zeros in zstd is refused at its header", func(ctx context.Context) {
+		var head bytes.Buffer
+		Expect(tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "zeros", Typeflag: tar.TypeReg, Mode: 0o644, Size: 10 << 30})).To(Succeed())
+		enc, err := zstd.NewWriter(nil)
+		Expect(err).NotTo(HaveOccurred())
+		blob := enc.EncodeAll(append(head.Bytes(), make([]byte, 64<<20)...), nil)
+		Expect(len(blob)).To(BeNumerically("<", 1<<20))
+		_, err = pull(ctx, blobLayer(blob, nil))
 		Expect(err).To(MatchError(image.ErrRefused))
 		Expect(err).To(MatchError(ContainSubstring(`entry "zeros": layer refused: it unpacks to more than 200 times its`)))
 		expectClean(root)

@@ -213,6 +213,22 @@ var _ = Describe("A private registry", func() {
 			Expect(len(line.shown) > 0).To(Equal(allowed))
 		}
 	})
+	It("whose realm is without TLS beyond loopback has nothing shown there", func(ctx context.Context) {
+		ref := h.push("web:1", imageOf(lay(file("a", ""))))
+		h.onRequest(wantToken("http://realm.example"))
+		for _, auth := range []image.Auth{joe, {IdentityToken: "refresh"}} {
+			line := &plainLine{to: h.host}
+			err := pull(ctx, image.Config{Attempts: 1, Transport: line}, ref, auth)
+			Expect(err).To(MatchError(ContainSubstring("plain HTTP to realm.example is not allowed")))
+			Expect(line.shown).To(BeEmpty())
+		}
+	})
+	It("that is none is not taken for one without the image", func(ctx context.Context) {
+		h.onRequest(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(http.StatusNotFound) })
+		err := pull(ctx, image.Config{Attempts: 1}, h.host+"/web:1", image.Auth{})
+		Expect(err).To(MatchError(image.ErrUnavailable))
+		Expect(err).NotTo(MatchError(image.ErrNotFound))
+	})
 	It("that echoes credentials does not get them into errors or logs", func(ctx context.Context) {
 		ref := h.push("web:1", imageOf(lay(file("a", ""))))
 		realm := newTokens()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -41,7 +42,11 @@ func (s *Store) dial(ctx context.Context, repo name.Repository, auth Auth, plain
 	scope := repo.Scope(transport.PullScope)
 	tr, err := transport.NewWithContext(ctx, repo.Registry, authenticator(auth), guard{s.transport, plain}, []string{scope})
 	if err != nil {
-		return nil, fmt.Errorf("log in to %s: %w", repo.RegistryStr(), fromRegistry(err, r.secrets))
+		err = fromRegistry(err, r.secrets)
+		if e := new(registryError); errors.As(err, &e) && e.kind == ErrNotFound {
+			e.kind = ErrUnavailable // no image was asked for yet: what answers is no registry
+		}
+		return nil, fmt.Errorf("log in to %s: %w", canonicalHost(repo.RegistryStr()), err)
 	}
 	r.client = &http.Client{Transport: tr, CheckRedirect: checkRedirect}
 	return r, nil

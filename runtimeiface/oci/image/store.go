@@ -31,6 +31,7 @@ type Store struct {
 	mu         sync.Mutex
 	closed     bool
 	images     map[string]*Image    // by ID
+	unsaved    bool                 // images.json has some that are gone
 	layers     map[string]layer     // whole layers on disk, by diff ID
 	pins       map[string]int       // diff IDs that running pulls need
 	containers map[string]*record   // by container ID; every entry of containers/
