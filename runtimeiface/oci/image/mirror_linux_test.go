@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	. "github.com/onsi/ginkgo/v2"
@@ -189,6 +190,30 @@ var _ = Describe("A mirror", func() {
 		Expect(origins()[0]).To(HavePrefix("bytes="))
 		Expect(origins()[1]).To(BeEmpty())
 	})
+	It("that lies and breaks off, as the registry breaks off, makes no pull endless", func(ctx context.Context) {
+		layer := randomLayer(1, 2<<20)
+		ref := origin.push("web:1", imageOf(layer))
+		first.push("web:1", imageOf(layer))
+		lies := func(w http.ResponseWriter) http.ResponseWriter { return &flipping{ResponseWriter: w} }
+		for _, honest := range []func(http.ResponseWriter) http.ResponseWriter{nil, lies} {
+			first.blobRanges(layer, func(_ int, w http.ResponseWriter) http.ResponseWriter {
+				return &breaking{ResponseWriter: lies(w), left: 1 << 20}
+			})
+			origins := origin.blobRanges(layer, func(_ int, w http.ResponseWriter) http.ResponseWriter {
+				if honest != nil {
+					w = honest(w)
+				}
+				return &breaking{ResponseWriter: w, left: 700 << 10}
+			})
+			root = newRoot()
+			cfg.Root = root
+			s := open(cfg)
+			_, err := s.Pull(ctx, ref, image.PullOptions{})
+			Expect(err).To(Or(MatchError(image.ErrUnavailable), MatchError(image.ErrCorrupt)))
+			Expect(len(origins())).To(BeNumerically("<", 20))
+			Expect(s.List()).To(BeEmpty())
+		}
+	}, SpecTimeout(time.Minute))
 	It("gets its own credentials, never the registry's nor a pull's", func(ctx context.Context) {
 		layer := randomLayer(1, 1000)
 		ref := origin.push("web:1", imageOf(layer))
