@@ -182,6 +182,7 @@ func (p *plugins) add(rec *sandboxRecord, nsPath string, sysctls []string) ([]ne
 	if err != nil {
 		return nil, cniError(rec.CNI.Network, err)
 	}
+	faultPoint("plug-ins added")
 	ips, err := podIPs(result)
 	if err != nil {
 		return nil, fmt.Errorf("CNI network %s: %w", rec.CNI.Network, err)
@@ -209,6 +210,7 @@ func (p *plugins) del(rec *sandboxRecord, held *os.File) error {
 	if err != nil {
 		return cniError(rec.CNI.Network, err)
 	}
+	faultPoint("plug-ins deleted")
 	return nil
 }
 

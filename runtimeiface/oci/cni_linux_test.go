@@ -23,6 +23,7 @@ type cniEnv struct {
 	*env
 	conf string // directory of configurations
 	bin  string // directory of plug-ins that tests make
+	real string // directory of the others
 	ipam string // what host-local remembers
 }
 
@@ -33,17 +34,17 @@ func newCNIEnv(files map[string]string) *cniEnv {
 	GinkgoHelper()
 	tb := GinkgoTB()
 	kerneltest.Require(tb, kerneltest.CNI, kerneltest.Nft)
-	plugins, err := kerneltest.CNIBinDir()
+	real, err := kerneltest.CNIBinDir()
 	Expect(err).NotTo(HaveOccurred())
 	dir := tb.TempDir()
-	c := &cniEnv{env: prepareEnv(tb), conf: filepath.Join(dir, "net.d"), bin: filepath.Join(dir, "bin"), ipam: filepath.Join(dir, "ipam")}
+	c := &cniEnv{real: real, env: prepareEnv(tb), conf: filepath.Join(dir, "net.d"), bin: filepath.Join(dir, "bin"), ipam: filepath.Join(dir, "ipam")}
 	for _, d := range []string{c.conf, c.bin} {
 		Expect(os.Mkdir(d, 0o755)).To(Succeed())
 	}
 	for name, text := range files {
 		c.write(name, text)
 	}
-	c.cfg.Network = oci.Network{CNI: oci.CNI{ConfDir: c.conf, BinDirs: []string{c.bin, plugins}}}
+	c.cfg.Network = oci.Network{CNI: oci.CNI{ConfDir: c.conf, BinDirs: []string{c.bin, c.real}}}
 	DeferCleanup(func() {
 		for _, name := range []string{bridgeName, "cnitest1"} {
 			if link, err := netlink.LinkByName(name); err == nil {
@@ -203,6 +204,26 @@ exit 1
 		Expect(os.ReadDir(filepath.Join(c.cfg.Root, "sandboxes"))).To(HaveLen(1))
 	})
 
+	It("holds a sandbox whose stop a plug-in refuses, until it does not", func() {
+		c := newCNIEnv(map[string]string{"10-odd.conflist": conflist("odd", bridgePlugin, `{"type": "odd"}`)})
+		c.plugin("odd", `[ "$CNI_COMMAND" = ADD ] && exec `+c.real+`/loopback
+cat > /dev/null; [ -e `+c.bin+`/mild ] && exit 0; echo '{"code": 100, "msg": "not now"}'; exit 1
+`)
+		sb := c.sandbox()
+		Expect(c.ips(sb)).To(HaveLen(2))
+		for range 2 {
+			Expect(c.rt.StopSandbox(c.ctx(), sb)).To(MatchError(ContainSubstring("not now")))
+			Expect(c.held()).To(HaveLen(2))
+		}
+		Expect(os.WriteFile(filepath.Join(c.bin, "mild"), nil, 0o600)).To(Succeed())
+		Expect(c.rt.StopSandbox(c.ctx(), sb)).To(Succeed())
+		Expect(c.held()).To(BeEmpty())
+		s, err := c.rt.SandboxStatus(c.ctx(), sb)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.State).To(Equal(runtimeiface.SandboxNotReady))
+		Expect(s.IPs).To(BeEmpty())
+	})
+
 	It("refuses ports that no plug-in would make", func() {
 		c := newCNIEnv(map[string]string{"10-plain.conflist": conflist("plain", bridgePlugin)})
 		spec := c.sandboxSpec()
@@ -237,11 +258,9 @@ exit 1
 		c.close()
 		hang := filepath.Join(c.bin, "hang")
 		Expect(unix.Mkfifo(hang, 0o600)).To(Succeed())
-		real, err := kerneltest.CNIBinDir()
-		Expect(err).NotTo(HaveOccurred())
 		// The real one has done its work when the agent is killed.
-		c.plugin("slow", `[ "$CNI_COMMAND" = ADD ] || exec `+real+`/bridge
-out=$(`+real+`/bridge); : > `+c.bin+`/called; read x < `+hang+`; echo "$out"
+		c.plugin("slow", `[ "$CNI_COMMAND" = ADD ] || exec `+c.real+`/bridge
+out=$(`+c.real+`/bridge); : > `+c.bin+`/called; read x < `+hang+`; echo "$out"
 `)
 		c.write("10-slow.conflist", conflist("slow", strings.Replace(bridgePlugin, `"bridge"`, `"slow"`, 1)))
 		a := c.agent(agentJob{Prefix: "slow", Pods: 1})

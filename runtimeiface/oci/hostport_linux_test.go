@@ -18,6 +18,7 @@ import (
 	"github.com/google/nftables"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -56,7 +57,12 @@ var _ = Describe("a port of the node", func() {
 	for _, bridged := range []string{"0", "1"} {
 		It("answers for a pod, to everybody; bridge-nf-call-iptables="+bridged, func() {
 			for _, family := range []string{"ip", "ip6"} {
-				setSysctl("net/bridge/bridge-nf-call-"+family+"tables", bridged)
+				name := "net/bridge/bridge-nf-call-" + family + "tables"
+				if _, err := os.Stat("/proc/sys/" + name); err == nil { // else it is as with 0
+					before := sysctl(name)
+					setSysctl(name, bridged)
+					DeferCleanup(func() { setSysctl(name, before) })
+				}
 			}
 			e := newDualEnv(GinkgoTB())
 			outside := newOutside(GinkgoTB(), "/proc/self/ns/net")
@@ -319,6 +325,18 @@ var _ = Describe("a port of the node", func() {
 		}
 		all.Wait()
 		Expect(e.elements()).To(HaveLen(6*2*2 + 6*2))
+	})
+
+	It("answers for a pod with IDs of its own", func() {
+		e := newDualEnv(GinkgoTB())
+		ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1 << 20, Size: 1 << 16}}
+		web := e.sandbox(hostPort(8080), func(s *runtimeiface.SandboxSpec) {
+			s.UserNamespace = &runtimeiface.UserNamespace{UIDs: ids, GIDs: ids}
+		})
+		e.serve(web, "web", 80)
+		outside := newOutside(GinkgoTB(), "/proc/self/ns/net")
+		outside.hears(node4, 8080, "web", outside4)
+		outside.hears(node6, 8080, "web", outside6)
 	})
 
 	It("is nothing that a pod in the node's network has made", func() {

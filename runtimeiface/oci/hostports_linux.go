@@ -22,8 +22,10 @@ type hostPorts struct {
 	table   *portTable
 	// made: the table is there, with the pods that are added.
 	made bool
-	// ended are pods whose elements may be there until the table is made anew.
-	ended []*portsOfPod
+	// ended are pods that were not marked: their elements may be there until it is
+	// settled.
+	ended   []*portsOfPod
+	settled bool
 }
 
 func newHostPorts(n *network, table string) *hostPorts {
@@ -63,7 +65,7 @@ func (h *hostPorts) settle() error {
 			return err
 		}
 	}
-	h.ended = nil
+	h.ended, h.settled = nil, true
 	return nil
 }
 
@@ -103,8 +105,7 @@ func (h *hostPorts) remove(rec *sandboxRecord) error {
 	h.mu.Unlock()
 	switch {
 	case pod == nil:
-		// Of an agent before. Its elements go when the table is made anew.
-		if mappings := hostMappings(rec.Spec); len(mappings) > 0 && len(rec.IPs) > 0 {
+		if mappings := hostMappings(rec.Spec); len(mappings) > 0 && len(rec.IPs) > 0 && !h.settled {
 			h.ended = append(h.ended, &portsOfPod{mappings: mappings, ips: rec.IPs})
 		}
 		return nil
@@ -120,6 +121,7 @@ func (h *hostPorts) remove(rec *sandboxRecord) error {
 		h.change(rec.ID, true)
 		return hostPortError(err)
 	}
+	faultPoint("ports removed")
 	return h.net.forgetFlows(pod, true)
 }
 

@@ -15,20 +15,20 @@ type addresses struct {
 	subnet netip.Prefix
 
 	mu   sync.Mutex
-	used map[netip.Addr]bool
+	used map[netip.Addr]string // by whom
 	last netip.Addr
 }
 
 func newAddresses(field string, subnet netip.Prefix) *addresses {
-	a := &addresses{field: field, subnet: subnet, used: map[netip.Addr]bool{}}
+	a := &addresses{field: field, subnet: subnet, used: map[netip.Addr]string{}}
 	a.last = a.gateway()
 	return a
 }
 
 func (a *addresses) gateway() netip.Addr { return a.subnet.Addr().Next() }
 
-// take gives an address that is not used.
-func (a *addresses) take() (netip.Addr, error) {
+// take gives an address that is not used to a sandbox.
+func (a *addresses) take(sandboxID string) (netip.Addr, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ip := a.last
@@ -38,8 +38,8 @@ func (a *addresses) take() (netip.Addr, error) {
 		if ip = ip.Next(); !a.subnet.Contains(ip) {
 			ip = a.subnet.Addr()
 		}
-		if a.forPods(ip) && !a.used[ip] {
-			a.used[ip], a.last = true, ip
+		if a.forPods(ip) && a.used[ip] == "" {
+			a.used[ip], a.last = sandboxID, ip
 			return ip, nil
 		}
 	}
@@ -54,22 +54,25 @@ func (a *addresses) forPods(ip netip.Addr) bool {
 }
 
 // mark says that an address is used, and was the newest so far.
-func (a *addresses) mark(ip netip.Addr) {
+func (a *addresses) mark(ip netip.Addr, sandboxID string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.forPods(ip) { // else the subnet was another when it was taken
-		a.used[ip], a.last = true, ip
+		a.used[ip], a.last = sandboxID, ip
 	}
 }
 
 func (a *addresses) inUse(ip netip.Addr) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.used[ip]
+	return a.used[ip] != ""
 }
 
-func (a *addresses) free(ip netip.Addr) {
+// free is nothing if the sandbox does not have the address, or no more.
+func (a *addresses) free(ip netip.Addr, sandboxID string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.used, ip)
+	if a.used[ip] == sandboxID {
+		delete(a.used, ip)
+	}
 }

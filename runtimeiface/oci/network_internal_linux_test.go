@@ -5,6 +5,8 @@ package oci
 import (
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +18,7 @@ func take(t *testing.T, a *addresses, want ...string) {
 	t.Helper()
 	var got []string
 	for range want {
-		ip, err := a.take()
+		ip, err := a.take("pod")
 		if err != nil {
 			t.Fatalf("%v after %v", err, got)
 		}
@@ -29,7 +31,7 @@ func take(t *testing.T, a *addresses, want ...string) {
 
 func full(t *testing.T, a *addresses) {
 	t.Helper()
-	if ip, err := a.take(); err == nil {
+	if ip, err := a.take("pod"); err == nil {
 		t.Fatalf("a full subnet gave %v", ip)
 	}
 }
@@ -42,17 +44,20 @@ func newTestAddresses(subnet string) *addresses {
 func TestAddressesRestAsLongAsTheyCan(t *testing.T) {
 	a := newTestAddresses("10.0.0.0/29") // .1 is the bridge, .7 broadcast
 	take(t, a, "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6")
-	_, err := a.take()
+	_, err := a.take("pod")
 	if want := "config: Network.Subnets[0] 10.0.0.0/29: no address is free: 5 pods have one each"; err == nil || err.Error() != want {
 		t.Fatalf("got %v, want %s", err, want)
 	}
-	a.free(netip.MustParseAddr("10.0.0.3"))
-	a.free(netip.MustParseAddr("10.0.0.5"))
+	a.free(netip.MustParseAddr("10.0.0.3"), "pod")
+	a.free(netip.MustParseAddr("10.0.0.5"), "pod")
 	take(t, a, "10.0.0.3", "10.0.0.5")
 	full(t, a)
 
+	a.free(netip.MustParseAddr("10.0.0.3"), "another")
+	full(t, a)
+
 	restarted := newTestAddresses("10.0.0.0/29")
-	restarted.mark(netip.MustParseAddr("10.0.0.4"))
+	restarted.mark(netip.MustParseAddr("10.0.0.4"), "pod")
 	take(t, restarted, "10.0.0.5")
 
 	smallest := newTestAddresses("10.0.0.0/30")
@@ -64,11 +69,11 @@ func TestAddressesOfIPv6(t *testing.T) {
 	a := newTestAddresses("fd00::/126") // :: is any router's, ::1 the bridge's; there is no broadcast
 	take(t, a, "fd00::2", "fd00::3")
 	full(t, a)
-	a.free(netip.MustParseAddr("fd00::2"))
+	a.free(netip.MustParseAddr("fd00::2"), "pod")
 	take(t, a, "fd00::2")
 
 	wide := newTestAddresses("fd00:1::/64")
-	wide.mark(netip.MustParseAddr("fd00:1::ffff:ffff:ffff:fffe"))
+	wide.mark(netip.MustParseAddr("fd00:1::ffff:ffff:ffff:fffe"), "pod")
 	take(t, wide, "fd00:1::ffff:ffff:ffff:ffff", "fd00:1::2")
 
 	last := newTestAddresses("ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff8/125")
@@ -78,7 +83,7 @@ func TestAddressesOfIPv6(t *testing.T) {
 func TestAddressesOfAnotherSubnetAreLeftAlone(t *testing.T) {
 	a := newTestAddresses("10.0.1.0/30")
 	for _, foreign := range []string{"10.0.0.9", "10.0.1.1", "10.0.1.3", "fd00::9"} {
-		a.mark(netip.MustParseAddr(foreign))
+		a.mark(netip.MustParseAddr(foreign), "pod")
 	}
 	take(t, a, "10.0.1.2")
 	full(t, a)
@@ -210,4 +215,30 @@ func TestMappingsThatCannotBe(t *testing.T) {
 			t.Errorf("%s: of a pod in the node's network: %v", name, err)
 		}
 	}
+}
+
+func FuzzCNIConfiguration(f *testing.F) {
+	for _, seed := range []string{
+		`{"cniVersion": "1.0.0", "name": "a", "plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}]}`,
+		`{"cniVersion": "0.4.0", "name": "a", "type": "bridge", "capabilities": {"portMappings": true}}`,
+		`{"name": "a", "cniVersions": ["1.1.0", "9"], "plugins": [null, {}]}`, `{`, `null`, `[]`, ``,
+	} {
+		f.Add(seed, true)
+		f.Add(seed, false)
+	}
+	f.Fuzz(func(t *testing.T, text string, list bool) {
+		file := filepath.Join(t.TempDir(), map[bool]string{true: "a.conflist", false: "a.conf"}[list])
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		rec, err := readCNIConfig(file)
+		if err != nil {
+			return
+		}
+		// What is recorded is what DEL reads after a restart.
+		again, err := rec.list()
+		if err != nil || again.Name != rec.Network || len(again.Plugins) == 0 {
+			t.Fatalf("%s is read again as %+v, %v", rec.Config, again, err)
+		}
+	})
 }

@@ -124,7 +124,7 @@ func (n *network) reserve(rec *sandboxRecord) (err error) {
 		return n.ports.reserve(rec)
 	}
 	for _, pool := range n.pools {
-		ip, err := pool.take()
+		ip, err := pool.take(rec.ID)
 		if err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (n *network) mark(rec *sandboxRecord) {
 	for _, ip := range rec.IPs {
 		for _, pool := range n.pools {
 			if rec.CNI == nil {
-				pool.mark(ip)
+				pool.mark(ip, rec.ID)
 			}
 		}
 	}
@@ -150,7 +150,7 @@ func (n *network) release(sandboxID string, ips []netip.Addr) {
 	n.ports.release(sandboxID)
 	for _, ip := range ips {
 		for _, pool := range n.pools {
-			pool.free(ip)
+			pool.free(ip, sandboxID)
 		}
 	}
 }
