@@ -38,8 +38,7 @@ var _ = Describe("a kill", func() {
 		gone := time.Now()
 
 		e.open()
-		c := e.status(id)
-		Expect(c.State).To(Equal(runtimeiface.ContainerExited))
+		c := e.exited(id) // the shim tells it once it is on disk
 		Expect(c.ExitCode).To(BeEquivalentTo(5))
 		Expect(c.FinishedAt).To(BeTemporally("~", gone, time.Second))
 		Expect(c.StartedAt).To(BeTemporally("==", running.StartedAt))
