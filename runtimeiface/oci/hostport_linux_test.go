@@ -225,7 +225,8 @@ var _ = Describe("a port of the node", func() {
 			for _, name := range []string{"first", "second"} {
 				pod := e.sandbox(hostPort(8080))
 				e.serve(pod, name, 80)
-				Expect(hears()).To(Equal(name), node)
+				// A flow that stays is kept alive for 30 s by each that is sent.
+				Eventually(hears, "10s").Should(Equal(name), node)
 				Expect(e.rt.RemoveSandbox(e.ctx(), pod)).To(Succeed())
 			}
 			Expect(sink.Close()).To(Succeed())
