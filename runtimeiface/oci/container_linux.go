@@ -30,6 +30,8 @@ type containerRecord struct {
 	CreatedAt time.Time                  `json:"createdAt"`
 	Cgroup    string                     `json:"cgroup"`
 	LogPath   string                     `json:"logPath,omitempty"` // absolute
+	// Group it was made with: it counts if that has its mark. "" for none.
+	Group string `json:"group,omitempty"`
 }
 
 // container: what changes is guarded by Runtime.mu.
@@ -97,76 +99,113 @@ func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec ru
 }
 
 func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ *container, err error) {
-	if err := checkContainer(s.spec, spec); err != nil {
+	client, err := r.clientOf(s)
+	if err != nil {
 		return nil, err
 	}
-	client := r.shimOf(s)
-	if client == nil {
-		return nil, fmt.Errorf("sandbox %s: %w", s.ID, runtimeiface.ErrNotRunning)
+	p, err := r.plan(s, spec, "")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			r.abandon(client, p.c)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
+	defer cancel()
+	if err := r.writeContainer(ctx, client, p); err != nil {
+		return nil, err
+	}
+	faultPoint("container written")
+	m, err := client.call(ctx, shim.OpCreate, p.request.Fields()...)
+	if err != nil {
+		return nil, err
+	}
+	pid, _ := strconv.Atoi(m.Field(0))
+	faultPoint("container created")
+	r.markCreated(s, p.c.ID, pid)
+	return p.c, nil
+}
+
+// plan is a container that is about to be made.
+type plan struct {
+	c       *container
+	image   image.Image
+	request shim.CreateRequest
+}
+
+// plan checks what can be checked and adds the container, hidden.
+func (r *Runtime) plan(s *sandbox, spec runtimeiface.ContainerSpec, group string) (plan, error) {
+	if err := checkContainer(s.spec, spec); err != nil {
+		return plan{}, err
 	}
 	h, ok := r.handlers[s.spec.RuntimeHandler]
 	if !ok { // an agent before had it
-		return nil, notSupported("RuntimeHandler", "is not configured any more: "+s.spec.RuntimeHandler)
+		return plan{}, notSupported("RuntimeHandler", "is not configured any more: "+s.spec.RuntimeHandler)
+	}
+	if err := h.checkMounts(spec.Mounts); err != nil {
+		return plan{}, err
 	}
 	img, err := r.store.Get(spec.Image)
 	if err != nil {
-		return nil, translate(err)
+		return plan{}, translate(err)
 	}
 	stopSignal, err := parseSignal(cmp.Or(spec.StopSignal, img.Config.StopSignal, "SIGTERM"))
 	if err != nil {
-		return nil, err
+		return plan{}, err
 	}
 	id := newID()
 	c := newContainer(s, containerRecord{
-		ID: id, Spec: spec, ImageID: img.ID, CreatedAt: time.Now(), Cgroup: cgroupOf(s, id),
+		ID: id, Spec: spec, ImageID: img.ID, CreatedAt: time.Now(), Cgroup: cgroupOf(s, id), Group: group,
 	})
 	if spec.LogPath != "" {
 		c.LogPath = filepath.Join(s.spec.LogDirectory, spec.LogPath)
 	}
 	c.hidden = true
 	r.addContainer(c)
-	defer func() {
-		if err == nil {
-			return
-		}
-		if uerr := r.undoContainer(s, client, id); uerr != nil {
-			r.cfg.Logger.Error(uerr, "undo container", "containerID", id)
-		}
-		r.dropContainer(c)
-	}()
-	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
-	defer cancel()
-	pausePID := 0
-	if pidMode(s.spec, spec) == runtimeiface.NamespacePod {
-		m, err := client.call(ctx, shim.OpPause)
-		if err != nil {
-			return nil, fmt.Errorf("make PID namespace of the pod: %w", err)
-		}
-		pausePID, _ = strconv.Atoi(m.Field(0))
-	}
-	if err := r.writeContainer(c, img, client.pid, pausePID); err != nil {
-		return nil, err
-	}
-	faultPoint("container written")
-	req := shim.CreateRequest{
+	return plan{c, img, shim.CreateRequest{
 		ID: id, Runtime: h.Path, RuntimeRoot: h.root, RuntimeArgs: h.Args, ExecCgroup: h.execCgroup,
 		LogDir: s.spec.LogDirectory, LogPath: spec.LogPath,
 		StopSignal: int(stopSignal), TrackDir: filepath.Join(r.cgroups.track, c.Cgroup), TrackPrefix: r.cgroups.trackPrefix,
 		OOMFile: filepath.Join(r.cgroups.memory, c.Cgroup, r.cgroups.oomFile),
-		Sweep:   pidMode(s.spec, spec) != runtimeiface.NamespaceContainer, Stdin: spec.Stdin,
+		Sweep:   pidMode(s.spec, spec) != runtimeiface.NamespaceContainer,
+		Stdin:   spec.Stdin, StdinOnce: spec.StdinOnce, TTY: spec.TTY,
+	}}, nil
+}
+
+// pidNamespace is the path of the PID namespace that the container joins, or "".
+func (r *Runtime) pidNamespace(ctx context.Context, s *sandbox, client *shimClient, spec runtimeiface.ContainerSpec) (string, error) {
+	var m shim.Message
+	var err error
+	switch pidMode(s.spec, spec) {
+	case runtimeiface.NamespacePod:
+		if m, err = client.call(ctx, shim.OpPause); err != nil {
+			return "", fmt.Errorf("make PID namespace of the pod: %w", err)
+		}
+		return "/proc/" + m.Field(0) + "/ns/pid", nil
+	case runtimeiface.NamespaceTarget:
+		target := r.container(spec.PIDTarget)
+		if target == nil || target.sandbox != s {
+			return "", invalid("PIDTarget", "is no container of the sandbox: "+spec.PIDTarget)
+		}
+		m, err = client.call(ctx, shim.OpTarget, target.ID)
+		if errors.Is(err, runtimeiface.ErrNotRunning) {
+			return "", fmt.Errorf("%w: PIDTarget: %w", runtimeiface.ErrInvalid, err)
+		}
+		if err != nil {
+			return "", fmt.Errorf("find PID namespace of PIDTarget: %w", err)
+		}
 	}
-	m, err := client.call(ctx, shim.OpCreate, req.Fields()...)
-	if err != nil {
-		return nil, err
+	return m.Field(0), nil
+}
+
+// abandon leaves nothing of a container that was not made whole.
+func (r *Runtime) abandon(client *shimClient, c *container) {
+	if err := r.undoContainer(c.sandbox, client, c.ID); err != nil {
+		r.cfg.Logger.Error(err, "undo container", "containerID", c.ID)
 	}
-	pid, _ := strconv.Atoi(m.Field(0))
-	faultPoint("container created")
-	r.mu.Lock()
-	c.hidden, c.pid = false, pid
-	r.mu.Unlock()
-	r.event(runtimeiface.ContainerMade, s, id, time.Now())
-	r.cfg.Logger.V(4).Info("container created", "podUID", s.spec.UID, "container", spec.Name, "containerID", id)
-	return c, nil
+	r.dropContainer(c)
 }
 
 // undoContainer leaves nothing of what was half made.
@@ -184,8 +223,13 @@ func (r *Runtime) undoContainer(s *sandbox, client *shimClient, id string) error
 }
 
 // writeContainer puts the record on disk, then makes the root and the bundle.
-func (r *Runtime) writeContainer(c *container, img image.Image, shimPID, pausePID int) error {
+func (r *Runtime) writeContainer(ctx context.Context, client *shimClient, p plan) error {
+	c := p.c
 	data, err := json.Marshal(c.containerRecord)
+	if err != nil {
+		return err
+	}
+	pidNS, err := r.pidNamespace(ctx, c.sandbox, client, c.Spec)
 	if err != nil {
 		return err
 	}
@@ -199,12 +243,12 @@ func (r *Runtime) writeContainer(c *container, img image.Image, shimPID, pausePI
 	faultPoint("container recorded")
 	var userns *os.File
 	if c.sandbox.spec.UserNamespace != nil {
-		if userns, err = openUserNS(shimPID); err != nil {
+		if userns, err = openUserNS(client.pid); err != nil {
 			return err
 		}
 		defer func() { _ = userns.Close() }()
 	}
-	rootfs, err := r.store.Mount(context.Background(), c.ID, img.ID, image.MountOptions{UserNamespace: userns})
+	rootfs, err := r.store.Mount(context.Background(), c.ID, p.image.ID, image.MountOptions{UserNamespace: userns})
 	if err != nil {
 		return translate(err)
 	}
@@ -214,7 +258,7 @@ func (r *Runtime) writeContainer(c *container, img image.Image, shimPID, pausePI
 		return err
 	}
 	spec, err := makeSpec(specInput{
-		sandbox: c.sandbox, container: c.Spec, image: img.Config, rootfs: rootfs, dir: c.dir, cgroup: c.Cgroup, shimPID: shimPID, pausePID: pausePID,
+		sandbox: c.sandbox, container: c.Spec, image: p.image.Config, rootfs: rootfs, dir: c.dir, cgroup: c.Cgroup, shimPID: client.pid, pidNS: pidNS,
 		volumes: volumes, userns: userns, seccomp: r.handlers[c.sandbox.spec.RuntimeHandler].seccomp, ownCaps: r.ownCaps,
 	})
 	if err != nil {
@@ -247,15 +291,15 @@ func (r *Runtime) startContainer(c *container) error {
 	case runtimeiface.ContainerExited:
 		return fmt.Errorf("it has exited: %w", runtimeiface.ErrNotRunning)
 	}
-	client := r.shimOf(c.sandbox)
-	if client == nil {
-		return fmt.Errorf("sandbox %s: %w", c.sandbox.ID, runtimeiface.ErrNotRunning)
+	client, err := r.clientOf(c.sandbox)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
 	defer cancel()
 	faultPoint("container before its start")
 	// shimEvent does the rest, see OpStart there: an exit may follow at once.
-	_, err := client.call(ctx, shim.OpStart, c.ID)
+	_, err = client.call(ctx, shim.OpStart, c.ID)
 	faultPoint("container start answered")
 	return err
 }

@@ -33,6 +33,7 @@ type handler struct {
 	root, version string
 	seccomp       bool
 	idmap         bool // mounts with mapped IDs
+	mountOptions  []string
 	// execCgroup: an exec can be started in a sub-cgroup of the container.
 	execCgroup bool
 }
@@ -56,7 +57,8 @@ func (r *Runtime) openHandler(name, program string) (handler, error) {
 	// runtime-spec v1.3.0 features.md; a runtime without the command has none.
 	if out, err := exec.Command(path, append(slices.Clone(h.Args), "features")...).Output(); err == nil {
 		var features struct {
-			Linux struct {
+			MountOptions []string `json:"mountOptions"`
+			Linux        struct {
 				Seccomp struct {
 					Enabled bool `json:"enabled"`
 				} `json:"seccomp"`
@@ -68,7 +70,7 @@ func (r *Runtime) openHandler(name, program string) (handler, error) {
 			} `json:"linux"`
 		}
 		if json.Unmarshal(out, &features) == nil {
-			h.seccomp = features.Linux.Seccomp.Enabled
+			h.seccomp, h.mountOptions = features.Linux.Seccomp.Enabled, features.MountOptions
 			h.idmap = features.Linux.MountExtensions.IDMap.Enabled
 		}
 	}

@@ -95,6 +95,7 @@ func (r *Runtime) loadSandbox(id string) (*sandbox, bool) {
 // loadContainers reads the containers that were made whole.
 func (r *Runtime) loadContainers(s *sandbox) []*container {
 	var out []*container
+	groups := groupsOf(s) // first: all of a group count, or none
 	for _, id := range r.containerDirs(s) {
 		dir := containerDir(s, id)
 		var rec containerRecord
@@ -102,7 +103,7 @@ func (r *Runtime) loadContainers(s *sandbox) []*container {
 		if err == nil {
 			err = json.Unmarshal(data, &rec)
 		}
-		if err != nil || rec.ID != id || !exists(dir, shim.CreatedName) {
+		if err != nil || rec.ID != id || !exists(dir, shim.CreatedName) || rec.Group != "" && !groups[rec.Group] {
 			continue
 		}
 		c := newContainer(s, rec)
@@ -115,6 +116,16 @@ func (r *Runtime) loadContainers(s *sandbox) []*container {
 		out = append(out, c)
 	}
 	return out
+}
+
+// groupsOf are the groups of containers that were made whole.
+func groupsOf(s *sandbox) map[string]bool {
+	groups := map[string]bool{}
+	entries, _ := os.ReadDir(filepath.Join(s.dir, shim.GroupsDir))
+	for _, e := range entries {
+		groups[e.Name()] = true
+	}
+	return groups
 }
 
 // takeUp connects to the shim of a whole sandbox, or finishes its end.

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,6 +60,7 @@ type sandbox struct {
 	shim       *shimClient // nil when there is none
 	ready      bool
 	stopping   bool // its shim's end is no surprise
+	forwards   atomic.Int64
 	containers map[string]*container
 }
 

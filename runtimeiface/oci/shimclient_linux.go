@@ -265,15 +265,19 @@ func (c *shimClient) call(ctx context.Context, op string, fields ...string) (shi
 	c.pending[m.Seq] = answer
 	c.mu.Unlock()
 	b, err := m.Append(nil)
-	if err != nil {
-		return m, err
+	if err == nil {
+		c.wmu.Lock()
+		_ = c.conn.SetWriteDeadline(time.Now().Add(shimWait))
+		if _, err = c.conn.Write(b); err != nil {
+			err = fmt.Errorf("%w: %w", errShimLost, err)
+		}
+		c.wmu.Unlock()
 	}
-	c.wmu.Lock()
-	_ = c.conn.SetWriteDeadline(time.Now().Add(shimWait))
-	_, err = c.conn.Write(b)
-	c.wmu.Unlock()
 	if err != nil {
-		return m, fmt.Errorf("%w: %w", errShimLost, err)
+		c.mu.Lock()
+		delete(c.pending, m.Seq)
+		c.mu.Unlock()
+		return m, err
 	}
 	select {
 	case m = <-answer:
@@ -302,3 +306,27 @@ func answerError(m shim.Message) error {
 }
 
 func (c *shimClient) close() { _ = c.conn.Close() }
+
+// ask opens a connection of its own for one request that brings descriptors.
+func ask(dir string, rights []int, op string, fields ...string) (*shim.Conn, error) {
+	c, err := dialUnix(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errShimLost, err)
+	}
+	conn := &shim.Conn{UnixConn: c}
+	if err := conn.Send(shim.Message{Seq: 1, Op: op, Fields: fields}, rights...); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("%w: %w", errShimLost, err)
+	}
+	return conn, nil
+}
+
+// nextAnswer reads an answer of a connection of ask's. The error is the shim's,
+// or that it is lost.
+func nextAnswer(conn *shim.Conn) (shim.Message, error) {
+	m, err := shim.ReadMessage(conn)
+	if err != nil {
+		return m, fmt.Errorf("%w: %w", errShimLost, err)
+	}
+	return m, answerError(m)
+}

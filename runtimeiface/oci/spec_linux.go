@@ -18,7 +18,10 @@ import (
 // ttyGroup owns terminals, as in Debian and containerd's default document.
 const ttyGroup = 5
 
-const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+const (
+	defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	defaultTerm = "TERM=xterm" // with a terminal, as containerd v2.4 has it
+)
 
 // Those of runc's "spec" command, v1.5.
 var (
@@ -41,7 +44,7 @@ type specInput struct {
 	dir       string // of the container
 	cgroup    string
 	shimPID   int            // of the holder of the pod's namespaces
-	pausePID  int            // for NamespacePod
+	pidNS     string         // path, for NamespacePod and NamespaceTarget
 	userns    *os.File       // the pod's, nil for the node's
 	volumes   map[int]string // what an image volume shows, by the number of the mount
 	seccomp   bool           // the OCI runtime has it
@@ -74,6 +77,7 @@ func makeSpec(in specInput) (*specs.Spec, error) {
 			Capabilities:    caps,
 			NoNewPrivileges: sec.NoNewPrivileges,
 			OOMScoreAdj:     oomScoreAdj(c.OOMScoreAdj, in.ownCaps),
+			Terminal:        c.TTY,
 		},
 		Root:   &specs.Root{Path: in.rootfs, Readonly: sec.ReadOnlyRootFS},
 		Mounts: mounts,
@@ -123,6 +127,9 @@ func (in specInput) env(home string) []string {
 	if in.sandbox.spec.Network != runtimeiface.NamespaceHost {
 		defaults = append(defaults, "HOSTNAME="+in.sandbox.hostname())
 	}
+	if in.container.TTY {
+		defaults = append(defaults, defaultTerm)
+	}
 	var out []string
 	at := map[string]int{}
 	for _, v := range slices.Concat(defaults, in.image.Env, in.container.Env) {
@@ -155,9 +162,8 @@ func (in specInput) namespaces() []specs.LinuxNamespace {
 	switch pidMode(pod, in.container) {
 	case runtimeiface.NamespaceContainer:
 		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace})
-	case runtimeiface.NamespacePod:
-		path := fmt.Sprintf("/proc/%d/ns/pid", in.pausePID)
-		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: path})
+	case runtimeiface.NamespacePod, runtimeiface.NamespaceTarget:
+		out = append(out, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: in.pidNS})
 	}
 	return out
 }

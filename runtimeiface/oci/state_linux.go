@@ -175,3 +175,12 @@ func (r *Runtime) shimOf(s *sandbox) *shimClient {
 	}
 	return s.shim
 }
+
+// clientOf gives the sandbox's shim, or ErrNotRunning.
+func (r *Runtime) clientOf(s *sandbox) (*shimClient, error) {
+	client := r.shimOf(s)
+	if client == nil {
+		return nil, fmt.Errorf("sandbox %s: %w", s.ID, runtimeiface.ErrNotRunning)
+	}
+	return client, nil
+}

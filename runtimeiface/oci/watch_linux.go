@@ -16,6 +16,9 @@ import (
 // shimEvent takes what a shim tells, in its order.
 func (r *Runtime) shimEvent(s *sandbox, m shim.Message) {
 	switch m.Op {
+	case shim.EventCreate:
+		pid, _ := strconv.Atoi(m.Field(1))
+		r.markCreated(s, m.Field(0), pid)
 	case shim.EventStart:
 		nano, err := strconv.ParseInt(m.Field(1), 10, 64)
 		if err == nil {
@@ -29,6 +32,23 @@ func (r *Runtime) shimEvent(s *sandbox, m shim.Message) {
 		}
 		r.markExited(s, e.ID, shim.ExitRecord{Code: e.Code, OOM: e.OOM, StartError: e.StartError, UnixNano: e.At.UnixNano()})
 	}
+}
+
+// markCreated shows a container that is made.
+func (r *Runtime) markCreated(s *sandbox, id string, pid int) {
+	r.mu.Lock()
+	c := s.containers[id]
+	if c == nil || !c.hidden {
+		r.mu.Unlock()
+		return
+	}
+	c.hidden = false
+	if c.state != runtimeiface.ContainerExited {
+		c.pid = pid
+	}
+	r.mu.Unlock()
+	r.event(runtimeiface.ContainerMade, s, id, time.Now())
+	r.cfg.Logger.V(4).Info("container created", "podUID", s.spec.UID, "container", c.Spec.Name, "containerID", id)
 }
 
 func (r *Runtime) markStarted(s *sandbox, id string, at time.Time) {
@@ -53,8 +73,11 @@ func (r *Runtime) markExited(s *sandbox, id string, e shim.ExitRecord) {
 		return
 	}
 	c.setExited(e)
-	finished := c.finished
+	finished, hidden := c.finished, c.hidden
 	r.mu.Unlock()
+	if hidden { // what is undone was never there
+		return
+	}
 	r.event(runtimeiface.ContainerStopped, s, id, finished)
 	r.cfg.Logger.V(4).Info("container exited", "podUID", s.spec.UID, "container", c.Spec.Name, "containerID", id,
 		"exitCode", e.Code, "reason", c.reason)

@@ -36,8 +36,10 @@ type container struct {
 	log *logFile
 	// lasting waits for the mark to be on disk.
 	lasting func() error
-	stdin   *os.File
-	outs    [2]*os.File
+	stdin   stdin
+	outs    [2]*os.File // with a terminal the first one is its master
+	clients clients
+	pidNS   *os.File // under ops; nil until a container joins it
 
 	// ops is held by create, start and remove.
 	ops sync.Mutex
@@ -60,37 +62,49 @@ type container struct {
 }
 
 func (s *server) create(req CreateRequest) (int, error) {
+	c, err := s.enlist(req)
+	if err != nil {
+		return 0, err
+	}
+	defer c.ops.Unlock()
+	faultPoint("create")
+	if err = s.make(c); err == nil {
+		faultPoint("container made")
+		c.lasting, err = mark(c.dir, CreatedName)
+		faultPoint("container marked")
+	}
+	if err != nil {
+		s.unmake(c)
+		return 0, err
+	}
+	return c.pid, nil
+}
+
+// enlist makes a container known, with ops held.
+func (s *server) enlist(req CreateRequest) (*container, error) {
 	c := &container{
 		CreateRequest: req, dir: filepath.Join(s.dir, ContainersDir, req.ID),
 		dead: make(chan struct{}), drained: make(chan struct{}), done: make(chan struct{}), deleted: make(chan struct{}),
 	}
 	c.ops.Lock()
-	defer c.ops.Unlock()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.containers[req.ID] != nil || s.ending {
-		s.mu.Unlock()
-		return 0, errExists
+		return nil, errExists
 	}
 	s.containers[req.ID] = c
-	s.mu.Unlock()
+	return c, nil
+}
 
-	faultPoint("create")
-	err := s.make(c)
-	if err == nil {
-		faultPoint("container made")
-		c.lasting, err = mark(c.dir, CreatedName)
-		faultPoint("container marked")
-		if err != nil && c.pid != 0 {
-			s.reaper.kill(c.pid, syscall.SIGKILL)
-			<-c.deleted
-		}
+// unmake leaves nothing of a container that nobody was told of. Called with ops
+// held.
+func (s *server) unmake(c *container) {
+	if c.pid != 0 {
+		s.reaper.kill(c.pid, syscall.SIGKILL)
+		<-c.deleted
 	}
-	if err != nil {
-		c.close()
-		s.forget(c.ID)
-		return 0, err
-	}
-	return c.pid, nil
+	c.close()
+	s.forget(c.ID)
 }
 
 // make has the OCI runtime make the container and begins to keep it.
@@ -99,22 +113,36 @@ func (s *server) make(c *container) error {
 	if c.log, err = openLog(c.LogDir, c.LogPath); err != nil {
 		return err
 	}
-	files, err := c.pipes()
+	pidFile := filepath.Join(c.dir, pidName)
+	args := []string{"create", "--bundle", c.dir, "--pid-file", pidFile}
+	var terminal *console
+	if c.TTY {
+		if terminal, err = s.newConsole(); err != nil {
+			return err
+		}
+		defer terminal.close()
+		args = append(args, "--console-socket", terminal.path)
+	}
+	files, said, err := s.streams(c)
 	if err != nil {
 		return err
 	}
 	faultPoint("log opened")
 	s.reaper.claim()
 	defer s.reaper.unclaim()
-	pidFile := filepath.Join(c.dir, pidName)
-	d, err := s.run(c, files, "create", "--bundle", c.dir, "--pid-file", pidFile, c.ID)
+	if c.TTY {
+		defer func() { _ = said.Close() }()
+	}
+	d, err := s.run(c, files, append(args, c.ID)...)
 	faultPoint("runtime created")
 	for _, fd := range files {
-		_ = unix.Close(int(fd))
+		if fd != uintptr(s.null) {
+			_ = unix.Close(int(fd))
+		}
 	}
 	if err == nil && d.code() != 0 {
 		// Nothing of the container ran yet: all output is the runtime's.
-		text := runtimeText(c.outs[1])
+		text := runtimeText(said)
 		if isStartError(text) {
 			c.mu.Lock()
 			c.cannotRun = text
@@ -129,6 +157,9 @@ func (s *server) make(c *container) error {
 	if err == nil {
 		pid, err = readPid(pidFile)
 	}
+	if err == nil && c.TTY {
+		err = c.takeTerminal(terminal)
+	}
 	if err != nil {
 		_, _ = s.run(c, nil, "delete", "--force", c.ID)
 		return err
@@ -141,11 +172,31 @@ func (s *server) make(c *container) error {
 	return nil
 }
 
+// takeTerminal makes the master the container's streams.
+func (c *container) takeTerminal(from *console) error {
+	fd, err := from.master()
+	if err != nil {
+		return err
+	}
+	if c.outs[0], err = nonblocking(fd, "terminal"); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	if c.Stdin {
+		if fd, err = dupOf(c.outs[0]); err == nil {
+			c.stdin.file = os.NewFile(uintptr(fd), "terminal")
+		}
+	}
+	return err
+}
+
 // keep reads the output and waits for the end.
 func (s *server) keep(c *container) {
 	var readers sync.WaitGroup
 	for i, out := range c.outs {
-		readers.Go(func() { s.buffers.pump(out, i, c.log, s.logged) })
+		if out != nil {
+			readers.Go(func() { s.pump(c, i) })
+		}
 	}
 	go func() {
 		readers.Wait()
@@ -210,6 +261,13 @@ func (s *server) start(id string) error {
 	}
 	c.ops.Lock()
 	defer c.ops.Unlock()
+	_, err := s.startOne(c)
+	return err
+}
+
+// startOne is called with ops held. It tells whether the program runs now that
+// did not before.
+func (s *server) startOne(c *container) (bool, error) {
 	c.starting.Lock()
 	defer c.starting.Unlock()
 	c.mu.Lock()
@@ -217,29 +275,29 @@ func (s *server) start(id string) error {
 	c.mu.Unlock()
 	switch {
 	case exited:
-		return errExited
+		return false, errExited
 	case cannotRun != "":
-		s.exit(c, Exit{ID: id, Code: 128, StartError: cannotRun, At: time.Now()})
-		return errors.New(cannotRun)
+		s.exit(c, Exit{ID: c.ID, Code: 128, StartError: cannotRun, At: time.Now()})
+		return false, errors.New(cannotRun)
 	case !started.IsZero():
-		return nil
+		return false, nil
 	}
 	// What runs once must be known also after a loss of power: else it would
 	// run twice.
 	if err := s.lastingAll(c); err != nil {
-		return err
+		return false, err
 	}
 	faultPoint("lasting")
 	// The time before: the program may be over when the runtime returns.
 	now := time.Now()
-	if err := s.runQuiet(c, "start", c.ID); err != nil {
+	if err := s.runQuiet(c, uintptr(s.null), "start", c.ID); err != nil {
 		// What the runtime says of a container that was killed meanwhile is not
 		// the cause.
 		select {
 		case <-c.dead:
-			return errExited
+			return false, errExited
 		case <-time.After(deathTime):
-			return err
+			return false, err
 		}
 	}
 	faultPoint("runtime started")
@@ -249,8 +307,8 @@ func (s *server) start(id string) error {
 	nano := strconv.FormatInt(now.UnixNano(), 10)
 	err := os.WriteFile(filepath.Join(c.dir, StartedName), []byte(nano), 0o600)
 	faultPoint("start recorded")
-	s.tell(Message{Op: EventStart, Fields: []string{id, nano}})
-	return err
+	s.tell(Message{Op: EventStart, Fields: []string{c.ID, nano}})
+	return true, err
 }
 
 // lastingAll waits until the marks of the pod and of c are on disk.
@@ -334,44 +392,67 @@ func (c *container) close() {
 	if c.log != nil {
 		c.log.close()
 	}
-	for _, f := range []*os.File{c.stdin, c.outs[0], c.outs[1]} {
-		if f != nil {
-			_ = f.Close()
-		}
+	c.stdin.close()
+	for _, f := range []*os.File{c.outs[0], c.outs[1], c.pidNS} {
+		_ = f.Close() // of nil, too
 	}
 }
 
-// pipes gives the program's ends of its standard streams.
-func (c *container) pipes() ([]uintptr, error) {
-	files := make([]uintptr, 3)
-	var p [2]int
-	if c.Stdin {
-		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-			return nil, err
-		}
-		c.stdin = os.NewFile(uintptr(p[1]), "stdin")
-	} else {
-		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// streams gives the program's ends of its standard streams, and where the OCI
+// runtime's complaints come: with a terminal a pipe of its own, which the caller
+// closes, else the program's standard error.
+func (s *server) streams(c *container) (files []uintptr, said *os.File, err error) {
+	defer func() {
 		if err != nil {
-			return nil, err
-		}
-		p[0] = fd
-	}
-	files[0] = uintptr(p[0])
-	for i := range c.outs {
-		err := unix.Pipe2(p[:], unix.O_CLOEXEC)
-		if err == nil {
-			err = unix.SetNonblock(p[0], true)
-		}
-		if err != nil {
-			for _, fd := range files[:i+1] {
-				_ = unix.Close(int(fd))
+			for _, fd := range files {
+				if fd != uintptr(s.null) {
+					_ = unix.Close(int(fd))
+				}
 			}
-			return nil, err
 		}
-		c.outs[i], files[i+1] = os.NewFile(uintptr(p[0]), streams[i]), uintptr(p[1])
+	}()
+	null := uintptr(s.null)
+	if c.TTY {
+		said, theirs, err := pipe()
+		if err != nil {
+			return nil, nil, err
+		}
+		return []uintptr{null, null, theirs}, said, nil
 	}
-	return files, nil
+	files = []uintptr{null}
+	if c.Stdin {
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			return nil, nil, err
+		}
+		files[0] = uintptr(p[0])
+		if c.stdin.file, err = nonblocking(p[1], "stdin"); err != nil {
+			_ = unix.Close(p[1])
+			return files, nil, err
+		}
+	}
+	for i := range c.outs {
+		ours, theirs, err := pipe()
+		if err != nil {
+			return files, nil, err
+		}
+		c.outs[i], files = ours, append(files, theirs)
+	}
+	return files, c.outs[1], nil
+}
+
+// pipe gives an end to read from, which one can wait for, and one for a program.
+func pipe() (*os.File, uintptr, error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return nil, 0, err
+	}
+	ours, err := nonblocking(p[0], "pipe")
+	if err != nil {
+		_, _ = unix.Close(p[0]), unix.Close(p[1])
+		return nil, 0, err
+	}
+	return ours, uintptr(p[1]), nil
 }
 
 // runtimeText is what an OCI runtime that has ended said, without the pomp.

@@ -25,19 +25,39 @@ const (
 	OpCommit   = "commit"   // makes the sandbox lasting
 	OpWatch    = "watch"    // answers the state, then events follow on this connection
 	OpPause    = "pause"    // see PauseRequest; answers the pid
+	OpTarget   = "target"   // id; answers the path of that container's PID namespace
 	OpCreate   = "create"   // see CreateRequest; answers the pid
 	OpStart    = "start"    // id; EventStart or EventExit come before the answer
+	OpRun      = "run"      // see RunRequest; EventCreate and all others come before the answer
+	OpUpdate   = "update"   // id, the OCI resources in JSON
 	OpStop     = "stop"     // id, grace in nanoseconds; answers at once
 	OpRemove   = "remove"   // id; answers when all is gone
 	OpReopen   = "reopen"   // id
-	OpExec     = "exec"     // see ExecRequest; on a connection of its own
+	OpResize   = "resize"   // id, width, height
+	OpForward  = "forward"  // port; the answer brings a connection to it
 	OpShutdown = "shutdown" // ends all containers and the shim
+
+	// On a connection of their own, whose end ends them. They answer twice: when
+	// all is set up, and at the end.
+
+	// OpExec: id, or id and "tty". It brings the OCI process document, then the
+	// command's three streams, or for a terminal what takes the complaints of
+	// the OCI runtime; then the first answer brings the terminal. The second
+	// one holds the exit code.
+	OpExec = "exec"
+	// OpAttach: id, and of the letters "i", "o" and "e" one for each stream that
+	// it brings a pipe's end for, in their order.
+	OpAttach = "attach"
 
 	// Exited is the cause of an OpFail that a caller may want to know.
 	Exited = "container has exited"
+	// RunFailed is the third field of OpRun's OpFail, after the cause and the ID
+	// of the container, if the containers were made.
+	RunFailed = "start"
 
-	EventStart = "started" // id, Unix nanoseconds
-	EventExit  = "exit"    // see Exit
+	EventCreate = "created" // id, pid; only with OpRun
+	EventStart  = "started" // id, Unix nanoseconds
+	EventExit   = "exit"    // see Exit
 )
 
 // A Message is a request, an answer or an event: on the wire a length of four

@@ -110,6 +110,9 @@ func (s *server) pausePID(req PauseRequest) (int, error) {
 	faultPoint("pause started")
 	// in[1] stays open: its end is pause's end.
 	s.paused = pid
+	if len(req.UIDs) > 0 {
+		s.netHolder = pid
+	}
 	go func() {
 		<-dead
 		close(s.pauseGone)

@@ -98,6 +98,17 @@ func (r *reaper) kill(pid int, signal syscall.Signal) {
 	}
 }
 
+// holding calls f while a child is not reaped, so that its pid is its own; for
+// others it gives errExited.
+func (r *reaper) holding(pid int, f func() error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.waiters[pid]; !ok {
+		return errExited
+	}
+	return f()
+}
+
 // reap collects the dead at each SIGCHLD.
 func (r *reaper) reap(sigchld <-chan os.Signal) {
 	for range sigchld {

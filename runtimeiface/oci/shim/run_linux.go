@@ -17,52 +17,90 @@ func (s *server) run(c *container, files []uintptr, args ...string) (death, erro
 		null := uintptr(s.null)
 		files = []uintptr{null, null, null}
 	}
-	_, dead, err := s.reaper.fork(c.Runtime, c.runtimeArgs(args...), files)
+	_, dead, err := s.reaper.fork(c.Runtime, c.command(args...), files)
 	if err != nil {
 		return death{}, errors.New("run " + c.Runtime + ": " + err.Error())
 	}
 	return <-dead, nil
 }
 
-// runtimeArgs is a command line of the OCI runtime.
-func (c *container) runtimeArgs(args ...string) []string {
+// command is a command line of the OCI runtime.
+func (c *container) command(args ...string) []string {
 	argv := append([]string{filepath.Base(c.Runtime), "--root", c.RuntimeRoot, "--log", os.DevNull}, c.RuntimeArgs...)
 	return append(argv, args...)
 }
 
 // runQuiet calls the OCI runtime beside a container that runs: what it says is
 // for the error, not for the container's log.
-func (s *server) runQuiet(c *container, args ...string) error {
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+func (s *server) runQuiet(c *container, stdin uintptr, args ...string) error {
+	said, theirs, err := pipe()
+	if err != nil {
 		return err
 	}
-	said := os.NewFile(uintptr(p[0]), "stderr")
 	defer func() { _ = said.Close() }()
-	d, err := s.run(c, []uintptr{uintptr(s.null), uintptr(s.null), uintptr(p[1])}, args...)
-	_ = unix.Close(p[1])
+	d, err := s.run(c, []uintptr{stdin, uintptr(s.null), theirs}, args...)
+	_ = unix.Close(int(theirs))
 	if err == nil && d.code() != 0 {
 		err = errors.New(runtimeText(said))
 	}
 	return err
 }
 
-// exec runs a process in a container: fds are its OCI process document and its
-// standard streams. It answers once when the process runs, and gives its exit
-// code. When gone is closed, the process and all that came of it are killed.
-func (s *server) exec(id string, fds []int, gone <-chan struct{}, running func()) (int, error) {
+// update has the OCI runtime set limits anew.
+func (s *server) update(id, resources string) error {
 	c := s.find(id)
+	if c == nil {
+		return errUnknown
+	}
+	c.ops.Lock()
+	defer c.ops.Unlock()
+	select {
+	case <-c.dead:
+		return errExited
+	default:
+	}
+	if c.pid == 0 {
+		return nil // its program cannot be run: there is nothing to limit
+	}
+	fd, err := unix.MemfdCreate("resources", unix.MFD_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("memfd_create", err)
+	}
+	document := os.NewFile(uintptr(fd), "resources")
+	defer func() { _ = document.Close() }()
+	if _, err = document.WriteString(resources); err == nil {
+		_, err = document.Seek(0, 0)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.runQuiet(c, document.Fd(), "update", "--resources", "-", c.ID); err != nil {
+		select {
+		case <-c.dead:
+			return errExited
+		case <-time.After(deathTime):
+			return err
+		}
+	}
+	return nil
+}
+
+// exec runs a process in a container, for OpExec. It tells once when the
+// process runs, and gives its exit code. When gone is closed, the process and
+// all that came of it are killed.
+func (s *server) exec(fields []string, fds []int, gone <-chan struct{}, running func(fds ...int)) (int, error) {
+	tty := len(fields) == 2 && fields[1] == "tty"
+	if len(fields) < 1 || len(fds) != 4 && !tty || len(fds) != 2 && tty {
+		return 0, ErrMessage
+	}
+	c := s.find(fields[0])
 	if c == nil {
 		return 0, errUnknown
 	}
-	c.mu.Lock()
-	runs := !c.started.IsZero() && !c.exited
-	c.mu.Unlock()
-	if !runs || len(fds) != 4 {
+	if !c.running() {
 		return 0, errExited
 	}
-	n := strconv.FormatUint(s.execs.Add(1), 10)
-	name := "exec-" + n
+	name := "exec-" + strconv.FormatUint(s.execs.Add(1), 10)
 	dir := filepath.Join(c.TrackDir, name)
 	pidFile := filepath.Join(c.dir, name+".pid")
 	args := []string{"exec", "--detach", "--process", "/proc/self/fd/3", "--pid-file", pidFile}
@@ -74,11 +112,23 @@ func (s *server) exec(id string, fds []int, gone <-chan struct{}, running func()
 		args = append(args, "--cgroup", c.TrackPrefix+name)
 	}
 	defer func() { _ = os.Remove(pidFile) }()
+	null := uintptr(s.null)
+	files := []uintptr{null, null, uintptr(fds[1]), uintptr(fds[0])}
+	var terminal *console
+	if tty {
+		var err error
+		if terminal, err = s.newConsole(); err != nil {
+			return 0, err
+		}
+		defer terminal.close()
+		args = append(args, "--console-socket", terminal.path)
+	} else {
+		files = []uintptr{uintptr(fds[1]), uintptr(fds[2]), uintptr(fds[3]), uintptr(fds[0])}
+	}
 
 	faultPoint("exec cgroup made")
 	s.reaper.claim()
-	pid, dead, err := s.reaper.fork(c.Runtime, c.runtimeArgs(append(args, id)...),
-		[]uintptr{uintptr(fds[1]), uintptr(fds[2]), uintptr(fds[3]), uintptr(fds[0])})
+	pid, dead, err := s.reaper.fork(c.Runtime, c.command(append(args, c.ID)...), files)
 	if err != nil {
 		s.reaper.unclaim()
 		return 0, err
@@ -104,7 +154,19 @@ func (s *server) exec(id string, fds []int, gone <-chan struct{}, running func()
 		gather(c.TrackDir, dir, pid)
 	}
 	faultPoint("exec adopted")
-	running()
+	if tty {
+		master, err := terminal.master()
+		if err != nil {
+			s.reaper.kill(pid, unix.SIGKILL)
+			KillCgroup(dir, killTime)
+			<-dead
+			return 0, err
+		}
+		running(master)
+		_ = unix.Close(master)
+	} else {
+		running()
+	}
 	faultPoint("exec told")
 	code, _ = s.untilGone(pid, dead, dir, gone)
 	faultPoint("exec ended")

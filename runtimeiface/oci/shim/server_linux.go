@@ -19,9 +19,6 @@ import (
 const (
 	controlFD = 3
 	lockFD    = 4
-
-	// tellTime is how long an agent may take to take a message.
-	tellTime = 2 * time.Second
 )
 
 type server struct {
@@ -35,11 +32,15 @@ type server struct {
 
 	pauseMu   sync.Mutex
 	paused    int
+	netHolder int // paused, if the pod's network is there
 	pauseGone chan struct{}
+
+	// attached counts clients.
+	attached sync.WaitGroup
 
 	mu         sync.Mutex
 	containers map[string]*container
-	watchers   map[*conn]struct{}
+	watchers   map[*Conn]struct{}
 	committed  bool
 	lasting    func() error // waits for the mark to be on disk
 	ending     bool
@@ -75,7 +76,7 @@ func serve(dir string) error {
 	}
 	s := &server{
 		dir: dir, null: null, reaper: newReaper(), quit: make(chan struct{}), pauseGone: make(chan struct{}),
-		containers: map[string]*container{}, watchers: map[*conn]struct{}{},
+		containers: map[string]*container{}, watchers: map[*Conn]struct{}{},
 	}
 	// Caught rather than ignored: what is ignored stays so in containers.
 	others := make(chan os.Signal, 1)
@@ -144,55 +145,24 @@ func (s *server) accept(l *net.UnixListener) {
 	}
 }
 
-// conn is a connection of an agent.
-type conn struct {
-	*net.UnixConn
-	mu  sync.Mutex
-	fds []int
-}
-
-// Read takes descriptors along.
-func (c *conn) Read(p []byte) (int, error) {
-	var oob [64]byte
-	n, oobn, _, _, err := c.ReadMsgUnix(p, oob[:])
-	if oobn > 0 {
-		messages, _ := unix.ParseSocketControlMessage(oob[:oobn])
-		for _, m := range messages {
-			fds, _ := unix.ParseUnixRights(&m)
-			c.fds = append(c.fds, fds...)
-		}
-	}
-	if n == 0 && err == nil && len(p) > 0 {
-		return 0, net.ErrClosed
-	}
-	return n, err
-}
-
-func (c *conn) send(m Message) error {
-	b, err := m.Append(nil)
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_ = c.SetWriteDeadline(time.Now().Add(tellTime))
-	_, err = c.Write(b)
-	return err
-}
-
-func (c *conn) answer(seq uint32, err error, fields ...string) {
+func answer(c *Conn, seq uint32, err error, fields ...string) {
 	m := Message{Seq: seq, Op: OpOK, Fields: fields}
 	if err != nil {
 		m.Op, m.Fields = OpFail, []string{err.Error()}
 	}
-	if c.send(m) != nil {
+	send(c, m)
+}
+
+// send ends the connection of an agent that takes nothing.
+func send(c *Conn, m Message, fds ...int) {
+	if c.Send(m, fds...) != nil {
 		_ = c.Close()
 	}
 }
 
 // serveConn answers one agent. Requests run side by side.
 func (s *server) serveConn(uc *net.UnixConn) {
-	c := &conn{UnixConn: uc}
+	c := &Conn{UnixConn: uc}
 	gone := make(chan struct{})
 	var requests sync.WaitGroup
 	defer func() {
@@ -201,80 +171,110 @@ func (s *server) serveConn(uc *net.UnixConn) {
 		s.mu.Lock()
 		delete(s.watchers, c)
 		s.mu.Unlock()
-		_ = c.Close()
-		for _, fd := range c.fds {
-			_ = unix.Close(fd)
-		}
+		c.CloseRights()
 	}()
 	for {
 		m, err := ReadMessage(c)
 		if err != nil {
 			return
 		}
-		fds := c.fds
-		c.fds = nil
+		fds := c.Rights()
 		requests.Go(func() { s.serve(c, m, fds, gone) })
 	}
 }
 
-func (s *server) serve(c *conn, m Message, fds []int, gone <-chan struct{}) {
+func (s *server) serve(c *Conn, m Message, fds []int, gone <-chan struct{}) {
 	defer s.trimSoon()
-	defer func() {
-		for _, fd := range fds {
-			_ = unix.Close(fd)
-		}
-	}()
+	defer closeAll(fds)
+	reply := func(err error, fields ...string) { answer(c, m.Seq, err, fields...) }
 	switch m.Op {
 	case OpSetup:
-		c.answer(m.Seq, setUp(m.Fields))
+		reply(setUp(m.Fields))
 	case OpCommit:
-		c.answer(m.Seq, s.commit())
+		reply(s.commit())
 	case OpWatch:
 		s.watch(c, m.Seq)
-	case OpCreate:
-		req, err := parseCreate(m)
-		pid := 0
-		if err == nil {
-			pid, err = s.create(req)
-			faultPoint("created")
-		}
-		c.answer(m.Seq, err, strconv.Itoa(pid))
 	case OpPause:
 		req, err := parsePause(m)
 		pid := 0
 		if err == nil {
 			pid, err = s.pausePID(req)
 		}
-		c.answer(m.Seq, err, strconv.Itoa(pid))
-	case OpStart:
-		c.answer(m.Seq, s.start(m.Field(0)))
-	case OpStop:
-		grace, err := strconv.ParseInt(m.Field(1), 10, 64)
-		if err == nil {
-			err = s.stop(m.Field(0), time.Duration(grace))
-		}
-		c.answer(m.Seq, err)
-	case OpRemove:
-		c.answer(m.Seq, s.remove(m.Field(0)))
+		reply(err, strconv.Itoa(pid))
+	case OpTarget:
+		path, err := s.target(m.Field(0))
+		reply(err, path)
 	case OpReopen:
 		err := errUnknown
 		if ctr := s.find(m.Field(0)); ctr != nil && ctr.log != nil {
 			err = ctr.log.reopen()
 		}
-		c.answer(m.Seq, err)
+		reply(err)
+	case OpResize:
+		reply(s.resize(m.Field(0), m.Field(1), m.Field(2)))
+	case OpForward:
+		err := s.forward(m.Field(0), gone, func(fd int) error { return c.Send(Message{Seq: m.Seq, Op: OpOK}, fd) })
+		if err != nil {
+			reply(err)
+		}
 	case OpExec:
-		code, err := s.exec(m.Field(0), fds, gone, func() { c.answer(m.Seq, nil) })
-		c.answer(m.Seq, err, strconv.Itoa(code))
+		code, err := s.exec(m.Fields, fds, gone, func(fds ...int) { send(c, Message{Seq: m.Seq, Op: OpOK}, fds...) })
+		reply(err, strconv.Itoa(code))
+	case OpAttach:
+		s.attached.Add(1)
+		err := s.attach(m.Field(0), m.Field(1), fds, gone, func() { reply(nil) })
+		reply(err)
+		s.attached.Done()
 	case OpShutdown:
 		faultPoint("told to end")
 		s.endContainers()
 		s.endPause()
 		faultPoint("containers gone")
-		c.answer(m.Seq, nil)
+		s.awaitClients()
+		reply(nil)
 		faultPoint("end told")
 		s.leave()
 	default:
-		c.answer(m.Seq, errors.New("unknown operation "+m.Op))
+		s.serveLife(c, m, reply)
+	}
+}
+
+// serveLife answers what moves containers on.
+func (s *server) serveLife(c *Conn, m Message, reply func(error, ...string)) {
+	switch m.Op {
+	case OpCreate:
+		req, err := parseCreate(m.Fields)
+		pid := 0
+		if err == nil {
+			pid, err = s.create(req)
+			faultPoint("created")
+		}
+		reply(err, strconv.Itoa(pid))
+	case OpStart:
+		reply(s.start(m.Field(0)))
+	case OpRun:
+		req, err := parseRun(m.Fields)
+		if err != nil {
+			reply(err)
+			return
+		}
+		if failed := s.runGroup(req); failed != nil {
+			send(c, Message{Seq: m.Seq, Op: OpFail, Fields: failed.fields()})
+			return
+		}
+		reply(nil)
+	case OpUpdate:
+		reply(s.update(m.Field(0), m.Field(1)))
+	case OpStop:
+		grace, err := strconv.ParseInt(m.Field(1), 10, 64)
+		if err == nil {
+			err = s.stop(m.Field(0), time.Duration(grace))
+		}
+		reply(err)
+	case OpRemove:
+		reply(s.remove(m.Field(0)))
+	default:
+		reply(errors.New("unknown operation " + m.Op))
 	}
 }
 
@@ -313,7 +313,7 @@ func (s *server) commit() error {
 
 // watch answers under the lock: no exit falls between the state and the events.
 // Who is not told to be alive has an exit on disk.
-func (s *server) watch(c *conn, seq uint32) {
+func (s *server) watch(c *Conn, seq uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var fields []string
@@ -325,21 +325,19 @@ func (s *server) watch(c *conn, seq uint32) {
 		ctr.mu.Unlock()
 	}
 	s.watchers[c] = struct{}{}
-	c.answer(seq, nil, fields...)
+	answer(c, seq, nil, fields...)
 }
 
 // tell sends an event to all that watch.
 func (s *server) tell(m Message) {
 	s.mu.Lock()
-	var to []*conn
+	var to []*Conn
 	for c := range s.watchers {
 		to = append(to, c)
 	}
 	s.mu.Unlock()
 	for _, c := range to {
-		if c.send(m) != nil {
-			_ = c.Close()
-		}
+		send(c, m)
 	}
 }
 
@@ -369,6 +367,16 @@ func (s *server) endContainers() {
 		wg.Go(func() { _ = s.remove(id) })
 	}
 	wg.Wait()
+}
+
+// awaitClients lets those who were attached have the end of what they hear.
+func (s *server) awaitClients() {
+	left := make(chan struct{})
+	go func() { s.attached.Wait(); close(left) }()
+	select {
+	case <-left:
+	case <-time.After(drainTime):
+	}
 }
 
 // end is for a sandbox that was never given to anybody.

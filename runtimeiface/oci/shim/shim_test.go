@@ -106,7 +106,8 @@ func FuzzReadMessage(f *testing.F) {
 			t.Fatalf("%v became %v, %v", m, back, err)
 		}
 		// None of these may panic.
-		_, _ = parseCreate(m)
+		_, _ = parseCreate(m.Fields)
+		_, _ = parseRun(m.Fields)
 		_, _ = ParseExit(m)
 		_, _ = ParseState(m)
 	})
@@ -115,17 +116,28 @@ func FuzzReadMessage(f *testing.F) {
 func TestRequestsArriveAsTheyWereSent(t *testing.T) {
 	want := CreateRequest{
 		ID: "0a", Runtime: "/bin/runc", RuntimeRoot: "/r", LogDir: "/l", LogPath: "c/0.log", StopSignal: 15,
-		TrackDir: "/t", TrackPrefix: "freezer:", OOMFile: "/o", Sweep: true, Stdin: true,
+		TrackDir: "/t", TrackPrefix: "freezer:", OOMFile: "/o", Sweep: true, Stdin: true, StdinOnce: true, TTY: true,
 		RuntimeArgs: []string{"--platform", "kvm"}, ExecCgroup: true,
 	}
-	if got, err := parseCreate(Message{Fields: want.Fields()}); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := parseCreate(want.Fields()); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for _, id := range []string{"", "../x", "a/b", "A"} {
 		bad := want
 		bad.ID = id
-		if _, err := parseCreate(Message{Fields: bad.Fields()}); err == nil {
+		if _, err := parseCreate(bad.Fields()); err == nil {
 			t.Errorf("ID %q was taken", id)
+		}
+	}
+	group := RunRequest{Group: "0f", Create: []CreateRequest{want, {ID: "1", RuntimeArgs: []string{}}}, Start: []string{"2", "3"}}
+	if got, err := parseRun(group.Fields()); err != nil || !reflect.DeepEqual(got, group) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, count := range []string{"-1", "4", "9999999999", "x"} {
+		fields := group.Fields()
+		fields[1] = count
+		if got, err := parseRun(fields); err == nil {
+			t.Errorf("a count of %s was taken: %+v", count, got)
 		}
 	}
 	exit := Exit{ID: "0a", Code: 137, OOM: true, StartError: "why", At: time.Unix(1, 2)}

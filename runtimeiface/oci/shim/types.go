@@ -13,6 +13,8 @@ const (
 	CommittedName = "committed" // the sandbox was given to a caller
 	// ContainersDir holds a directory for each container, its OCI bundle.
 	ContainersDir = "containers"
+	// GroupsDir holds a mark for each group of containers that was made whole.
+	GroupsDir = "groups"
 )
 
 // Files in a container's directory, beside config.json.
@@ -43,34 +45,38 @@ type CreateRequest struct {
 	// Sweep kills what is left in TrackDir when the first process ends, for
 	// containers that have no PID namespace of their own.
 	Sweep bool
-	// Stdin gives a pipe that stays open instead of /dev/null.
-	Stdin bool
+	// Stdin gives a pipe that stays open instead of /dev/null, StdinOnce ends it
+	// when the first client does, TTY gives a terminal instead of pipes.
+	Stdin, StdinOnce, TTY bool
 	// ExecCgroup: the OCI runtime can start an exec in a sub-cgroup.
 	ExecCgroup bool
 }
+
+// createFields are those before RuntimeArgs.
+const createFields = 14
 
 // Fields is the request in wire form.
 func (r CreateRequest) Fields() []string {
 	return append([]string{
 		r.ID, r.Runtime, r.RuntimeRoot, r.LogDir, r.LogPath, strconv.Itoa(r.StopSignal),
 		r.TrackDir, r.TrackPrefix, r.OOMFile, strconv.FormatBool(r.Sweep), strconv.FormatBool(r.Stdin),
-		strconv.FormatBool(r.ExecCgroup),
+		strconv.FormatBool(r.StdinOnce), strconv.FormatBool(r.TTY), strconv.FormatBool(r.ExecCgroup),
 	}, r.RuntimeArgs...)
 }
 
-// createFields are those before RuntimeArgs.
-const createFields = 12
-
-func parseCreate(m Message) (CreateRequest, error) {
-	signal, err := strconv.Atoi(m.Field(5))
-	if err != nil || len(m.Fields) < createFields || !validID(m.Field(0)) {
+func parseCreate(f []string) (CreateRequest, error) {
+	if len(f) < createFields || !validID(f[0]) {
+		return CreateRequest{}, ErrMessage
+	}
+	signal, err := strconv.Atoi(f[5])
+	if err != nil {
 		return CreateRequest{}, ErrMessage
 	}
 	return CreateRequest{
-		ID: m.Field(0), Runtime: m.Field(1), RuntimeRoot: m.Field(2), LogDir: m.Field(3), LogPath: m.Field(4),
-		StopSignal: signal, TrackDir: m.Field(6), TrackPrefix: m.Field(7), OOMFile: m.Field(8),
-		Sweep: m.Field(9) == "true", Stdin: m.Field(10) == "true", ExecCgroup: m.Field(11) == "true",
-		RuntimeArgs: m.Fields[createFields:],
+		ID: f[0], Runtime: f[1], RuntimeRoot: f[2], LogDir: f[3], LogPath: f[4],
+		StopSignal: signal, TrackDir: f[6], TrackPrefix: f[7], OOMFile: f[8],
+		Sweep: f[9] == "true", Stdin: f[10] == "true", StdinOnce: f[11] == "true", TTY: f[12] == "true",
+		ExecCgroup: f[13] == "true", RuntimeArgs: f[createFields:],
 	}, nil
 }
 
@@ -144,6 +150,53 @@ func splitMappings(text string) ([]IDMapping, error) {
 		return nil, ErrMessage
 	}
 	return out, nil
+}
+
+// RunRequest is what OpRun needs to know.
+type RunRequest struct {
+	// Group names the mark, in GroupsDir, with which all of Create begin to count.
+	Group string
+	// Create are made, with Start they are started. Start are there already.
+	Create []CreateRequest
+	Start  []string
+}
+
+// Fields is the request in wire form.
+func (r RunRequest) Fields() []string {
+	fields := []string{r.Group, strconv.Itoa(len(r.Create))}
+	for _, c := range r.Create {
+		create := c.Fields()
+		fields = append(append(fields, strconv.Itoa(len(create))), create...)
+	}
+	return append(fields, r.Start...)
+}
+
+func parseRun(f []string) (RunRequest, error) {
+	if len(f) < 2 || !validID(f[0]) {
+		return RunRequest{}, ErrMessage
+	}
+	r := RunRequest{Group: f[0]}
+	count, err := strconv.Atoi(f[1])
+	f = f[2:]
+	if err != nil || count < 0 || count > len(f) {
+		return r, ErrMessage
+	}
+	for range count {
+		if len(f) == 0 {
+			return r, ErrMessage
+		}
+		size, err := strconv.Atoi(f[0])
+		if err != nil || size < 0 || size >= len(f) {
+			return r, ErrMessage
+		}
+		c, err := parseCreate(f[1 : 1+size])
+		if err != nil {
+			return r, err
+		}
+		r.Create, f = append(r.Create, c), f[1+size:]
+	}
+	r.Start = f
+	return r, nil
 }
 
 func validID(id string) bool {
