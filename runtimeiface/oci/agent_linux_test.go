@@ -29,6 +29,7 @@ type agentJob struct {
 	Pods    int    // at once
 	Steps   string
 	Forever bool // make and remove until killed
+	Attach  bool // and take nothing of what is heard
 	// HostPort and those after it are the pods', if not 0.
 	HostPort uint16
 	// UserNamespace: the pods have one, and a volume of the image.
@@ -117,6 +118,9 @@ func (j agentJob) pod(rt *oci.Runtime, i int, attempt uint32) error {
 		return err
 	}
 	fmt.Println("done", id)
+	if j.Attach {
+		return rt.Attach(ctx, id, runtimeiface.AttachSpec{Stdout: stuck{}})
+	}
 	return j.end(ctx, rt, sb)
 }
 
@@ -125,6 +129,14 @@ func (j agentJob) end(ctx context.Context, rt *oci.Runtime, sandbox string) erro
 		return rt.RemoveSandbox(ctx, sandbox)
 	}
 	return nil
+}
+
+// stuck says when it is written to, and goes on for ever.
+type stuck struct{}
+
+func (stuck) Write([]byte) (int, error) {
+	fmt.Println("attached")
+	select {}
 }
 
 // agent is a process that a test kills.

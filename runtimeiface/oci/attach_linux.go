@@ -70,6 +70,8 @@ func (r *Runtime) attach(ctx context.Context, c *container, client *shimClient, 
 	select {
 	case <-streams.failed:
 		return streams.failure()
+	case <-r.closing:
+		return errClosed
 	case err = <-answer:
 	}
 	if ferr := streams.finish(ctx); err == nil {

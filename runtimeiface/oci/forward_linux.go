@@ -56,7 +56,7 @@ func (r *Runtime) portForward(ctx context.Context, sandboxID string, port uint16
 		return err
 	}
 	defer func() { _ = pod.Close() }()
-	return carryBoth(ctx, conn, pod)
+	return r.carryBoth(ctx, conn, pod)
 }
 
 // dialPod gives a connection to a port on the pod's loopback.
@@ -97,7 +97,7 @@ func (r *Runtime) dialPod(ctx context.Context, s *sandbox, port uint16) (*net.TC
 
 // carryBoth copies both ways until both have said their last, one is broken, or
 // ctx ends.
-func carryBoth(ctx context.Context, conn io.ReadWriteCloser, pod *net.TCPConn) error {
+func (r *Runtime) carryBoth(ctx context.Context, conn io.ReadWriteCloser, pod *net.TCPConn) error {
 	type closeWriter interface{ CloseWrite() error }
 	half, canHalf := conn.(closeWriter)
 	in, out := make(chan error, 1), make(chan error, 1)
@@ -127,6 +127,8 @@ func carryBoth(ctx context.Context, conn io.ReadWriteCloser, pod *net.TCPConn) e
 			}
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-r.closing:
+			return errClosed
 		}
 	}
 	return nil

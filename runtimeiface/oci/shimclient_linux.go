@@ -299,8 +299,11 @@ func answerError(m shim.Message) error {
 	if m.Op == shim.OpOK {
 		return nil
 	}
-	if m.Field(0) == shim.Exited {
+	switch m.Field(0) {
+	case shim.Exited:
 		return fmt.Errorf("%w: %s", runtimeiface.ErrNotRunning, shim.Exited)
+	case shim.Crowded:
+		return fmt.Errorf("%w: %s", runtimeiface.ErrUnavailable, shim.Crowded)
 	}
 	return shimError(m.Field(0))
 }

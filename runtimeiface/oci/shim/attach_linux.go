@@ -28,7 +28,7 @@ var (
 	errSlow    = errors.New("the client is too slow: output of the ended container is lost to it")
 	errNoInput = errors.New("container has no standard input")
 	errNoTTY   = errors.New("container has no terminal")
-	errCrowded = errors.New("too many clients are attached")
+	errCrowded = errors.New(Crowded)
 )
 
 // stdin is the way to a program's standard input.

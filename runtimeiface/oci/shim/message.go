@@ -51,6 +51,8 @@ const (
 
 	// Exited is the cause of an OpFail that a caller may want to know.
 	Exited = "container has exited"
+	// Crowded is another, of OpAttach.
+	Crowded = "too many clients are attached"
 	// RunFailed is the third field of OpRun's OpFail, after the cause and the ID
 	// of the container, if the containers were made.
 	RunFailed = "start"
