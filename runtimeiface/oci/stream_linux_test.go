@@ -271,15 +271,52 @@ var _ = Describe("a PID namespace", func() {
 		}
 	})
 
-	It("of a pod whose first process was killed is made anew", func() {
+	It("of a pod whose first process was killed is the end of the pod", func() {
 		sb := e.sandbox(func(s *runtimeiface.SandboxSpec) { s.PID = runtimeiface.NamespacePod })
 		first := e.start(sb, "first", "forever")
-		pause := e.pauseOf(sb)
-		Expect(unix.Kill(pause, unix.SIGKILL)).To(Succeed())
+		Expect(unix.Kill(e.pauseOf(sb), unix.SIGKILL)).To(Succeed())
 		Expect(e.exited(first).ExitCode).To(BeEquivalentTo(137))
-		a, b := e.start(sb, "a", "forever"), e.start(sb, "b", "forever")
-		Expect(nsOf(e.status(a).PID, "pid")).To(Equal(nsOf(e.status(b).PID, "pid")))
-		Expect(e.pauseOf(sb)).NotTo(Equal(pause))
+		Eventually(func() runtimeiface.SandboxState {
+			s, err := e.rt.SandboxStatus(e.ctx(), sb)
+			Expect(err).NotTo(HaveOccurred())
+			return s.State
+		}, "5s", "5ms").Should(Equal(runtimeiface.SandboxNotReady))
+	})
+})
+
+var _ = Describe("streams of a pod with a user namespace", func() {
+	It("are those of any other", func() {
+		e := newEnv(GinkgoTB())
+		sb := e.sandbox(userNamespace)
+		id := e.start(sb, "app", "serve 127.0.0.1:4711", func(s *runtimeiface.ContainerSpec) { s.TTY, s.Stdin = true, true })
+		Eventually(func() error {
+			ours, theirs := net.Pipe()
+			done := make(chan error, 1)
+			go func() { done <- e.rt.PortForward(e.ctx(), sb, 4711, theirs) }()
+			defer func() { _ = ours.Close() }()
+			if _, err := ours.Write([]byte("echo")); err != nil {
+				return <-done
+			}
+			got := make([]byte, 4)
+			_, err := io.ReadFull(ours, got)
+			Expect(string(got)).To(Equal("echo"))
+			return err
+		}, "10s", "20ms").Should(Succeed())
+		ctx, cancel := context.WithCancel(e.ctx())
+		read, write := io.Pipe()
+		c := e.attach(ctx, id, read)
+		_, err := io.WriteString(write, "typed\n")
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(c.String, "5s", "5ms").Should(ContainSubstring("typed\r\n"), "the terminal's echo")
+		cancel()
+		Eventually(c.done, "5s").Should(Receive(MatchError(context.Canceled)))
+		var out bytes.Buffer
+		code, err := e.rt.Exec(e.ctx(), id, runtimeiface.ExecSpec{
+			Command: []string{"/prog", "ids", ";", "exit", "9"}, TTY: true, Stdout: &out,
+		})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(code).To(Equal(9))
+		Expect(out.String()).To(Equal("0 0\r\n"))
 	})
 })
 
@@ -292,7 +329,7 @@ func (e *env) pauseOf(sandbox string) int {
 	for _, list := range lists {
 		data, _ := os.ReadFile(list)
 		for child := range strings.FieldsSeq(string(data)) {
-			if line, _ := os.ReadFile("/proc/" + child + "/cmdline"); string(line) == "nodekit-shim\x00pause\x00" {
+			if line, _ := os.ReadFile("/proc/" + child + "/cmdline"); strings.HasPrefix(string(line), "nodekit-shim\x00pause\x00") {
 				pid, _ := strconv.Atoi(child)
 				return pid
 			}

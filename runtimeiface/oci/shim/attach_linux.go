@@ -119,12 +119,12 @@ func (s *server) attach(id, which string, fds []int, gone <-chan struct{}, attac
 		return nil
 	case <-c.done:
 	}
-	c.awaitDrain(gone)
+	s.awaitDrain(c, gone)
 	return c.deliver(sinks)
 }
 
 // awaitDrain waits until the output has ended, or has nothing in it.
-func (c *container) awaitDrain(gone <-chan struct{}) {
+func (s *server) awaitDrain(c *container, gone <-chan struct{}) {
 	limit := time.After(outsiderTime)
 	for {
 		select {
@@ -135,16 +135,18 @@ func (c *container) awaitDrain(gone <-chan struct{}) {
 		case <-limit:
 			return
 		case <-time.After(drainTime / 5):
-			if c.silent() {
+			if s.buffers.silent(c.outs) {
 				return
 			}
 		}
 	}
 }
 
-// silent tells that no output waits to be read.
-func (c *container) silent() bool {
-	for _, f := range c.outs {
+// silent tells that no output waits to be read, or to be handed on.
+func (b *buffers) silent(outs [2]*os.File) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range outs {
 		if f == nil {
 			continue
 		}

@@ -194,10 +194,13 @@ func (k *sink) try(data []byte) int {
 		n, werr = unix.Write(int(fd), data)
 		return true
 	})
-	if err == nil && werr != unix.EAGAIN && werr != unix.EINTR {
-		err = werr
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded): // the program is dead: all is kept
+	case err != nil:
+		k.err = err
+	case werr != nil && werr != unix.EAGAIN && werr != unix.EINTR:
+		k.err = werr
 	}
-	k.err = err
 	return max(n, 0)
 }
 

@@ -65,6 +65,19 @@ func TestClientsAreNotWaitedForOnceTheProgramIsDead(t *testing.T) {
 	}
 }
 
+func TestWhatIsSaidLastIsKept(t *testing.T) {
+	k, from := newSink(t)
+	_ = k.file.SetWriteDeadline(time.Unix(1, 0))
+	k.offer([]byte("last words"))
+	k.flush()
+	_ = k.file.SetWriteDeadline(time.Time{})
+	k.flush()
+	_ = k.file.Close()
+	if data, err := io.ReadAll(from); string(data) != "last words" {
+		t.Errorf("%q arrived, %v, %v", data, err, k.err)
+	}
+}
+
 func TestClientsThatAreGoneCostNothing(t *testing.T) {
 	k, from := newSink(t)
 	k.offer(make([]byte, 2*4096))
