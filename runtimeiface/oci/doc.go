@@ -69,6 +69,7 @@
 //	Root/sandboxes/ID/lock,sock,shim.log the shim's
 //	Root/sandboxes/ID/shm/               the pod's /dev/shm
 //	Root/images/containers/ID.volumeN    an image volume of container ID
+//	Root/sandboxes/ID/groups/ID          marks of containers made by RunContainers
 //	Root/sandboxes/ID/containers/ID/     OCI bundle, record.json, created, started, exit.json
 //	Root/network.json                    kernel parameters as they were before
 //	Root/cni/                            what libcni remembers of plug-ins' results
@@ -76,9 +77,10 @@
 // # OCI runtimes
 //
 // Config.RuntimeHandlers names programs with the command line of runc: create,
-// start, delete, exec, with --root before and --bundle, --pid-file,
-// --process, --detach behind. Runc v1.5 and crun 1.21 are tested with every
-// promise. What a program can is asked from it at Open: filters from "features",
+// start, update, delete, exec, with --root before and --bundle, --pid-file,
+// --console-socket, --resources, --process, --detach behind. Runc v1.5 and crun
+// 1.21 are tested with every promise. What a program can is asked from it at
+// Open: filters, mapped IDs and mount options such as "rro" from "features",
 // sub-cgroups of an exec from its help. Without those, a command's process is
 // moved to its own cgroup once it runs, and what it left behind by then, in a
 // session of its own, is not ended with it but with the container.
@@ -90,6 +92,19 @@
 //
 // A sandbox keeps the path of its handler's program: it can be stopped and
 // removed also by an agent that is not configured with that handler any more.
+//
+// # Streams
+//
+// The shim holds the streams of containers. Of an attached client it has one end
+// of a pipe for each: the pipe, and one piece of 32 KiB, is what a slow client
+// can be behind before the program waits. Once the program has ended nothing
+// waits, neither log nor exit: what is left, as much as a pipe holds, is kept for
+// the client. The streams of an exec, and the connection of a port-forward, are
+// the agent's own: the shim makes them and hands them over. A program that is
+// attached to goes on when the agent ends; commands of Exec are ended with it.
+//
+// RunContainers is one call to the shim, which makes all containers at the same
+// time, marks them as one, then starts all at the same time.
 //
 // # Network
 //
@@ -142,6 +157,6 @@
 // The shims live in the agent's cgroup: a service manager that kills the whole
 // cgroup of the agent (systemd's KillMode=control-group) ends all pods with it.
 //
-// Not there yet, and told with ErrNotSupported and the field's name: terminals,
-// and seccomp where the OCI runtime was built without it.
+// Told with ErrNotSupported and the field's name: what the OCI runtime was built
+// without, such as seccomp.
 package oci

@@ -246,10 +246,9 @@ var _ = Describe("a PID namespace", func() {
 		c := e.exited(second)
 		Expect(c.ExitCode).To(BeEquivalentTo(7))
 		Expect(e.log(c)).To(ContainSubstring("forever"), "it sees the first one")
-		Expect(filepath.Glob("/sys/fs/cgroup/*" + c.Cgroup + "/cgroup.procs")).To(HaveEach(WithTransform(func(path string) string {
-			data, _ := os.ReadFile(path)
-			return string(data)
-		}, BeEmpty())))
+		left, err := runtimeiface.ExecSync(e.ctx(), e.rt, first, []string{"/prog", "ps"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(strings.Count(string(left.Stdout), "forever")).To(Equal(1), "processes: %s", left.Stdout)
 		Expect(e.status(first).PID).To(Equal(pid))
 		third := e.start(sb, "third", "forever", join(first))
 		Expect(nsOf(e.status(third).PID, "pid")).To(Equal(nsOf(pid, "pid")))

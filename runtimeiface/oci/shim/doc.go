@@ -20,6 +20,9 @@
 // no pid is used after its process is gone. An exit is on disk ([ExitRecord])
 // before anyone is told.
 //
+// Clients that are attached give the shim pipes. It writes into them as far as
+// there is room, and lets the program wait for the rest.
+//
 // For a PID namespace that containers share, and for a pod's user namespace, the
 // shim starts its own program once more, as the process that holds them: see
 // [PauseRequest]. When that dies the shim ends the pod.
