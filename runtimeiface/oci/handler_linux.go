@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // runtimeDir, below Root, holds a directory for each handler, defaultDir for "".
@@ -153,4 +155,24 @@ func (r *Runtime) reapStates() (int, error) {
 		}
 	}
 	return count, nil
+}
+
+// lateOptions are the mount options that not every OCI runtime has, and that
+// one without them would drop: runtime-spec v1.3.0 config.md.
+var lateOptions = []string{
+	"rro", "rrw", "rnosuid", "rsuid", "rnodev", "rdev", "rnoexec", "rexec", "rnodiratime", "rdiratime",
+	"rnoatime", "ratime", "rrelatime", "rnorelatime", "rstrictatime", "rnostrictatime", "rnosymfollow", "rsymfollow",
+	"idmap", "ridmap",
+}
+
+// checkMounts names options that the OCI runtime does not say it has.
+func (h handler) checkMounts(mounts []specs.Mount) error {
+	for i, m := range mounts {
+		for _, option := range m.Options {
+			if slices.Contains(lateOptions, option) && !slices.Contains(h.mountOptions, option) {
+				return notSupported(fmt.Sprintf("Mounts[%d].Options", i), "has "+option+", which the OCI runtime has not")
+			}
+		}
+	}
+	return nil
 }

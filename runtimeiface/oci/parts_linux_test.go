@@ -2,12 +2,15 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci/image"
@@ -276,4 +279,15 @@ func TestPropagationIsRead(t *testing.T) {
 func FuzzPropagation(f *testing.F) {
 	f.Add([]byte(propagatingMounts), uint64(36))
 	f.Fuzz(func(_ *testing.T, mountinfo []byte, id uint64) { _, _, _ = findMount(mountinfo, id) })
+}
+
+func TestLateMountOptionsAreAskedFor(t *testing.T) {
+	mounts := []specs.Mount{{Options: []string{"rbind", "ro"}}, {Options: []string{"rro"}}}
+	if err := (handler{mountOptions: []string{"rro"}}).checkMounts(mounts); err != nil {
+		t.Error(err)
+	}
+	err := handler{}.checkMounts(mounts)
+	if !errors.Is(err, runtimeiface.ErrNotSupported) || !strings.Contains(err.Error(), "Mounts[1].Options") {
+		t.Error(err)
+	}
 }

@@ -74,7 +74,8 @@ func checkUpdate(change, merged specs.LinuxResources) error {
 		lacks(m.Swappiness != nil, "Memory.Swappiness")
 		lacks(m.DisableOOMKiller != nil, "Memory.DisableOOMKiller")
 		lacks(m.UseHierarchy != nil, "Memory.UseHierarchy")
-		lacks(m.Kernel != nil, "Memory.Kernel") //nolint:staticcheck // deprecated, and may still be asked for
+		//lint:ignore SA1019 it may still be asked for
+		lacks(m.Kernel != nil, "Memory.Kernel")
 		lacks(m.KernelTCP != nil, "Memory.KernelTCP")
 	}
 	checkMemory(bad, merged.Memory)

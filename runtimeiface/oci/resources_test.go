@@ -75,14 +75,3 @@ func TestUpdatesAreChecked(t *testing.T) {
 		}
 	}
 }
-
-func TestLateMountOptionsAreAskedFor(t *testing.T) {
-	mounts := []specs.Mount{{Options: []string{"rbind", "ro"}}, {Options: []string{"rro"}}}
-	if err := (handler{mountOptions: []string{"rro"}}).checkMounts(mounts); err != nil {
-		t.Error(err)
-	}
-	err := handler{}.checkMounts(mounts)
-	if !errors.Is(err, runtimeiface.ErrNotSupported) || !strings.Contains(err.Error(), "Mounts[1].Options") {
-		t.Error(err)
-	}
-}

@@ -1,13 +1,6 @@
 package oci
 
-import (
-	"fmt"
-	"slices"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/nodekit/nodekit/runtimeiface"
-)
+import "github.com/nodekit/nodekit/runtimeiface"
 
 // checkSandbox names bad fields, and those that this backend cannot honour.
 func checkSandbox(spec runtimeiface.SandboxSpec, handlers map[string]string) error {
@@ -40,26 +33,6 @@ func checkContainer(pod runtimeiface.SandboxSpec, spec runtimeiface.ContainerSpe
 	}
 	if pod.UserNamespace != nil && spec.PID == runtimeiface.NamespaceHost {
 		return invalid("PID", "cannot be host: the sandbox has a UserNamespace")
-	}
-	return nil
-}
-
-// lateOptions are the mount options that not every OCI runtime has, and that
-// one without them would drop: runtime-spec v1.3.0 config.md.
-var lateOptions = []string{
-	"rro", "rrw", "rnosuid", "rsuid", "rnodev", "rdev", "rnoexec", "rexec", "rnodiratime", "rdiratime",
-	"rnoatime", "ratime", "rrelatime", "rnorelatime", "rstrictatime", "rnostrictatime", "rnosymfollow", "rsymfollow",
-	"idmap", "ridmap",
-}
-
-// checkMounts names options that the OCI runtime does not say it has.
-func (h handler) checkMounts(mounts []specs.Mount) error {
-	for i, m := range mounts {
-		for _, option := range m.Options {
-			if slices.Contains(lateOptions, option) && !slices.Contains(h.mountOptions, option) {
-				return notSupported(fmt.Sprintf("Mounts[%d].Options", i), "has "+option+", which the OCI runtime has not")
-			}
-		}
 	}
 	return nil
 }
