@@ -11,9 +11,8 @@ import (
 )
 
 // Attach gives the shim pipes for what of the container's streams is wanted. At
-// most 16 clients may be attached to a container, else ErrUnavailable. The end
-// of Stdin of a container with TTY and StdinOnce is told as a terminal's user
-// would: by Control-D. An error of Stdout or Stderr ends the call.
+// most 16 clients may be attached to a container, else ErrUnavailable. An error of
+// Stdout or Stderr ends the call.
 func (r *Runtime) Attach(ctx context.Context, id string, spec runtimeiface.AttachSpec) error {
 	c, client, err := r.running(ctx, id)
 	if err == nil && spec.Stdin != nil && !c.Spec.Stdin {
@@ -67,7 +66,13 @@ func (r *Runtime) attach(ctx context.Context, c *container, client *shimClient, 
 		_, err := nextAnswer(conn)
 		answer <- err
 	}()
+	over := streams.fed
+	if c.Spec.StdinOnce && !tty {
+		over = nil // output goes on
+	}
 	select {
+	case <-over:
+		return nil
 	case <-streams.failed:
 		return streams.failure()
 	case <-r.closing:

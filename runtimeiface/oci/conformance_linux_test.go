@@ -9,6 +9,7 @@ import (
 	. "github.com/onsi/gomega"
 	"golang.org/x/sys/unix"
 
+	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
@@ -21,50 +22,34 @@ var foreign = map[runtimetest.Need]string{
 // pending are promises that this backend does not keep yet. One that is kept fails
 // here until it is taken off the list.
 var pending = map[string]string{
-	"attach/large":                   "Attach",
-	"attach/leaves":                  "Attach",
-	"attach/leaves with stdin once":  "Attach",
-	"attach/no stdin":                "Attach",
-	"attach/not running":             "Attach",
-	"attach/output":                  "Attach",
-	"attach/resize":                  "Attach",
-	"attach/several":                 "Attach",
-	"attach/stdin again":             "Attach",
-	"attach/stdin once":              "Attach",
-	"attach/terminal":                "Attach",
-	"cancel/every call":              "the calls that are pending do not look at ctx",
-	"cancel/half way together":       "RunContainers",
-	"exec/resize":                    "terminals",
-	"exec/terminal":                  "terminals",
-	"forward/both loopbacks":         "PortForward",
-	"forward/cancelled":              "PortForward",
-	"forward/client's end":           "PortForward",
-	"forward/large":                  "PortForward",
-	"forward/nobody listens":         "PortForward",
-	"forward/not running":            "PortForward",
-	"forward/pod's end":              "PortForward",
-	"forward/pod's own":              "PortForward",
-	"forward/several":                "PortForward",
-	"image/file system":              "ImageFilesystem",
-	"namespace/bad target":           "PID target",
-	"namespace/target":               "PID target",
-	"process/OOM of a child":         "only an OOM kill that ends the container is told",
-	"restart/attach":                 "Attach, PortForward, UpdateContainer",
-	"together/all":                   "RunContainers",
-	"together/at once":               "RunContainers",
-	"together/exited":                "RunContainers",
-	"together/one cannot be created": "RunContainers",
-	"together/one cannot be started": "RunContainers",
-	"together/same identity":         "RunContainers",
-	"together/sandbox":               "RunContainers",
-	"update/created":                 "UpdateContainer",
-	"update/not running":             "UpdateContainer",
-	"update/running":                 "UpdateContainer",
+	"image/file system": "ImageFilesystem",
+	"cancel/every call": "ImageFilesystem",
 }
 
-var _ = Describe("the promises of runtimeiface", Ordered, ContinueOnFailure, func() {
+var _ = Describe("the promises of runtimeiface", func() {
+	for _, program := range []kerneltest.Need{kerneltest.Runc, kerneltest.Crun} {
+		Describe("with "+string(program), Ordered, ContinueOnFailure, func() { conformance(program) })
+	}
+
+	It("have nothing declared as pending that is none", func() {
+		names := map[string]bool{}
+		for _, c := range runtimetest.Cases() {
+			names[c.Name] = true
+		}
+		for name := range pending {
+			Expect(names).To(HaveKey(name))
+		}
+	})
+})
+
+func conformance(program kerneltest.Need) {
 	var e *env
-	BeforeAll(func() { e = newEnv(GinkgoTB()) })
+	BeforeAll(func() {
+		kerneltest.Require(GinkgoTB(), program)
+		e = prepareEnv(GinkgoTB())
+		e.cfg.RuntimeHandlers = map[string]string{"": string(program)}
+		e.open()
+	})
 
 	for _, c := range runtimetest.Cases() {
 		It(c.Name, func(ctx SpecContext) {
@@ -95,17 +80,7 @@ var _ = Describe("the promises of runtimeiface", Ordered, ContinueOnFailure, fun
 			Expect(err).NotTo(HaveOccurred(), c.Promise)
 		}, NodeTimeout(2*time.Minute))
 	}
-
-	It("has nothing declared as pending that is no promise", func() {
-		names := map[string]bool{}
-		for _, c := range runtimetest.Cases() {
-			names[c.Name] = true
-		}
-		for name := range pending {
-			Expect(names).To(HaveKey(name))
-		}
-	})
-})
+}
 
 func needNames(needs []runtimetest.Need) []string {
 	var names []string

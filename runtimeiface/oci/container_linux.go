@@ -187,14 +187,10 @@ func (r *Runtime) pidNamespace(ctx context.Context, s *sandbox, client *shimClie
 	case runtimeiface.NamespaceTarget:
 		target := r.container(spec.PIDTarget)
 		if target == nil || target.sandbox != s {
-			return "", invalid("PIDTarget", "is no container of the sandbox: "+spec.PIDTarget)
+			return "", fmt.Errorf("PIDTarget %q: %w in the sandbox", spec.PIDTarget, runtimeiface.ErrNotFound)
 		}
-		m, err = client.call(ctx, shim.OpTarget, target.ID)
-		if errors.Is(err, runtimeiface.ErrNotRunning) {
-			return "", fmt.Errorf("%w: PIDTarget: %w", runtimeiface.ErrInvalid, err)
-		}
-		if err != nil {
-			return "", fmt.Errorf("find PID namespace of PIDTarget: %w", err)
+		if m, err = client.call(ctx, shim.OpTarget, target.ID); err != nil {
+			return "", fmt.Errorf("PIDTarget %s: %w", target.ID, err)
 		}
 	}
 	return m.Field(0), nil

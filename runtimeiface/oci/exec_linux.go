@@ -25,8 +25,6 @@ const (
 	execKillTime = 10 * time.Second
 	// restTime is how long the delivery of its output may take then.
 	restTime = 250 * time.Millisecond
-	// sizeTime is how long a command waits for the first size of its terminal.
-	sizeTime = time.Second
 )
 
 // Exec runs a command beside the container's program. The shim starts it with
@@ -55,7 +53,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, spec runtimeiface.ExecSpe
 func (r *Runtime) exec(ctx context.Context, c *container, spec runtimeiface.ExecSpec) (int, error) {
 	var size *runtimeiface.TerminalSize
 	if spec.TTY {
-		size = firstSize(ctx, spec.Resize)
+		size = firstSize(spec.Resize)
 	}
 	document, err := execDocument(c.dir, spec, size)
 	if err != nil {
@@ -131,18 +129,14 @@ func (r *Runtime) exec(ctx context.Context, c *container, spec runtimeiface.Exec
 	return strconv.Atoi(answer.Field(0))
 }
 
-// firstSize is what a terminal begins with, or nil.
-func firstSize(ctx context.Context, sizes <-chan runtimeiface.TerminalSize) *runtimeiface.TerminalSize {
-	if sizes == nil {
-		return nil
-	}
+// firstSize is what a terminal begins with, or nil if nothing is said yet.
+func firstSize(sizes <-chan runtimeiface.TerminalSize) *runtimeiface.TerminalSize {
 	select {
 	case size, ok := <-sizes:
 		if ok {
 			return &size
 		}
-	case <-ctx.Done():
-	case <-time.After(sizeTime):
+	default:
 	}
 	return nil
 }

@@ -13,6 +13,9 @@ import (
 // RunContainers has the shim make all containers and then start all, in one
 // call: what goes on between happens in the shim, whatever becomes of the agent.
 func (r *Runtime) RunContainers(ctx context.Context, sandboxID string, specs []runtimeiface.ContainerSpec) ([]string, error) {
+	if len(specs) == 0 {
+		return nil, r.ready(ctx)
+	}
 	own := make([]runtimeiface.ContainerSpec, len(specs))
 	for i, spec := range specs {
 		own[i] = spec.Clone()

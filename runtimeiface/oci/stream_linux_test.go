@@ -258,15 +258,16 @@ var _ = Describe("a PID namespace", func() {
 
 	It("of what is no running container of the sandbox cannot be joined", func() {
 		sb, other := e.sandbox(), e.sandbox()
-		for what, id := range map[string]string{
-			"unknown": "abc", "another pod's": e.start(other, "app", "forever"),
-			"created": e.create(sb, "created", "forever"), "exited": e.exited(e.start(sb, "ended", "exit 0")).ID,
+		for id, want := range map[string]error{
+			"abc": runtimeiface.ErrNotFound, e.start(other, "app", "forever"): runtimeiface.ErrNotFound,
+			e.create(sb, "created", "forever"):          runtimeiface.ErrNotRunning,
+			e.exited(e.start(sb, "ended", "exit 0")).ID: runtimeiface.ErrNotRunning,
 		} {
 			_, err := e.rt.CreateContainer(e.ctx(), sb, runtimeiface.ContainerSpec{
 				Name: "app", Image: e.image, PID: runtimeiface.NamespaceTarget, PIDTarget: id,
 			})
-			Expect(err).To(MatchError(runtimeiface.ErrInvalid), what)
-			Expect(err).To(MatchError(ContainSubstring("PIDTarget")), what)
+			Expect(err).To(MatchError(want))
+			Expect(err).To(MatchError(ContainSubstring("PIDTarget")))
 		}
 	})
 

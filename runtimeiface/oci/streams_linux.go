@@ -14,9 +14,6 @@ import (
 	"github.com/nodekit/nodekit/runtimeiface"
 )
 
-// endOfFile is what a terminal takes for the end of its input, termios(3).
-const endOfFile = 4
-
 // streams are pipes for a program's standard input, output and error, as far as
 // they are wanted, or the master of its terminal.
 type streams struct {
@@ -25,6 +22,7 @@ type streams struct {
 
 	wg     sync.WaitGroup
 	copied atomic.Int64
+	fed    chan struct{} // closed at the end of the input
 	ended  chan struct{} // closed by finish
 	failed chan struct{} // closed when err is set
 	mu     sync.Mutex
@@ -33,7 +31,7 @@ type streams struct {
 
 // newStreams makes pipes for those wanted: input, output, error.
 func newStreams(wanted ...bool) (*streams, error) {
-	x := &streams{ended: make(chan struct{}), failed: make(chan struct{})}
+	x := &streams{fed: make(chan struct{}), ended: make(chan struct{}), failed: make(chan struct{})}
 	for i, want := range wanted {
 		if !want {
 			continue
@@ -128,32 +126,15 @@ func (x *streams) copy(stdin io.Reader, stdout, stderr io.Writer) {
 	}
 }
 
+// feed gives the program its input to the end. A terminal's has none.
 func (x *streams) feed(to *os.File, stdin io.Reader) {
+	_, err := io.Copy(to, stdin)
 	if !x.terminal {
-		_, _ = io.Copy(to, stdin)
 		_ = to.Close()
-		return
 	}
-	last := lastByte{w: to, b: '\n'}
-	_, _ = io.Copy(&last, stdin)
-	end := []byte{endOfFile}
-	if last.b != '\n' {
-		end = append(end, endOfFile) // the first one ends only the line
+	if !errors.Is(err, unix.EPIPE) && !errors.Is(err, os.ErrClosed) {
+		close(x.fed)
 	}
-	_, _ = to.Write(end)
-}
-
-// lastByte knows what was written last.
-type lastByte struct {
-	w io.Writer
-	b byte
-}
-
-func (l *lastByte) Write(p []byte) (int, error) {
-	if len(p) > 0 {
-		l.b = p[len(p)-1]
-	}
-	return l.w.Write(p)
 }
 
 // hangupTime is how long to wait before looking again at a terminal that no

@@ -92,10 +92,10 @@ func (c *container) setExited(e shim.ExitRecord) {
 		c.reason, c.message = runtimeiface.ReasonUnknown, "nobody saw the exit: the pod's shim or the machine was killed"
 	case e.StartError != "":
 		c.reason, c.message = runtimeiface.ReasonStartError, e.StartError
-	case e.Code == 0:
-		c.reason = runtimeiface.ReasonCompleted
 	case e.OOM:
 		c.reason = runtimeiface.ReasonOOMKilled
+	case e.Code == 0:
+		c.reason = runtimeiface.ReasonCompleted
 	default:
 		c.reason = runtimeiface.ReasonError
 	}

@@ -20,8 +20,6 @@ const (
 	// outsiderTime is how long clients wait for the end of output that somebody
 	// outside an ended container holds open, and goes on to write.
 	outsiderTime = 5 * time.Second
-	// endOfFile is what a terminal takes for the end of its input, termios(3).
-	endOfFile = 4
 )
 
 var (
@@ -33,10 +31,9 @@ var (
 
 // stdin is the way to a program's standard input.
 type stdin struct {
-	mu     sync.Mutex
-	file   *os.File // does not block; nil: there is none
-	closed bool
-	dups   []*os.File // one for each client
+	mu   sync.Mutex
+	file *os.File   // does not block; nil: there is none, or it has ended
+	dups []*os.File // one for each client
 }
 
 // attach connects fds, a pipe's end for each stream that which names ("i", "o"
@@ -190,7 +187,7 @@ func (c *container) running() bool {
 }
 
 // feed carries a client's input to the program. With StdinOnce its end is that
-// of the program's input.
+// of the program's input, but for a terminal, whose input has none.
 func (c *container) feed(from *os.File, gone <-chan struct{}) {
 	defer func() { _ = from.Close() }()
 	to := c.stdin.dup()
@@ -212,11 +209,9 @@ func (c *container) feed(from *os.File, gone <-chan struct{}) {
 		}
 	}()
 	buf := make([]byte, 4096)
-	line := true // at the beginning of one
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
-			line = buf[n-1] == '\n'
 			if _, werr := to.Write(buf[:n]); werr != nil {
 				break
 			}
@@ -225,30 +220,17 @@ func (c *container) feed(from *os.File, gone <-chan struct{}) {
 			break
 		}
 	}
-	if c.StdinOnce {
-		c.endInput(to, line)
+	if c.StdinOnce && !c.TTY {
+		c.stdin.close()
 	}
 	c.stdin.drop(to)
-}
-
-// endInput tells the program that there is no more input, from anybody.
-func (c *container) endInput(to *os.File, line bool) {
-	switch {
-	case c.stdin.end():
-	case !c.TTY:
-		c.stdin.close()
-	case line:
-		_, _ = to.Write([]byte{endOfFile})
-	default: // the first one ends only the line
-		_, _ = to.Write([]byte{endOfFile, endOfFile})
-	}
 }
 
 // dup gives a descriptor of one client's own, or nil if input has ended.
 func (s *stdin) dup() *os.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.file == nil || s.closed {
+	if s.file == nil {
 		return nil
 	}
 	fd, err := dupOf(s.file)
@@ -267,19 +249,9 @@ func (s *stdin) drop(f *os.File) {
 	_ = f.Close()
 }
 
-// end tells whether it was the end already.
-func (s *stdin) end() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	was := s.closed
-	s.closed = true
-	return was
-}
-
 func (s *stdin) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
 	for _, f := range append(s.dups, s.file) {
 		_ = f.Close() // of nil, too
 	}
