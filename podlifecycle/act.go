@@ -154,6 +154,13 @@ func (w *worker) doer(pod *corev1.Pod, a Action, f *flight) func(context.Context
 		user := w.images[a.Container].user
 		sandbox := w.sandbox(a.ID)
 		return func(ctx context.Context) (func(), error) { return w.create(ctx, pod, c, a, sandbox, user) }
+	case ActionStartAll:
+		users := map[string]string{}
+		for _, one := range a.Group {
+			users[one.Container] = w.images[one.Container].user
+		}
+		sandbox := w.sandbox(a.ID)
+		return func(ctx context.Context) (func(), error) { return w.startAll(ctx, pod, a, sandbox, users) }
 	case ActionStart:
 		return limited(containerTimeout, func(ctx context.Context) error { return w.start(ctx, a.ID) })
 	case ActionPostStart:
@@ -362,6 +369,8 @@ func describe(a Action) string {
 		return fmt.Sprintf("kill attempt %d, grace %v", a.Attempt, a.Grace.Round(time.Millisecond))
 	case ActionCreate:
 		return fmt.Sprintf("start attempt %d", a.Attempt)
+	case ActionStartAll:
+		return fmt.Sprintf("start %d containers", len(a.Group))
 	case ActionPull:
 		return "image " + a.Image
 	case ActionRunSandbox, ActionStopSandbox, ActionRemoveSandbox:

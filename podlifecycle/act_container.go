@@ -133,6 +133,42 @@ func (w *worker) create(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 	return nil, w.start(ctx, id)
 }
 
+// startAll makes the containers of a group, and starts them once all are made.
+func (w *worker) startAll(ctx context.Context, pod *corev1.Pod, a Action, sandbox runtimeiface.Sandbox, users map[string]string) (func(), error) {
+	group := make([]runtimeiface.ContainerSpec, len(a.Group))
+	for i, one := range a.Group {
+		c := containerOf(pod, one.Container)
+		spec, err := w.containerSpec(ctx, pod, c, one, sandbox, users[one.Container])
+		if err != nil {
+			return nil, &waitingError{"CreateContainerConfigError", true, fmt.Errorf("container %s%s: %w", c.Name, inFile(pod), err)}
+		}
+		group[i] = spec
+	}
+	ctx, cancel := context.WithTimeout(ctx, containerTimeout)
+	defer cancel()
+	rt := w.m.config.Runtime
+	_, err := rt.RunContainers(ctx, a.ID, group)
+	if err == nil {
+		return nil, nil
+	}
+	list, listErr := rt.ListContainers(ctx, runtimeiface.ContainerFilter{SandboxID: a.ID, State: runtimeiface.ContainerExited})
+	for _, got := range list {
+		if listErr == nil && slices.ContainsFunc(group, func(s runtimeiface.ContainerSpec) bool { return s.Name == got.Name && s.Attempt == got.Attempt }) {
+			return nil, fmt.Errorf("start containers: %w: %w", errExited, err)
+		}
+	}
+	var then func()
+	if errors.Is(err, runtimeiface.ErrNotFound) {
+		// An image may have been removed since it was looked for.
+		then = func() {
+			for _, one := range a.Group {
+				delete(w.images, one.Container)
+			}
+		}
+	}
+	return then, &waitingError{"CreateContainerError", false, fmt.Errorf("start containers together: %w", err)}
+}
+
 // errExited: the container has come to its end, for the restart policy to judge.
 var errExited = errors.New("it did not run")
 

@@ -25,6 +25,9 @@ const (
 	// ActionCreate makes Container with Attempt and Level in sandbox ID from
 	// image Image, an image ID, and starts it.
 	ActionCreate ActionType = "create"
+	// ActionStartAll does what ActionCreate would for each of Group, in sandbox ID:
+	// creates all, then starts all; if one cannot be created none is started.
+	ActionStartAll ActionType = "start-all"
 	// ActionStart starts container ID, which was created and not started.
 	ActionStart ActionType = "start"
 	// ActionPostStart runs the hook of container ID.
@@ -51,6 +54,8 @@ type Action struct {
 	Attempt   uint32 `json:"attempt,omitempty"`
 	Level     int    `json:"level,omitempty"`
 	Image     string `json:"image,omitempty"`
+	// Group of ActionStartAll are the ActionCreate of its containers.
+	Group []Action `json:"group,omitempty"`
 	// Deadline of ActionKill; Grace is what is left until then.
 	Deadline time.Time     `json:"deadline,omitzero"`
 	Grace    time.Duration `json:"grace,omitempty"`
@@ -113,6 +118,8 @@ const (
 	RuleInitOrder      = "init-order"
 	RuleStart          = "start"
 	RuleStartOrder     = "start-order"
+	RuleAllOrNothing   = "all-or-nothing"
+	RuleReplacePod     = "replace-pod"
 	RuleRestartPolicy  = "restart-policy"
 	RuleBackoff        = "back-off"
 	RuleImage          = "image"

@@ -178,7 +178,7 @@ func (p *planner) whyEnd() *Ending {
 
 // sync brings the pod one step nearer to all its containers running.
 func (p *planner) sync() {
-	if !p.prepared() || !p.sandboxReady() {
+	if !p.prepared() || p.replacing() || !p.sandboxReady() {
 		p.cancelStale()
 		return
 	}
@@ -225,6 +225,9 @@ func (p *planner) hold(lane, rule string) bool {
 func (p *planner) cancelStale() {
 	if p.sandbox != nil || !p.o.Prepared {
 		return
+	}
+	if f := p.o.Flights[""]; f.Type == ActionStartAll {
+		p.cancel("", RuleSandbox, "its sandbox is gone")
 	}
 	for _, v := range p.views {
 		switch f := p.o.Flights[v.c.Name]; f.Type {

@@ -13,6 +13,9 @@ import (
 // mainStarted tells whether a regular container has been started in the
 // current sandbox. From then on init containers are history.
 func (p *planner) mainStarted() bool {
+	if f := p.o.Flights[""]; f.Type == ActionStartAll && p.sandbox != nil && f.ID == p.sandbox.ID {
+		return true
+	}
 	for _, v := range p.views {
 		if v.kind != mainKind {
 			continue
@@ -67,6 +70,9 @@ func (p *planner) initialized() bool {
 // them one after the other, it lets a postStart hook hold back the first start
 // of those behind it; without hooks they start at once.
 func (p *planner) mains() {
+	if p.pod.Annotations[AnnotationStartPolicy] == StartAllOrNothing && p.startTogether() {
+		return
+	}
 	holder := ""
 	for _, v := range p.views {
 		if v.kind != mainKind {
@@ -118,10 +124,7 @@ func (p *planner) maintain(v *view) {
 		if p.elsewhere(v) {
 			return
 		}
-		level, why := 0, "it has not run yet"
-		if v.past != nil || p.nextAttempt(v) > 0 {
-			level, why = 1, "it has not run in this sandbox"
-		}
+		level, why := p.firstLevel(v)
 		p.start(v, p.nextAttempt(v), level, RuleStart, why, "")
 	case v.cur.State == runtimeiface.ContainerCreated:
 		p.startCreated(v)
@@ -130,6 +133,17 @@ func (p *planner) maintain(v *view) {
 	case v.cur.State == runtimeiface.ContainerRunning:
 		p.running(v)
 	}
+}
+
+// firstLevel is the back-off level of a container's first start in a sandbox.
+func (p *planner) firstLevel(v *view) (level int, why string) {
+	switch {
+	case v.past != nil && p.replaces() && p.failed(v.past):
+		return nextLevel(*v.past), "it failed, and the pod was replaced"
+	case v.past != nil || p.nextAttempt(v) > 0:
+		return 1, "it has not run in this sandbox"
+	}
+	return 0, "it has not run yet"
 }
 
 // elsewhere tells whether an instance runs in another sandbox; it ends first.
@@ -230,15 +244,19 @@ func (p *planner) kill(got *runtimeiface.Container, deadline time.Time, rule, re
 
 // start brings the image and then makes the container.
 func (p *planner) start(v *view, attempt uint32, level int, rule, reason, input string) {
-	name := v.c.Name
-	if f, failed := p.o.Faults[name]; failed {
-		v.waiting = &corev1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
-		if f.Reason == "" {
-			v.waiting.Reason = "ContainerCreating"
-		}
+	if id := p.image(v, attempt, rule); id != "" {
+		p.act(Action{Type: ActionCreate, Container: v.c.Name, ID: p.sandbox.ID, Attempt: attempt, Level: level,
+			Image: id, Rule: rule, Reason: reason, Input: input})
 	}
+}
+
+// image gives the ID of the container's image once it is there and nothing
+// holds up its start. Otherwise it asks for it, or says what is waited for.
+func (p *planner) image(v *view, attempt uint32, rule string) (id string) {
+	name := v.c.Name
+	p.showFault(v, name)
 	if p.hold(name, rule) {
-		return
+		return ""
 	}
 	img, policy := p.o.Images[name], PullPolicy(v.c)
 	if img.Ref != v.c.Image {
@@ -246,15 +264,25 @@ func (p *planner) start(v *view, attempt uint32, level int, rule, reason, input 
 	}
 	fresh := policy != corev1.PullAlways || img.Attempt == attempt
 	if img.Reason == "" && img.ID != "" && fresh {
-		p.act(Action{Type: ActionCreate, Container: name, ID: p.sandbox.ID, Attempt: attempt, Level: level,
-			Image: img.ID, Rule: rule, Reason: reason, Input: input})
+		return img.ID
+	}
+	if img.Reason == "" || p.imageRetry(v, img) {
+		p.act(Action{Type: ActionPull, Container: name, Attempt: attempt, Image: v.c.Image,
+			Rule: RuleImage, Reason: "imagePullPolicy is " + string(policy), Input: v.c.Image})
+	}
+	return ""
+}
+
+// showFault makes what went wrong in a lane the reason that the container waits.
+func (p *planner) showFault(v *view, lane string) {
+	f, failed := p.o.Faults[lane]
+	if !failed {
 		return
 	}
-	if img.Reason != "" && !p.imageRetry(v, img) {
-		return
+	v.waiting = &corev1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
+	if f.Reason == "" {
+		v.waiting.Reason = "ContainerCreating"
 	}
-	p.act(Action{Type: ActionPull, Container: name, Attempt: attempt, Image: v.c.Image,
-		Rule: RuleImage, Reason: "imagePullPolicy is " + string(policy), Input: v.c.Image})
 }
 
 // imageRetry shows a failed pull and tells whether to try again now.

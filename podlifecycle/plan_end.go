@@ -29,7 +29,7 @@ func (p *planner) end() {
 		}
 	}
 	if f, busy := p.o.Flights[""]; busy {
-		if f.Type == ActionPrepare || f.Type == ActionRunSandbox {
+		if f.Type == ActionPrepare || f.Type == ActionRunSandbox || f.Type == ActionStartAll {
 			p.cancel("", RuleEnding, e.Reason)
 		}
 		return

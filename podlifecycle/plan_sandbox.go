@@ -45,6 +45,23 @@ func (p *planner) sandboxReady() bool {
 		return true
 	}
 	why := p.sandboxFault()
+	if !p.vacate(RuleSandbox, why) {
+		return false
+	}
+	attempt := uint32(0)
+	if len(p.sandboxes) > 0 {
+		attempt = p.sandboxes[0].Attempt + 1
+	}
+	if p.replaces() && p.replaceLater() {
+		return false
+	}
+	p.act(Action{Type: ActionRunSandbox, Attempt: attempt, Rule: RuleSandbox, Reason: why})
+	return false
+}
+
+// vacate ends what runs, then stops the sandbox that is ready, and tells when
+// nothing is left that could stand in the way of a new one.
+func (p *planner) vacate(rule, why string) bool {
 	clear := true
 	for i := range p.o.Containers {
 		c := &p.o.Containers[i]
@@ -56,23 +73,18 @@ func (p *planner) sandboxReady() bool {
 			clear = true // StopSandbox will see to it
 			continue
 		}
-		p.kill(c, p.now.Add(p.podGrace()), RuleSandbox, why)
+		p.kill(c, p.now.Add(p.podGrace()), rule, why)
 	}
-	if !clear || p.hold("", RuleSandbox) {
+	if !clear || p.hold("", rule) {
 		return false
 	}
 	for _, s := range p.sandboxes {
 		if s.State == runtimeiface.SandboxReady {
-			p.act(Action{Type: ActionStopSandbox, ID: s.ID, Attempt: s.Attempt, Rule: RuleSandbox, Reason: why})
+			p.act(Action{Type: ActionStopSandbox, ID: s.ID, Attempt: s.Attempt, Rule: rule, Reason: why})
 			return false
 		}
 	}
-	attempt := uint32(0)
-	if len(p.sandboxes) > 0 {
-		attempt = p.sandboxes[0].Attempt + 1
-	}
-	p.act(Action{Type: ActionRunSandbox, Attempt: attempt, Rule: RuleSandbox, Reason: why})
-	return false
+	return true
 }
 
 // killDuplicates ends every instance beside the one that counts.

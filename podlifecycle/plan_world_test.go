@@ -40,6 +40,7 @@ type world struct {
 	done       bool
 	idle       bool // the last plan asked for nothing
 	serial     int
+	together   bool            // the pod's containers start all or not at all
 	initDone   map[string]bool // sandbox and init container that succeeded
 	trace      []string
 }
@@ -51,7 +52,15 @@ func newWorld(seed uint64) *world {
 		cancelled: map[string]bool{}, images: map[string]podlifecycle.Image{}, faults: map[string]podlifecycle.Fault{},
 		verdicts: map[string]podlifecycle.Verdicts{}, hooks: map[string]podlifecycle.Hook{}, kills: map[string]podlifecycle.Kill{},
 	}
+	w.together = rng.IntN(3) == 0
 	w.pod = newPod("web", func(p *corev1.Pod) {
+		p.Annotations = map[string]string{}
+		if w.together {
+			p.Annotations[podlifecycle.AnnotationStartPolicy] = podlifecycle.StartAllOrNothing
+		}
+		if rng.IntN(3) == 0 {
+			p.Annotations[podlifecycle.AnnotationFailurePolicy] = podlifecycle.FailureReplacePod
+		}
 		p.Spec.RestartPolicy = []corev1.RestartPolicy{corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever}[rng.IntN(3)]
 		grace := int64(rng.IntN(40))
 		p.Spec.TerminationGracePeriodSeconds = &grace
@@ -245,6 +254,8 @@ func (w *world) effect(a podlifecycle.Action) error {
 		w.containers = slices.DeleteFunc(w.containers, func(c runtimeiface.Container) bool { return c.SandboxID == a.ID })
 	case podlifecycle.ActionCreate:
 		return w.create(a)
+	case podlifecycle.ActionStartAll:
+		return w.startAll(a)
 	case podlifecycle.ActionStart:
 		return w.run(a.ID)
 	case podlifecycle.ActionKill:
@@ -255,25 +266,68 @@ func (w *world) effect(a podlifecycle.Action) error {
 	return nil
 }
 
-func (w *world) create(a podlifecycle.Action) error {
+// startAll keeps what RunContainers promises; a failure may be before all, or
+// cut off between two starts.
+func (w *world) startAll(a podlifecycle.Action) error {
+	if len(a.Group) != len(w.pod.Spec.Containers) {
+		return fmt.Errorf("%d of %d containers start together", len(a.Group), len(w.pod.Spec.Containers))
+	}
+	for _, c := range w.containers {
+		if c.SandboxID == a.ID && w.isMain(c.Name) && c.State != runtimeiface.ContainerCreated {
+			return fmt.Errorf("%s starts with others after it has been started", c.Name)
+		}
+	}
+	var ids []string
+	for _, one := range a.Group {
+		w.serial++
+		if id := w.make(one); id != "" {
+			ids = append(ids, id)
+		}
+	}
+	for i, id := range ids {
+		if i > 0 && !w.calm && w.chance(5) {
+			return nil
+		}
+		if err := w.run(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// make gives the container of an action, "" if its sandbox is not ready.
+func (w *world) make(a podlifecycle.Action) string {
 	ready := slices.ContainsFunc(w.sandboxes, func(s runtimeiface.Sandbox) bool { return s.ID == a.ID && s.State == runtimeiface.SandboxReady })
 	if !ready {
-		return nil // an error of the runtime
+		return "" // an error of the runtime
 	}
 	for _, c := range w.containers {
 		if c.SandboxID == a.ID && c.Name == a.Container && c.Attempt == a.Attempt {
-			return w.run(c.ID)
+			return c.ID
 		}
 	}
-	spec := w.spec(a.Container)
 	c := runtimeiface.Container{ID: fmt.Sprintf("c%d", w.serial), SandboxID: a.ID, Name: a.Container, Attempt: a.Attempt,
 		State: runtimeiface.ContainerCreated, CreatedAt: w.now, Annotations: map[string]string{
-			podlifecycle.AnnotationHash: podlifecycle.ContainerHash(spec), podlifecycle.AnnotationLevel: fmt.Sprint(a.Level)}}
+			podlifecycle.AnnotationHash: podlifecycle.ContainerHash(w.spec(a.Container)), podlifecycle.AnnotationLevel: fmt.Sprint(a.Level)}}
 	w.containers = append(w.containers, c)
-	if !w.calm && w.chance(10) {
+	return c.ID
+}
+
+func (w *world) create(a podlifecycle.Action) error {
+	if w.together && w.isMain(a.Container) && !w.anyMainStarted(a.ID) {
+		return fmt.Errorf("%s starts before the others are created", a.Container)
+	}
+	id := w.make(a)
+	if id == "" || !w.calm && w.chance(10) {
 		return nil // created, and not started
 	}
-	return w.run(c.ID)
+	return w.run(id)
+}
+
+func (w *world) anyMainStarted(sandbox string) bool {
+	return slices.ContainsFunc(w.containers, func(c runtimeiface.Container) bool {
+		return c.SandboxID == sandbox && w.isMain(c.Name) && c.State != runtimeiface.ContainerCreated
+	})
 }
 
 // run starts a container, and is where the two oldest rules are checked.
