@@ -264,6 +264,9 @@ func (w *worker) failed(f *flight, r result, now time.Time) {
 		n.config = true
 	}
 	n.RetryAt = now.Add(faultDelay(n.failures))
+	if n.failures == 1 && errors.Is(r.err, runtimeiface.ErrNotRunning) {
+		n.RetryAt = now // its sandbox has just ended: what to do now shows at the next look
+	}
 	w.faults[r.lane] = n
 }
 

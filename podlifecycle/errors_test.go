@@ -17,6 +17,7 @@ import (
 	"github.com/nodekit/nodekit/podlifecycle/manifest"
 	"github.com/nodekit/nodekit/podlifecycle/source"
 	"github.com/nodekit/nodekit/podlifecycle/volume"
+	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
 
@@ -269,5 +270,17 @@ func TestProblemsAreLogged(t *testing.T) {
 		if found != 1 {
 			t.Errorf("told %d times:\n%s", found, strings.Join(lines, "\n"))
 		}
+	})
+}
+
+// A sandbox that ends while a container is made costs no back-off.
+func TestSandboxThatEndsMeanwhileCostsNoTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		r.fake.Inject(runtimetest.Fault{Op: runtimetest.OpCreateContainer, Times: 1, Err: runtimeiface.ErrNotRunning})
+		r.start()
+		r.set(newPod("web"))
+		r.settle()
+		r.wantRunning("app/0")
 	})
 }
