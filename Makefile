@@ -66,6 +66,12 @@ test-kill: tools-test ## agent, shim, OCI runtime and containerd killed at every
 test-e2e: tools-run tools-test ## the quickstart's node under use, abuse and kill -9
 	cd test/e2e && NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -timeout 25m ./... $(ARGS)
 
+SEEDS ?= 20000
+
+.PHONY: sim
+sim: ## random lives of a node on the fake runtime, SEEDS=20000 of them; NODEKIT_SIM_SEED=n plays one again
+	NODEKIT_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -run TestSimulation -timeout 0 ./podlifecycle
+
 .PHONY: vet
 vet: $(BIN)/staticcheck ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt wants to change:"; echo "$$bad"; exit 1; fi

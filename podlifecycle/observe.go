@@ -50,6 +50,10 @@ func (w *worker) observe(ctx context.Context) (Observed, *corev1.Pod, error) {
 		// An end that was to leave something has become one that leaves nothing.
 		w.forgetful, w.ended.Torn = true, false
 	}
+	for _, c := range w.told {
+		w.status.Conditions = withCondition(w.status.Conditions, c)
+	}
+	clear(w.told)
 	o := Observed{
 		Sandboxes: sandboxes, Containers: containers,
 		Flights: make(map[string]Flight, len(w.flights)), Images: make(map[string]Image, len(w.images)),

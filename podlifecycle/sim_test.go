@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodekit/nodekit/podlifecycle"
+	"github.com/nodekit/nodekit/podlifecycle/source"
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
@@ -73,7 +74,7 @@ func simulate(t *testing.T, seed uint64) {
 	s.start()
 	s.apply()
 	for range 60 {
-		s.chaos()
+		s.chaos(seed)
 		s.pass(time.Duration(s.rng.IntN(8000)) * time.Millisecond)
 		s.invariants(seed)
 	}
@@ -113,6 +114,10 @@ func (s *sim) randomPod(name string) *corev1.Pod {
 		grace := int64(s.rng.IntN(20))
 		p.Spec.TerminationGracePeriodSeconds = &grace
 		p.Spec.RestartPolicy = corev1.RestartPolicy(s.one("Always", "Always", "OnFailure", "Never"))
+		p.Annotations = map[string]string{
+			podlifecycle.AnnotationStartPolicy:   s.one("", "", podlifecycle.StartAllOrNothing),
+			podlifecycle.AnnotationFailurePolicy: s.one("", "", podlifecycle.FailureReplacePod),
+		}
 		for i := range s.rng.IntN(3) {
 			c := container(fmt.Sprintf("init%d", i), "init:1")
 			if s.rng.IntN(2) == 0 {
@@ -138,7 +143,7 @@ func (s *sim) randomPod(name string) *corev1.Pod {
 	})
 }
 
-func (s *sim) chaos() {
+func (s *sim) chaos(seed uint64) {
 	st := s.fake.State()
 	switch n := s.rng.IntN(100); {
 	case n < 22 || len(s.desired) == 0:
@@ -192,6 +197,10 @@ func (s *sim) chaos() {
 		}
 		s.pass(time.Duration(s.rng.IntN(20)) * time.Second)
 		s.start()
+		if s.rng.IntN(2) == 0 { // a source has not spoken yet
+			s.m.Set(source.Set{Waiting: []string{"late"}})
+			s.settle()
+		}
 		s.apply()
 	case n < 75:
 		s.prober.breaks(s.one("ready", "live"), s.rng.IntN(2) == 0)
@@ -199,7 +208,7 @@ func (s *sim) chaos() {
 		s.fake.ClearFaults()
 	case n < 95:
 		ops := []runtimetest.Op{"", runtimetest.OpRunSandbox, runtimetest.OpStopSandbox, runtimetest.OpRemoveSandbox, runtimetest.OpCreateContainer,
-			runtimetest.OpStartContainer, runtimetest.OpStopContainer, runtimetest.OpRemoveContainer, runtimetest.OpListContainers,
+			runtimetest.OpRunContainers, runtimetest.OpStartContainer, runtimetest.OpStopContainer, runtimetest.OpRemoveContainer, runtimetest.OpListContainers,
 			runtimetest.OpListSandboxes, runtimetest.OpPullImage, runtimetest.OpImageStatus, runtimetest.OpExec, runtimetest.OpSubscribe}
 		s.fake.Inject(runtimetest.Fault{Op: ops[s.rng.IntN(len(ops))], Times: 1 + s.rng.IntN(4), Delay: time.Duration(s.rng.IntN(3000)) * time.Millisecond,
 			Hang: s.rng.IntN(6) == 0, AfterEffect: s.rng.IntN(2) == 0, Err: []error{nil, errors.New("by chance"), runtimeiface.ErrUnavailable}[s.rng.IntN(3)]})
@@ -256,8 +265,12 @@ func (s *sim) atRest(seed uint64) {
 		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 			continue
 		}
+		replaced := false
+		for _, c := range want.Spec.Containers {
+			replaced = replaced || want.Annotations[podlifecycle.AnnotationFailurePolicy] != "" && crashing(c.Image)
+		}
 		for _, c := range pod.Status.ContainerStatuses {
-			crashes := c.Image == "crash:1" || c.Image == "job:1" || c.Image == "broken:1" || s.prober.broken["live"]
+			crashes := replaced || crashing(c.Image) || s.prober.broken["live"]
 			if c.State.Running == nil && c.State.Terminated == nil && !crashes {
 				s.t.Fatalf("seed %d: %s does not come up\n%s", seed, name, s.why(name))
 			}
@@ -268,6 +281,11 @@ func (s *sim) atRest(seed uint64) {
 			s.t.Fatalf("seed %d: sandbox of %s left", seed, sandbox.Name)
 		}
 	}
+}
+
+// crashing tells of programs that end, and again when they are restarted.
+func crashing(image string) bool {
+	return image == "crash:1" || image == "job:1" || image == "broken:1"
 }
 
 func startOf(pod *corev1.Pod) time.Time {

@@ -41,6 +41,7 @@ type worker struct {
 	fresh    bool // objects changed: configuration errors count no more
 	announce bool // the pod itself changed: tell of it, whatever its status
 	next     *Next
+	told     map[corev1.PodConditionType]corev1.PodCondition // by others, for the next look
 	ring     ring
 	seen     seen
 	progress map[string]string // of pulls, by container
@@ -95,7 +96,7 @@ func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
 		m: m, uid: pod.UID, key: pod.Namespace + "/" + pod.Name, log: m.config.Logger.WithValues("pod", pod.Namespace+"/"+pod.Name, "podUID", pod.UID),
 		hint: make(chan struct{}, 1), done: make(chan result), gone: make(chan struct{}),
 		pod: pod, status: state.Status, ending: state.Ending, ring: ring{max: m.config.Records},
-		progress: map[string]string{}, flights: map[string]*flight{}, images: map[string]imageState{},
+		told: map[corev1.PodConditionType]corev1.PodCondition{}, progress: map[string]string{}, flights: map[string]*flight{}, images: map[string]imageState{},
 		faults: map[string]fault{}, hooks: map[string]Hook{}, kills: map[string]Kill{},
 		messages: map[string]string{}, exitSince: map[string]time.Time{}, lastDone: map[string]string{}, seeds: state.Verdicts,
 	}

@@ -70,7 +70,7 @@ var verdicts = table(map[string]string{
 	"PodSpec": works + `: volumes initContainers containers restartPolicy terminationGracePeriodSeconds
 		activeDeadlineSeconds dnsPolicy dnsConfig serviceAccountName serviceAccount nodeName hostNetwork hostPID hostIPC
 		shareProcessNamespace securityContext hostname subdomain setHostnameAsFQDN hostnameOverride hostAliases priority
-		enableServiceLinks overhead os resources runtimeClassName
+		enableServiceLinks overhead os resources runtimeClassName readinessGates
 		` + elsewhere + `: nodeSelector affinity schedulerName tolerations preemptionPolicy topologySpreadConstraints
 		schedulingGroup evictionResponders`,
 	"Volume":               works + `: name`,
@@ -131,12 +131,12 @@ var verdicts = table(map[string]string{
 	"HostAlias":          works + `: ip hostnames`,
 	"PodDNSConfig":       works + `: nameservers searches options`,
 	"PodDNSConfigOption": works + `: name value`,
+	"PodReadinessGate":   works + `: conditionType`,
 }, map[string]string{
 	"PodSpec.ephemeralContainers":          "containers cannot be added to a running pod",
 	"PodSpec.automountServiceAccountToken": noServer + " for a token",
 	"PodSpec.imagePullSecrets":             "pull secrets are not read",
 	"PodSpec.priorityClassName":            noServer + "; system-cluster-critical and system-node-critical are known",
-	"PodSpec.readinessGates":               "nobody could set the condition",
 	"PodSpec.hostUsers":                    "user namespaces are not made",
 	"PodSpec.schedulingGates":              "a pod that may not be scheduled cannot be on a node",
 	"PodSpec.resourceClaims":               "dynamic resources are not allocated",
