@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -70,6 +71,11 @@ type ProberConfig struct {
 	Exec Execer
 	// UserAgent of HTTP probes; "" means kube-probe/1.37.
 	UserAgent string
+	// Stalled gives for how long, in all, something on the node has had to wait
+	// for a CPU, and whether that is known; nil reads /proc/pressure/cpu, which
+	// Linux has since 4.20. What of it fell into an attempt that timed out is said
+	// with the verdict.
+	Stalled func() (time.Duration, bool)
 }
 
 // Prober makes single attempts. It keeps no state and may be used concurrently.
@@ -85,6 +91,9 @@ var _ Attempter = (*Prober)(nil)
 func NewProber(config ProberConfig) (*Prober, error) {
 	if config.UserAgent == "" {
 		config.UserAgent = defaultUserAgent
+	}
+	if config.Stalled == nil {
+		config.Stalled = cpuStalled
 	}
 	p := &Prober{config: config}
 	p.http = &http.Transport{
@@ -122,6 +131,7 @@ func (p *Prober) Probe(ctx context.Context, target Target, probe *corev1.Probe) 
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	stalled, known := p.config.Stalled()
 	var result Result
 	var output string
 	var err error
@@ -144,7 +154,37 @@ func (p *Prober) Probe(ctx context.Context, target Target, probe *corev1.Probe) 
 	if err != nil {
 		return Unknown, output, err
 	}
+	if known && result == Failure && errors.Is(limited.Err(), context.DeadlineExceeded) {
+		output += p.whileStalled(stalled, timeout)
+	}
 	return result, output, nil
+}
+
+// whileStalled says so if the node was short of CPU while an attempt timed out:
+// the program may be well.
+func (p *Prober) whileStalled(before, timeout time.Duration) string {
+	after, known := p.config.Stalled()
+	stalled := (after - before).Round(time.Millisecond)
+	if !known || stalled < timeout/4 {
+		return ""
+	}
+	return fmt.Sprintf(" (for %v of that time something on the node had to wait for a CPU)", min(stalled, timeout))
+}
+
+// cpuStalled reads the first line:
+//
+//	some avg10=0.12 avg60=0.05 avg300=0.00 total=28124312
+//
+// total is in microseconds.
+func cpuStalled() (time.Duration, bool) {
+	data, err := os.ReadFile("/proc/pressure/cpu")
+	if err != nil {
+		return 0, false
+	}
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	_, total, found := bytes.Cut(line, []byte("total="))
+	micros, err := strconv.ParseInt(string(total), 10, 64)
+	return time.Duration(micros) * time.Microsecond, found && err == nil
 }
 
 func (p *Prober) exec(ctx context.Context, target Target, action *corev1.ExecAction, timeout time.Duration) (Result, string, error) {

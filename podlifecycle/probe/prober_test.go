@@ -11,9 +11,11 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/types"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -257,6 +259,28 @@ var _ = Describe("one attempt", func() {
 			Expect(result).To(Equal(probe.Failure))
 			Expect(output).To(HavePrefix(`command ["cat" "/ok"] timed out after 1s`))
 		})
+		DescribeTable("says with a time-out how long the node was short of CPU",
+			func(ctx context.Context, during time.Duration, known bool, want types.GomegaMatcher) {
+				total := time.Hour
+				short, err := probe.NewProber(probe.ProberConfig{
+					Stalled: func() (time.Duration, bool) { return total, known },
+					Exec: execer(func(ctx context.Context, _ string, _ runtimeiface.ExecSpec) (int, error) {
+						<-ctx.Done()
+						total += during
+						return -1, ctx.Err()
+					}),
+				})
+				Expect(err).NotTo(HaveOccurred())
+				result, output, err := short.Probe(ctx, probe.Target{}, &corev1.Probe{TimeoutSeconds: 1,
+					ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"cat"}}}})
+				Expect(err).NotTo(HaveOccurred())
+				Expect(result).To(Equal(probe.Failure))
+				Expect(output).To(want)
+			},
+			Entry("most of it", 700*time.Millisecond, true, HaveSuffix("(for 700ms of that time something on the node had to wait for a CPU)")),
+			Entry("hardly", 100*time.Millisecond, true, Not(ContainSubstring("CPU"))),
+			Entry("nobody knows", 700*time.Millisecond, false, Not(ContainSubstring("CPU"))),
+		)
 		It("gives no verdict when it cannot be run", func(ctx context.Context) {
 			result, _, err := run(ctx, func(context.Context, string, runtimeiface.ExecSpec) (int, error) {
 				return 127, errors.New("no such file")
