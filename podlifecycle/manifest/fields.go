@@ -29,8 +29,6 @@ var partly = map[string]func(pod *corev1.Pod, parent, v reflect.Value) bool{
 		_, builtin := builtinPriorities[v.String()]
 		return !builtin
 	},
-	"ContainerPort.hostPort": func(pod *corev1.Pod, _, _ reflect.Value) bool { return !pod.Spec.HostNetwork },
-	"ContainerPort.hostIP":   func(pod *corev1.Pod, _, _ reflect.Value) bool { return !pod.Spec.HostNetwork },
 	"EmptyDirVolumeSource.medium": func(_ *corev1.Pod, _, v reflect.Value) bool {
 		return v.String() != string(corev1.StorageMediumMemory)
 	},
@@ -99,7 +97,7 @@ var verdicts = table(map[string]string{
 	"ContainerRestartRule":            works + `: exitCodes`,
 	"ContainerRestartRuleOnExitCodes": works + `: operator values`,
 
-	"ContainerPort":        works + `: name containerPort protocol`,
+	"ContainerPort":        works + `: name containerPort protocol hostPort hostIP`,
 	"EnvFromSource":        works + `: prefix configMapRef secretRef`,
 	"ConfigMapEnvSource":   works + `: optional`,
 	"SecretEnvSource":      works + `: optional`,
@@ -168,8 +166,6 @@ var verdicts = table(map[string]string{
 	"Container.stdin":                "nothing can attach",
 	"Container.stdinOnce":            "nothing can attach",
 	"Container.tty":                  "nothing can attach",
-	"ContainerPort.hostPort":         "ports of the node are only given to pods with hostNetwork",
-	"ContainerPort.hostIP":           "ports of the node are only given to pods with hostNetwork",
 	"EnvVarSource.fileKeyRef":        "variables are not read from files",
 	"ResourceRequirements.claims":    "dynamic resources are not allocated",
 	"VolumeMount.bindMountOptions":   "mount options are not passed on",

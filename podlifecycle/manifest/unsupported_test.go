@@ -23,7 +23,7 @@ func TestUnsupported(t *testing.T) {
 		"for schedulers":     {app + "nodeSelector: {a: b}\naffinity: {nodeAffinity: {}}\ntolerations: [{operator: Exists}]\ntopologySpreadConstraints: [{maxSkew: 1, topologyKey: a, whenUnsatisfiable: DoNotSchedule}]\nschedulerName: mine", nil},
 		"host users":         {app + "hostUsers: false", []string{"spec.hostUsers: Unsupported value: false: user namespaces are not made"}},
 		"host users true":    {app + "hostUsers: true", nil},
-		"host port":          {app + "  ports: [{containerPort: 80}, {containerPort: 81, hostPort: 81}]", []string{"spec.containers[0].ports[1].hostPort: Unsupported value: \"81\""}},
+		"host port":          {app + "  ports: [{containerPort: 80}, {containerPort: 81, hostPort: 81, hostIP: 127.0.0.1}]", nil},
 		"host port, network": {"hostNetwork: true\n" + app + "  ports: [{containerPort: 80}]", nil},
 		"token":              {app + "volumes: [{name: a}, {name: t, projected: {sources: [{configMap: {name: c}}, {serviceAccountToken: {path: t}}]}}]", []string{"spec.volumes[1].projected.sources[1].serviceAccountToken: Unsupported value: there is no API server"}},
 		"network volume":     {app + "volumes: [{name: v1, nfs: {server: s, path: /}}]", []string{"spec.volumes[0].nfs: Unsupported value: there are no volume plug-ins"}},
