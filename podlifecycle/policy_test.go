@@ -92,19 +92,19 @@ func TestReplacePod(t *testing.T) {
 		r.set(newPod("web", replaced))
 		r.pass(time.Second)
 		for round, wait := range []time.Duration{0, 10 * time.Second, 20 * time.Second} {
-			first := r.pod("web").Status
-			if len(first.PodIPs) != 1 || r.fake.State().Sandboxes[len(r.fake.State().Sandboxes)-1].Attempt != uint32(round) {
-				t.Fatalf("round %d: %+v", round, r.fake.State().Sandboxes)
-			}
-			r.fake.Exit(r.container("app").ID, 3)
-			r.pass(wait)
+			first := r.container("app")
+			r.fake.Exit(first.ID, 3)
 			if wait > 0 {
+				r.pass(wait - time.Second)
 				r.wantRunning()
 			}
-			r.pass(time.Second)
+			r.pass(2 * time.Second)
 			now := r.pod("web").Status
-			if now.PodIP == first.PodIP || now.ContainerStatuses[0].RestartCount != int32(round+1) || now.ContainerStatuses[1].RestartCount != int32(round+1) {
-				t.Errorf("round %d: %s after %s, %+v", round, now.PodIP, first.PodIP, now.ContainerStatuses)
+			if got := r.container("app"); got.SandboxID == first.SandboxID {
+				t.Errorf("round %d: %s runs in the old sandbox", round, got.ID)
+			}
+			if now.ContainerStatuses[0].RestartCount != int32(round+1) || now.ContainerStatuses[1].RestartCount != int32(round+1) {
+				t.Errorf("round %d: %+v", round, now.ContainerStatuses)
 			}
 			if last := now.ContainerStatuses[0].LastTerminationState.Terminated; last == nil || last.ExitCode != 3 {
 				t.Errorf("round %d: the failure is forgotten: %+v", round, now.ContainerStatuses[0])
