@@ -41,6 +41,38 @@ var _ = Describe("a pod with a user namespace", func() {
 	}
 })
 
+var _ = Describe("the network of a pod with a user namespace", func() {
+	It("has both families and ports of the node", func() {
+		e := newDualEnv(GinkgoTB())
+		web, other := e.sandbox(userNamespace, hostPort(8080)), e.sandbox(userNamespace)
+		e.serve(web, "web", 80)
+		for i, ip := range e.ips(web) {
+			place(here).hears(ip.String(), 80, "web", "")
+			e.from(other).hears(ip.String(), 80, "web", e.ips(other)[i].String())
+		}
+		place(here).hears("127.0.0.1", 8080, "web", "")
+		e.reopen()
+		place(here).hears("127.0.0.1", 8080, "web", "")
+		gone := e.ips(web)
+		Expect(e.rt.RemoveSandbox(e.ctx(), web)).To(Succeed())
+		place(here).hearsNothing(gone[0].String(), 80)
+	})
+
+	It("is made and taken back by plug-ins", func() {
+		c := newCNIEnv(map[string]string{"10-whole.conflist": wholeNetwork})
+		newOutside(GinkgoTB(), "/proc/self/ns/net") // the node has addresses of both families
+		web, other := c.sandbox(userNamespace, hostPort(8080)), c.sandbox(userNamespace)
+		c.serve(web, "web", 80)
+		for i, ip := range c.ips(web) {
+			place(here).hears(ip.String(), 80, "web", "")
+			c.from(other).hears(ip.String(), 80, "web", c.ips(other)[i].String())
+		}
+		Expect(c.rt.Purge(c.ctx())).To(Succeed())
+		Expect(c.held()).To(BeEmpty())
+		Expect(c.cached()).To(BeEmpty())
+	})
+})
+
 func userNamespaces(program kerneltest.Need) {
 	var e *env
 	BeforeEach(func() {
