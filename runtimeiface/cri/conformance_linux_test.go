@@ -18,13 +18,6 @@ var beyond = map[string]string{
 	"image/two names": "the CRI removes all names of an image together; one of several is ErrNotSupported here",
 }
 
-// pending are promises that this adapter does not keep yet. One that is kept fails
-// here until it is taken off the list.
-var pending = map[string]string{
-	"exec/time-out kills orphans": "descendants are found by their parents",
-	"keeper/killed":               "containerd tells 255 of what its shim took along",
-}
-
 var _ = Describe("the promises of runtimeiface, with containerd", Ordered, ContinueOnFailure, func() {
 	var n *node
 	BeforeAll(func() { n = newNode(GinkgoTB()) })
@@ -41,10 +34,6 @@ var _ = Describe("the promises of runtimeiface, with containerd", Ordered, Conti
 				Fail("the subject lacks needs of the case")
 			}
 			err := c.Run(ctx, subject)
-			if why, ok := pending[c.Name]; ok {
-				Expect(err).To(HaveOccurred(), "the promise is kept; it was declared as pending: "+why)
-				Skip("pending: " + why)
-			}
 			if why, ok := beyond[c.Name]; ok {
 				Expect(err).To(HaveOccurred(), "the promise is kept; it was declared as beyond: "+why)
 				Expect(err.Error()).To(ContainSubstring("not supported"))
@@ -54,15 +43,12 @@ var _ = Describe("the promises of runtimeiface, with containerd", Ordered, Conti
 		}, NodeTimeout(2*time.Minute))
 	}
 
-	It("has no promise declared as beyond or pending that is not one", func() {
+	It("has no promise declared as beyond that is not one", func() {
 		names := map[string]bool{}
 		for _, c := range runtimetest.Cases() {
 			names[c.Name] = true
 		}
 		for name := range beyond {
-			Expect(names).To(HaveKey(name))
-		}
-		for name := range pending {
 			Expect(names).To(HaveKey(name))
 		}
 	})

@@ -46,7 +46,7 @@ var _ = Describe("streams with containerd", Ordered, ContinueOnFailure, func() {
 		Expect(stdout.String()).To(Equal("hello\n"))
 		Expect(stderr.String()).To(Equal("bye\n"))
 		Eventually(func() int32 { c, _ := n.rt.ContainerStatus(ctx, id); return c.ExitCode }, "5s", "20ms").Should(BeEquivalentTo(4))
-		Expect(n.text(ctx, id)).To(And(ContainSubstring("stdout F hello"), ContainSubstring("stderr F bye")))
+		Eventually(func() string { return n.text(ctx, id) }, "5s", "20ms").Should(And(ContainSubstring("stdout F hello"), ContainSubstring("stderr F bye")))
 		Eventually(func() error { return goleak.Find(ignore) }, "5s", "20ms").Should(Succeed())
 		Expect(n.rt.Attach(ctx, id, runtimeiface.AttachSpec{})).To(MatchError(runtimeiface.ErrNotRunning))
 	}, NodeTimeout(time.Minute))
