@@ -147,8 +147,24 @@ func newCgroup(path string) *cgroup {
 	DeferCleanup(cg.remove)
 	for _, dir := range cg.dirs() {
 		Expect(os.MkdirAll(dir, 0o755)).To(Succeed())
+		if filepath.Dir(cg.path) != "/" {
+			delegate(filepath.Dir(dir))
+		}
 	}
 	return cg
+}
+
+// delegate gives the cgroups below dir the controllers that dir has, which v2
+// wants to be asked for.
+func delegate(dir string) {
+	GinkgoHelper()
+	controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return // v1
+	}
+	for name := range strings.FieldsSeq(string(controllers)) {
+		Expect(os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+name), 0)).To(Succeed())
+	}
 }
 
 // uniquePath is a path that no other run has.

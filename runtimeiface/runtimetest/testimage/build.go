@@ -18,8 +18,12 @@ import (
 //go:embed prog/*.go
 var source embed.FS
 
+// programEnv names a file with the built program, for machines without Go.
+const programEnv = "NODEKIT_TEST_PROGRAM"
+
 // Program gives the static helper program for linux on this architecture.
-// The first call builds it.
+// The first call builds it from folder prog, or reads the file that the
+// environment variable NODEKIT_TEST_PROGRAM names.
 func Program(ctx context.Context) ([]byte, error) {
 	built.Lock()
 	defer built.Unlock()
@@ -39,6 +43,9 @@ var built struct {
 }
 
 func build(ctx context.Context) ([]byte, error) {
+	if file := os.Getenv(programEnv); file != "" {
+		return os.ReadFile(file)
+	}
 	dir, err := os.MkdirTemp("", "testimage-")
 	if err != nil {
 		return nil, err
