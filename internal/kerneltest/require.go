@@ -20,9 +20,11 @@ const (
 	Iptables Need = "iptables" // the iptables-restore tool
 	Cgroup   Need = "cgroup"   // a mounted, writable cgroup hierarchy
 	Cgroup2  Need = "cgroup2"  // a mounted cgroup v2 hierarchy, with or without controllers
+	Unified  Need = "unified"  // cgroup v2 with all controllers, and no v1
 	Overlay  Need = "overlay"  // the overlay file system
 	Runc     Need = "runc"     // runc in PATH
 	Crun     Need = "crun"     // crun in PATH
+	Systemd  Need = "systemd"  // systemd as the first process
 	Shim     Need = "shim"     // nodekit-shim in PATH
 	Chromium Need = "chromium" // headless Chromium in PATH
 	// Containerd is containerd in PATH, with its shim and, in folder cni beside
@@ -87,6 +89,9 @@ func check(need Need) error {
 			return fmt.Errorf("cgroup2 is not in /proc/mounts")
 		}
 		return nil
+	case Unified:
+		_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+		return err
 	case Overlay:
 		data, err := os.ReadFile("/proc/filesystems")
 		if err != nil {
@@ -96,6 +101,9 @@ func check(need Need) error {
 			return fmt.Errorf("overlay is not in /proc/filesystems")
 		}
 		return nil
+	case Systemd:
+		_, err := os.Stat("/run/systemd/system")
+		return err
 	case Iptables:
 		return inPath("iptables-restore")
 	case Shim:

@@ -108,6 +108,17 @@ func (c *cgroups) remove(path string) error {
 	return errors.Join(errs...)
 }
 
+// hasChildren tells that there is a cgroup below, in any hierarchy.
+func (c *cgroups) hasChildren(path string) bool {
+	for _, mount := range c.mounts {
+		entries, _ := os.ReadDir(filepath.Join(mount, path))
+		if slices.ContainsFunc(entries, fs.DirEntry.IsDir) {
+			return true
+		}
+	}
+	return false
+}
+
 // removeTree removes directories only: that is all a cgroup lets one remove.
 func removeTree(dir string) error {
 	var dirs []string

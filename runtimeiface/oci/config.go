@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -39,9 +40,14 @@ type Config struct {
 	RuntimeArgs map[string][]string
 	// Network is the pods' network. Its zero value is a bridge with DefaultSubnet.
 	Network Network
+	// CgroupDriver says who makes the cgroups of containers: "cgroupfs", the OCI
+	// runtime, or "systemd", as scopes, at the OCI runtime's request. "" is
+	// "cgroupfs". Sandboxes that are there keep the one that they were made with.
+	CgroupDriver string
 	// CgroupRoot is the parent of the cgroups of sandboxes without
-	// CgroupParent, absolute from each hierarchy's root. "" is
-	// DefaultCgroupRoot.
+	// CgroupParent, absolute from each hierarchy's root; with systemd a slice
+	// such as /a.slice/a-b.slice. "" is DefaultCgroupRoot, with systemd
+	// DefaultCgroupRoot + ".slice".
 	CgroupRoot string
 	// ShmBytes is the size of a pod's /dev/shm. 0 is DefaultShmBytes.
 	ShmBytes int64
@@ -83,11 +89,20 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.RuntimeArgs = args
 	c.Network = c.Network.withDefaults(c.Root, bad)
+	c.CgroupDriver = cmp.Or(c.CgroupDriver, cgroupfsDriver)
+	if c.CgroupDriver != cgroupfsDriver && c.CgroupDriver != systemdDriver {
+		bad("CgroupDriver %q is neither %s nor %s", c.CgroupDriver, cgroupfsDriver, systemdDriver)
+	}
 	if c.CgroupRoot == "" {
 		c.CgroupRoot = DefaultCgroupRoot
+		if c.CgroupDriver == systemdDriver {
+			c.CgroupRoot += sliceSuffix
+		}
 	}
 	if !cleanAbs(c.CgroupRoot) || c.CgroupRoot == "/" {
 		bad("CgroupRoot %q is not a clean absolute path below /", c.CgroupRoot)
+	} else if err := checkCgroup(c.CgroupDriver, c.CgroupRoot); err != nil {
+		bad("CgroupRoot %q %w", c.CgroupRoot, err)
 	}
 	if c.ShmBytes == 0 {
 		c.ShmBytes = DefaultShmBytes

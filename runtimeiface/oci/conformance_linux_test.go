@@ -28,7 +28,8 @@ var pending = map[string]string{
 
 var _ = Describe("the promises of runtimeiface", func() {
 	for _, program := range []kerneltest.Need{kerneltest.Runc, kerneltest.Crun} {
-		Describe("with "+string(program), Ordered, ContinueOnFailure, func() { conformance(program) })
+		Describe("with "+string(program), Ordered, ContinueOnFailure, func() { conformance(program, nil) })
+		Describe("with "+string(program)+" and systemd", Ordered, ContinueOnFailure, func() { conformance(program, withSystemd) })
 	}
 
 	It("have nothing declared as pending that is none", func() {
@@ -42,12 +43,15 @@ var _ = Describe("the promises of runtimeiface", func() {
 	})
 })
 
-func conformance(program kerneltest.Need) {
+func conformance(program kerneltest.Need, change func(*env)) {
 	var e *env
 	BeforeAll(func() {
 		kerneltest.Require(GinkgoTB(), program)
 		e = prepareEnv(GinkgoTB())
 		e.cfg.RuntimeHandlers = map[string]string{"": string(program)}
+		if change != nil {
+			change(e)
+		}
 		e.open()
 	})
 

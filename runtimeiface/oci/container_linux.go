@@ -62,8 +62,6 @@ func newContainer(s *sandbox, rec containerRecord) *container {
 
 func containerDir(s *sandbox, id string) string { return filepath.Join(s.dir, shim.ContainersDir, id) }
 
-func cgroupOf(s *sandbox, id string) string { return filepath.Join(s.CgroupParent, id) }
-
 // CreateContainer mounts the root and has the shim make the process.
 func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec runtimeiface.ContainerSpec) (string, error) {
 	spec = spec.Clone()
@@ -165,7 +163,7 @@ func (r *Runtime) plan(s *sandbox, spec runtimeiface.ContainerSpec, group string
 	c.hidden = true
 	r.addContainer(c)
 	return plan{c, img, shim.CreateRequest{
-		ID: id, Runtime: h.Path, RuntimeRoot: h.root, RuntimeArgs: h.Args, ExecCgroup: h.execCgroup,
+		ID: id, Runtime: h.Path, RuntimeRoot: h.root, RuntimeArgs: runtimeArgs(s, h), ExecCgroup: h.execCgroup,
 		LogDir: s.spec.LogDirectory, LogPath: spec.LogPath,
 		StopSignal: int(stopSignal), TrackDir: filepath.Join(r.cgroups.track, c.Cgroup), TrackPrefix: r.cgroups.trackPrefix,
 		OOMFile: filepath.Join(r.cgroups.memory, c.Cgroup, r.cgroups.oomFile),
@@ -254,7 +252,8 @@ func (r *Runtime) writeContainer(ctx context.Context, client *shimClient, p plan
 		return err
 	}
 	spec, err := makeSpec(specInput{
-		sandbox: c.sandbox, container: c.Spec, image: p.image.Config, rootfs: rootfs, dir: c.dir, cgroup: c.Cgroup, shimPID: client.pid, pidNS: pidNS,
+		sandbox: c.sandbox, container: c.Spec, image: p.image.Config, rootfs: rootfs, dir: c.dir, cgroup: cgroupsPath(c.sandbox, c.ID),
+		shimPID: client.pid, pidNS: pidNS,
 		volumes: volumes, userns: userns, seccomp: r.handlers[c.sandbox.spec.RuntimeHandler].seccomp, ownCaps: r.ownCaps,
 	})
 	if err != nil {

@@ -67,7 +67,7 @@ func TestSandboxesHaveLimits(t *testing.T) {
 	} {
 		spec := runtimeiface.SandboxSpec{Name: "a", Namespace: "b", UID: "c"}
 		change(&spec)
-		refused(t, strings.TrimSpace(field), checkSandbox(spec, map[string]string{"": "runc"}))
+		refused(t, strings.TrimSpace(field), checkSandbox(spec, Config{RuntimeHandlers: map[string]string{"": "runc"}}))
 	}
 }
 

@@ -79,6 +79,11 @@ func (r *Runtime) open() (err error) {
 	if r.cgroups, err = readCgroups(); err != nil {
 		return err
 	}
+	if r.cfg.CgroupDriver == systemdDriver {
+		if err := openSystemd(); err != nil {
+			return err
+		}
+	}
 	for name, program := range r.cfg.RuntimeHandlers {
 		if r.handlers[name], err = r.openHandler(name, program); err != nil {
 			return err
@@ -208,7 +213,7 @@ func (r *Runtime) Purge(ctx context.Context) error {
 		return fmt.Errorf("purge: %w", err)
 	}
 	// Cgroups that others put below ours stay.
-	_ = r.cgroups.remove(r.cfg.CgroupRoot)
+	_ = r.removeCgroupRoot()
 	return r.net.purge()
 }
 

@@ -167,9 +167,39 @@ func TestSysctlsOfTheNodeAreRefused(t *testing.T) {
 	} {
 		test.spec.Sysctls = map[string]string{name: "1"}
 		test.spec.Name, test.spec.Namespace, test.spec.UID = "web", "default", "1"
-		if err := checkSandbox(test.spec, map[string]string{"": "runc"}); (err == nil) != test.ok {
+		if err := checkSandbox(test.spec, Config{RuntimeHandlers: map[string]string{"": "runc"}}); (err == nil) != test.ok {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestCgroupsFitTheDriver(t *testing.T) {
+	for _, test := range []struct {
+		driver, parent string
+		ok             bool
+	}{
+		{"cgroupfs", "/kubepods/pod1", true},
+		{"cgroupfs", "/kubepods.slice/kubepods-pod1.slice", false},
+		{"systemd", "/kubepods.slice/kubepods-pod1.slice", true},
+		{"systemd", "/kubepods/pod1", false},
+		{"systemd", "/kubepods-pod1.slice", false},
+	} {
+		cfg, err := Config{Root: "/r", CgroupDriver: test.driver, CgroupRoot: test.parent}.withDefaults()
+		if (err == nil) != test.ok || err != nil && !strings.Contains(err.Error(), "CgroupRoot") {
+			t.Errorf("%+v as root: %v", test, err)
+		}
+		spec := runtimeiface.SandboxSpec{Name: "web", Namespace: "default", UID: "1", CgroupParent: test.parent}
+		err = checkSandbox(spec, cfg)
+		if (err == nil) != test.ok || err != nil && (!errors.Is(err, runtimeiface.ErrInvalid) || !strings.Contains(err.Error(), "CgroupParent")) {
+			t.Errorf("%+v as parent: %v", test, err)
+		}
+	}
+	cfg, err := Config{Root: "/r", CgroupDriver: "systemd"}.withDefaults()
+	if err != nil || cfg.CgroupRoot != "/nodekit.slice" {
+		t.Errorf("root is %s: %v", cfg.CgroupRoot, err)
+	}
+	if _, err = (Config{Root: "/r", CgroupDriver: "upstart"}).withDefaults(); err == nil || !strings.Contains(err.Error(), "CgroupDriver") {
+		t.Errorf("driver upstart: %v", err)
 	}
 }
 

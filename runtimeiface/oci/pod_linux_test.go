@@ -151,6 +151,14 @@ var _ = Describe("a pod", func() {
 		}
 	})
 
+	It("has no slice as its cgroup, which is for systemd to make", func() {
+		spec := e.sandboxSpec()
+		spec.CgroupParent = "/kubepods.slice/kubepods-pod1.slice"
+		_, err := e.rt.RunSandbox(e.ctx(), spec)
+		Expect(err).To(MatchError(runtimeiface.ErrInvalid))
+		Expect(err).To(MatchError(ContainSubstring("CgroupParent /kubepods.slice/kubepods-pod1.slice is a slice")))
+	})
+
 	It("has its kernel parameters before its interface", func() {
 		sb := e.sandbox(func(s *runtimeiface.SandboxSpec) {
 			s.Sysctls = map[string]string{"net.ipv4.conf.default.rp_filter": "2", "kernel.msgmax": "8191"}

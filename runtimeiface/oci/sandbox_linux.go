@@ -44,6 +44,8 @@ type sandboxRecord struct {
 	CgroupParent string                   `json:"cgroupParent"`
 	// OwnCgroup: the backend chose the cgroup, and removes it.
 	OwnCgroup bool `json:"ownCgroup,omitempty"`
+	// Systemd: CgroupParent is a slice's, and containers have scopes.
+	Systemd bool `json:"systemd,omitempty"`
 	// Runtime is the OCI runtime that Spec.RuntimeHandler was.
 	Runtime handlerRecord `json:"runtime"`
 	// CNI is what plug-ins made the network with; nil for the built-in one.
@@ -81,7 +83,7 @@ func (s *sandbox) hostname() string {
 
 // RunSandbox starts a shim in new namespaces and joins it to the network.
 func (r *Runtime) RunSandbox(ctx context.Context, spec runtimeiface.SandboxSpec) (string, error) {
-	if err := checkSandbox(spec, r.cfg.RuntimeHandlers); err != nil {
+	if err := checkSandbox(spec, r.cfg); err != nil {
 		return "", fmt.Errorf("run sandbox of %s/%s: %w", spec.Namespace, spec.Name, err)
 	}
 	spec = spec.Clone()
@@ -132,8 +134,12 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 	}
 	rec := sandboxRecord{ID: newID(), Spec: spec, CreatedAt: time.Now(), CgroupParent: spec.CgroupParent}
 	rec.Runtime = r.handlers[spec.RuntimeHandler].handlerRecord
+	rec.Systemd = r.cfg.CgroupDriver == systemdDriver
 	if rec.CgroupParent == "" {
 		rec.CgroupParent, rec.OwnCgroup = filepath.Join(r.cfg.CgroupRoot, "pod"+rec.ID[:32]), true
+		if rec.Systemd {
+			rec.CgroupParent = podSlice(r.cfg.CgroupRoot, "pod"+rec.ID[:32])
+		}
 	}
 	if err := r.net.reserve(&rec); err != nil {
 		return nil, err
@@ -339,7 +345,7 @@ func (r *Runtime) endSandbox(s *sandbox) error {
 		faultPoint("container ended")
 	}
 	if s.OwnCgroup {
-		errs = append(errs, r.cgroups.kill(s.CgroupParent), r.cgroups.remove(s.CgroupParent))
+		errs = append(errs, r.removeCgroup(s))
 	}
 	faultPoint("sandbox cgroup gone")
 	errs = append(errs, r.net.detach(&s.sandboxRecord, netNS))

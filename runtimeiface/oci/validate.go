@@ -3,7 +3,7 @@ package oci
 import "github.com/nodekit/nodekit/runtimeiface"
 
 // checkSandbox names bad fields, and those that this backend cannot honour.
-func checkSandbox(spec runtimeiface.SandboxSpec, handlers map[string]string) error {
+func checkSandbox(spec runtimeiface.SandboxSpec, cfg Config) error {
 	// Limits first: what is within them can be looked at, and shown.
 	if err := sandboxLimits(spec); err != nil {
 		return err
@@ -11,8 +11,13 @@ func checkSandbox(spec runtimeiface.SandboxSpec, handlers map[string]string) err
 	if err := spec.Validate(); err != nil {
 		return err
 	}
-	if _, known := handlers[spec.RuntimeHandler]; !known {
+	if _, known := cfg.RuntimeHandlers[spec.RuntimeHandler]; !known {
 		return notSupported("RuntimeHandler", "is not configured: "+spec.RuntimeHandler)
+	}
+	if spec.CgroupParent != "" {
+		if err := checkCgroup(cfg.CgroupDriver, spec.CgroupParent); err != nil {
+			return invalid("CgroupParent", spec.CgroupParent+" "+err.Error())
+		}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -89,13 +90,67 @@ func procsOf(dir string) []int {
 	return pids
 }
 
-// oomKilled reads "oom_kill N" of memory.oom_control (v1) or memory.events (v2).
-func oomKilled(file string) bool {
-	data, _ := os.ReadFile(file)
+// oomBook keeps account of the pod's processes that the kernel has killed for
+// memory: systemd takes a scope away, with its count, as soon as its last process
+// is gone, and what the pod's cgroup counts on v2 is the sum.
+type oomBook struct {
+	mu sync.Mutex
+	// others is what the pod's cgroup counted before the first container ran,
+	// ended the kills of containers that have ended.
+	others, ended uint64
+	begun         bool
+	live          map[string]string // files by container
+}
+
+// made is called before the container runs.
+func (b *oomBook) made(id, file string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.begun {
+		b.begun, b.live = true, map[string]string{}
+		b.others, _ = oomKills(podFile(file))
+	}
+	b.live[id] = file
+}
+
+// close takes the container out of the account and tells its kills.
+func (b *oomBook) close(id string) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	file := b.live[id]
+	delete(b.live, id)
+	n, err := oomKills(file)
+	if err != nil {
+		n = b.rest(file)
+	}
+	b.ended += n
+	return n
+}
+
+// rest is what the pod's cgroup counts and no other container does.
+func (b *oomBook) rest(file string) uint64 {
+	pod, _ := oomKills(podFile(file))
+	known := b.others + b.ended
+	for _, other := range b.live {
+		n, _ := oomKills(other)
+		known += n
+	}
+	return pod - min(pod, known)
+}
+
+// podFile is the file of the same name in the pod's cgroup.
+func podFile(file string) string {
+	dir, name := filepath.Split(file)
+	return filepath.Join(filepath.Dir(filepath.Clean(dir)), name)
+}
+
+// oomKills reads "oom_kill N" of memory.oom_control (v1) or memory.events (v2).
+func oomKills(file string) (uint64, error) {
+	data, err := os.ReadFile(file)
 	for line := range bytes.Lines(data) {
 		if n, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("oom_kill ")); ok {
-			return string(n) != "0"
+			return strconv.ParseUint(string(n), 10, 64)
 		}
 	}
-	return false
+	return 0, err
 }

@@ -192,6 +192,7 @@ func (c *container) takeTerminal(from *console) error {
 
 // keep reads the output and waits for the end.
 func (s *server) keep(c *container) {
+	s.oom.made(c.ID, c.OOMFile)
 	var readers sync.WaitGroup
 	for i, out := range c.outs {
 		if out != nil {
@@ -210,7 +211,7 @@ func (s *server) keep(c *container) {
 		if c.Sweep {
 			KillCgroup(c.TrackDir, killTime)
 		}
-		e := Exit{ID: c.ID, Code: d.code(), OOM: oomKilled(c.OOMFile), At: d.at}
+		e := Exit{ID: c.ID, Code: d.code(), OOM: s.oom.close(c.ID) > 0, At: d.at}
 		select {
 		case <-c.drained:
 		case <-time.After(drainTime):

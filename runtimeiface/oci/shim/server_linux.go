@@ -29,6 +29,7 @@ type server struct {
 	execs   atomic.Uint64
 	quit    chan struct{}
 	quitOne sync.Once
+	oom     oomBook
 
 	pauseMu   sync.Mutex
 	paused    int
