@@ -72,6 +72,10 @@ SEEDS ?= 20000
 sim: ## random lives of a node on the fake runtime, SEEDS=20000 of them; NODEKIT_SIM_SEED=n plays one again
 	NODEKIT_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -run TestSimulation -timeout 0 ./podlifecycle
 
+.PHONY: test-v2
+test-v2: $(BIN)/runc $(BIN)/crun $(BIN)/cni/bridge $(BIN)/nodekit-shim ## containers and cgroups on pure cgroup v2 with systemd, in an emulated machine: slow; ARGS="-f REGEX" picks specs
+	@test/guest/run $(ARGS)
+
 .PHONY: vet
 vet: $(BIN)/staticcheck ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt wants to change:"; echo "$$bad"; exit 1; fi

@@ -106,6 +106,19 @@
 // RunContainers is one call to the shim, which makes all containers at the same
 // time, marks them as one, then starts all at the same time.
 //
+// # Cgroups
+//
+// On v1, hybrid and v2 alike, the OCI runtime makes a container's cgroup below
+// its pod's, in every hierarchy. With Config.CgroupDriver "systemd" a pod has a
+// slice and a container a scope, nodekit-ID.scope, which systemd makes when the
+// OCI runtime asks for it and drops with its last process. A CgroupParent is then
+// the cgroup of a slice, as the kubelet names it:
+// /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podUID.slice.
+//
+// A kill for want of memory ends one process. On v2,
+// Resources.Unified["memory.oom.group"] = "1" has the kernel end the container
+// whole, its commands as well.
+//
 // # Network
 //
 // A bridge has the first address of each of Network.Subnets; each pod gets the
