@@ -12,6 +12,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci"
 	"github.com/nodekit/nodekit/runtimeiface/oci/image"
 )
 
@@ -93,5 +94,15 @@ var _ = Describe("the images of a node", func() {
 		Expect(img.Tags).To(Equal([]string{"registry.example/" + rest}))
 		e.image = img.ID
 		Expect(e.exited(e.start(e.sandbox(), "app", "exit 3")).ExitCode).To(BeEquivalentTo(3))
+	})
+
+	It("want a Config whose bad fields are told together, before anything is made", func() {
+		root := filepath.Join(GinkgoT().TempDir(), "root")
+		_, err := oci.Open(oci.Config{Root: root, ShmBytes: -1, Images: image.Config{
+			AuthFiles: []string{"config.json"}, Mirrors: map[string][]image.Mirror{"reg.example": {{Host: "a b"}}}, MinFreeBytes: -1}})
+		for _, field := range []string{"ShmBytes", "Images: ", "AuthFiles[0]", `Mirrors["reg.example"][0].Host`, "MinFreeBytes"} {
+			Expect(err).To(MatchError(ContainSubstring(field)))
+		}
+		Expect(root).NotTo(BeADirectory())
 	})
 })

@@ -114,6 +114,9 @@ func (c Config) withDefaults() (Config, error) {
 		c.Images.Root = filepath.Join(c.Root, "images")
 	}
 	c.Images.Logger = c.Logger
+	if err := c.Images.Validate(); err != nil {
+		bad("Images: %w", err)
+	}
 	return c, errors.Join(errs...)
 }
 

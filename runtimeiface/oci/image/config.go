@@ -107,6 +107,12 @@ type Mirror struct {
 	PlainHTTP bool
 }
 
+// Validate reports all bad fields together, as Open does.
+func (c Config) Validate() error {
+	_, err := c.withDefaults()
+	return err
+}
+
 // withDefaults reports all bad fields together.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error

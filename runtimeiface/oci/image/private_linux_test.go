@@ -104,6 +104,30 @@ var _ = Describe("A private registry", func() {
 		Expect(realm.seen()).To(HaveEach("GET " + basic("joe", "$ecret")))
 		Expect(h.shown()).To(HaveEach(Or(Equal("Bearer t0ken"), Equal("Bearer "))))
 	})
+	It("whose token runs out amid a pull is given a new one", func(ctx context.Context) {
+		layer := randomLayer(1, 1<<20)
+		ref := h.push("web:1", imageOf(layer))
+		realm := newTokens()
+		grant := realm.answer
+		realm.answer = func(w http.ResponseWriter, r *http.Request) {
+			if len(realm.requests) == 1 {
+				_, _ = w.Write([]byte(`{"token":"first"}`))
+				return
+			}
+			grant(w, r)
+		}
+		check := wantToken(realm.url)
+		h.onRequest(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if strings.Contains(r.URL.Path, "/manifests/") && r.Header.Get("Authorization") == "Bearer first" {
+				next.ServeHTTP(w, r)
+				return
+			}
+			check(w, r, next)
+		})
+		Expect(pull(ctx, image.Config{MaxParallel: 1}, ref, joe)).To(Succeed())
+		Expect(h.shown()).To(ContainElements("Bearer first", "Bearer t0ken"))
+		Expect(len(realm.seen())).To(BeNumerically(">=", 2))
+	})
 	It("takes identity tokens and registry tokens from a file", func(ctx context.Context) {
 		ref := h.push("web:1", imageOf(lay(file("a", ""))))
 		realm := newTokens()
