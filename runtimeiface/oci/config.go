@@ -110,11 +110,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ShmBytes < 0 {
 		bad("ShmBytes is negative")
 	}
+	images := c.Images
 	if c.Images.Root == "" {
 		c.Images.Root = filepath.Join(c.Root, "images")
+		images.Root = "/" // what is wrong with Root is told
 	}
 	c.Images.Logger = c.Logger
-	if err := c.Images.Validate(); err != nil {
+	if err := images.Validate(); err != nil {
 		bad("Images: %w", err)
 	}
 	return c, errors.Join(errs...)

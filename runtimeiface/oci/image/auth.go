@@ -81,7 +81,7 @@ func (s *Store) credentials(ctx context.Context, host, repo string) ([]Auth, err
 	if len(found) == 0 {
 		found = []Auth{{}}
 	}
-	return found[:min(len(found), maxCredentials)], errors.Join(errs...)
+	return found[:min(len(found), maxCredentials)], chain(errs)
 }
 
 func readAuthFile(file, host, repo string) ([]Auth, error) {

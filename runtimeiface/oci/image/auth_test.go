@@ -82,7 +82,7 @@ var _ = Describe("A key of auths", func() {
 		config := `{"auths":{"reg.example/web":{"auth":"$ecret"},"reg.example":{"auth":"c2VjcmV0"},"*.example":{"username":"a","password":"1"}}}`
 		auths, err := image.LookupAuth([]byte(config), "reg.example", "web")
 		Expect(auths).To(Equal([]image.Auth{{Username: "a", Password: "1"}}))
-		Expect(err).To(MatchError("auths[\"reg.example/web\"]: auth is no base64\nauths[\"reg.example\"]: auth is no username:password"))
+		Expect(err).To(MatchError("auths[\"reg.example/web\"]: auth is no base64; auths[\"reg.example\"]: auth is no username:password"))
 	})
 	It("for programs that hold credentials is not supported, by name", func() {
 		config := `{"auths":{"gcr.io":{}},"credHelpers":{"gcr.io":"gcloud","other.example":"x"},"credsStore":"desktop"}`

@@ -76,7 +76,7 @@ func (c authConfig) lookup(host, repo string) ([]Auth, error) {
 		}
 	}
 	if len(found) > 0 {
-		return found, errors.Join(errs...)
+		return found, chain(errs)
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.CredHelpers)) {
 		if fits(key, host, repo) {
@@ -86,7 +86,7 @@ func (c authConfig) lookup(host, repo string) ([]Auth, error) {
 	if c.CredsStore != "" {
 		errs = append(errs, fmt.Errorf("%w: credsStore", ErrNotSupported))
 	}
-	return nil, errors.Join(errs...)
+	return nil, chain(errs)
 }
 
 func bareKey(key string) string {

@@ -75,6 +75,20 @@ func mark(kind, err error) error {
 	return fmt.Errorf("%w: %w", kind, err)
 }
 
+// chain joins errors on one line.
+func chain(errs []error) error {
+	var all error
+	for _, err := range errs {
+		switch {
+		case all == nil:
+			all = err
+		case err != nil:
+			all = fmt.Errorf("%w; %w", all, err)
+		}
+	}
+	return all
+}
+
 // translate marks errors of the disk. An error of ctx stays as it is.
 func translate(err error) error {
 	switch {

@@ -88,7 +88,7 @@ func (s *source) try(ctx context.Context, f func(*remote) error) error {
 	}
 	switch {
 	case lookup != nil:
-		err = fmt.Errorf("%w; %w", err, lookup)
+		err = chain([]error{err, lookup})
 	case auths[0] == (Auth{}) && errors.Is(err, ErrUnauthorized):
 		err = fmt.Errorf("%w; there are no credentials for %s", err, canonicalHost(host))
 	}
