@@ -7,7 +7,7 @@ import "slices"
 func Cases() []Case {
 	return slices.Concat(
 		sandboxCases(), containerCases(), stopCases(), specCases(), togetherCases(), logCases(), execCases(),
-		attachCases(), forwardCases(), imageCases(), eventCases(), cancelCases(), concurrencyCases(), restartCases(),
+		attachCases(), forwardCases(), imageCases(), eventCases(), cancelCases(), concurrencyCases(), restartCases(), keeperCases(),
 		mountCases(), volumeCases(), processCases(), namespaceCases(), securityCases(), networkCases(),
 	)
 }

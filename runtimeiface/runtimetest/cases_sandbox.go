@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nodekit/nodekit/runtimeiface"
@@ -99,6 +100,7 @@ func unknownHandler(k *kit) {
 		k.removeLater(id)
 	}
 	k.that(err != nil, "it ran")
+	k.that(strings.Contains(err.Error(), spec.RuntimeHandler), "the error does not name the handler: %v", err)
 	list, err := k.rt.ListSandboxes(k.ctx, runtimeiface.SandboxFilter{UID: spec.UID})
 	k.ok(err, "list")
 	k.same(len(list), 0, "sandboxes left")

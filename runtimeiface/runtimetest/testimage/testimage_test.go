@@ -5,7 +5,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,6 +90,96 @@ func TestMissingAndUnreachable(t *testing.T) {
 	}
 }
 
+func TestIndexes(t *testing.T) {
+	images := testimage.Serve(t)
+	if err := validate.Image(pull(t, images.MultiArch, authn.Anonymous)); err != nil {
+		t.Errorf("image of this platform: %v", err)
+	}
+	for ref, want := range map[string]int{images.MultiArch: 3, images.OtherPlatform: 2} {
+		index, err := remote.Index(reference(t, ref))
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifest, err := index.IndexManifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		here := 0
+		for _, m := range manifest.Manifests {
+			if m.Platform.Architecture == runtime.GOARCH {
+				here++
+			}
+		}
+		if len(manifest.Manifests) != want || here != want-2 {
+			t.Errorf("%s has %d manifests, %d of this platform", ref, len(manifest.Manifests), here)
+		}
+	}
+}
+
+func TestOddManifestsAreServedAsTheyAre(t *testing.T) {
+	images := testimage.Serve(t)
+	for ref, want := range map[string]string{
+		images.Schema1:     "application/vnd.docker.distribution.manifest.v1+prettyjws",
+		images.UnknownType: "application/vnd.example.unknown.v9+json",
+	} {
+		got, err := remote.Get(reference(t, ref))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(got.MediaType) != want {
+			t.Errorf("%s is a %s", ref, got.MediaType)
+		}
+	}
+}
+
+func TestBrokenLayersAreBroken(t *testing.T) {
+	images := testimage.Serve(t)
+	for _, ref := range []string{images.Truncated, images.Corrupt} {
+		img := pull(t, ref, authn.Anonymous)
+		if err := validate.Image(img); err == nil {
+			t.Errorf("%s is whole", ref)
+		}
+		layers, err := img.Layers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := validate.Layer(layers[0]); err != nil {
+			t.Errorf("the lower layer of %s: %v", ref, err)
+		}
+	}
+}
+
+func TestVolumeHoldsFiles(t *testing.T) {
+	layers, err := pull(t, testimage.Serve(t).Volume, authn.Anonymous).Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flat, err := layers[0].Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = flat.Close() }()
+	got := map[string]string{}
+	for r := tar.NewReader(flat); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[strings.TrimSuffix(h.Name, "/")] = fmt.Sprint(h.Uid, h.Linkname, string(data))
+	}
+	want := map[string]string{"hello": "0volume\n", "dir": "0", "dir/inner": "0inner\n", "owned": "1000owned\n", "out": "0../../../../../../etc"}
+	if !maps.Equal(got, want) {
+		t.Errorf("files are %q", got)
+	}
+}
+
 // The flattened files are those that a runtime with a right overlay shows.
 func TestUpperLayerChangesLower(t *testing.T) {
 	images := testimage.Serve(t)
@@ -145,12 +238,25 @@ func TestProgram(t *testing.T) {
 		{"own signal", []string{"kill", "15"}, -1, "", ""},
 		{"files", []string{"write", "f", "1", ";", "append", "f", "2", ";", "cat", "f", ";", "print", "", ";", "ls", "sub"}, 0, "12\nx\n", ""},
 		{"missing file", []string{"cat", "nothing"}, 1, "", "cat: open nothing: no such file or directory\n"},
+		{"a long line", []string{"line", "20"}, 0, "000000000000000.0000\n", ""},
+		{"children", []string{"run", "print", "a", ",", "exit", "3", ";", "run", "kill", "9"}, 0, "a\nexit 3\nsignal 9\n", ""},
+		{"orphan", []string{"orphan", "write", "orphan", "x", ";", "await", "orphan", ";", "print", "there"}, 0, "there\n", ""},
+		{"directories and links", []string{"mkdir", "new", ";", "ls", "new", ";", "link", "link"}, 0, "elsewhere\n", ""},
+		{"no terminal", []string{"tty", ";", "sizes"}, 1, "false\n", "sizes: inappropriate ioctl for device\n"},
+		{"open", []string{"open", "prog", ";", "open", "nothing"}, 1, "", "open: open nothing: no such file or directory\n"},
+		{"try", []string{"try", "dancing"}, 1, "", "try: no such call: dancing\n"},
 		{"unknown step", []string{"dance"}, 1, "", "dance: no such step\n"},
 		{"work", []string{"burn", "1ms", ";", "hold", "4096", ";", "cwd"}, 0, dir + "\n", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(dir, "sub", "x"), 0o700); err != nil {
 				t.Fatal(err)
+			}
+			_ = os.Remove(filepath.Join(dir, "new"))
+			if _, err := os.Lstat(filepath.Join(dir, "link")); err != nil {
+				if err := os.Symlink("elsewhere", filepath.Join(dir, "link")); err != nil {
+					t.Fatal(err)
+				}
 			}
 			cmd, out, errs := command(t, path, c.steps...)
 			err := cmd.Run()
@@ -209,6 +315,59 @@ func TestProgramAndSignals(t *testing.T) {
 			_ = cmd.Wait()
 			if got := cmd.ProcessState.ExitCode(); got != c.code {
 				t.Errorf("exit code %d, want %d", got, c.code)
+			}
+		})
+	}
+}
+
+// Servers answer as their steps say.
+func TestProgramServes(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the program is for linux")
+	}
+	program, err := testimage.Program(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "prog")
+	if err := os.WriteFile(path, program, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for verb, want := range map[string]string{"serve": "hello", "collect": "hello", "greet": "welcome"} {
+		t.Run(verb, func(t *testing.T) {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			address := listener.Addr().String()
+			_ = listener.Close()
+			cmd, out, _ := command(t, path, verb, address, "welcome")
+			cmd.Stdout = nil
+			said, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+			if _, err := io.CopyN(out, said, int64(len("serving\n"))); err != nil {
+				t.Fatal(err)
+			}
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			if _, err := io.WriteString(conn, "hello"); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(conn)
+			if err != nil || string(got) != want {
+				t.Errorf("got %q, %v", got, err)
 			}
 		})
 	}
