@@ -14,6 +14,7 @@ import (
 func cancelCases() []Case {
 	return []Case{
 		newCase("cancel/every call", "a call whose ctx has ended gives ctx's error and changes nothing", cancelEveryCall),
+		newCase("cancel/half way of a container", "a container whose create, start or stop is cancelled at any moment is whole, and can be gone on with", cancelContainer),
 		newCase("cancel/half way together", "RunContainers that is cancelled at any moment runs all or none", cancelTogether),
 		newCase("cancel/half way", "a run that is cancelled at any moment leaves a whole sandbox or none", cancelHalfWay),
 	}
@@ -108,6 +109,44 @@ func cancelHalfWay(k *kit) {
 	}
 }
 
+func cancelContainer(k *kit) {
+	sb := k.pod()
+	for i := range 10 {
+		limit := func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(k.ctx, time.Duration(i)*4*time.Millisecond)
+		}
+		tolerate := func(err error, act string) {
+			if err != nil {
+				k.is(err, context.DeadlineExceeded, "%s that is cancelled", act)
+			}
+		}
+		spec := k.container("print", "ran", ";", "forever")
+		ctx, cancel := limit()
+		_, err := k.rt.CreateContainer(ctx, sb, spec)
+		cancel()
+		tolerate(err, "create")
+		id := k.create(sb, spec)
+		ctx, cancel = limit()
+		tolerate(k.rt.StartContainer(ctx, id), "start")
+		cancel()
+		k.ok(k.rt.StartContainer(k.ctx, id), "start again")
+		k.logHas(k.status(id).LogPath, "ran\n")
+		ctx, cancel = limit()
+		tolerate(k.rt.StopContainer(ctx, id, 0), "stop")
+		cancel()
+		k.stop(id, 0)
+		c := k.ends(id, 137, runtimeiface.ReasonError)
+		k.same(k.logText(c.LogPath), "ran\n", "log of a program that ran once")
+		ctx, cancel = limit()
+		tolerate(k.rt.RemoveContainer(ctx, id), "remove")
+		cancel()
+		k.ok(k.rt.RemoveContainer(k.ctx, id), "remove again")
+	}
+	list, err := k.rt.ListContainers(k.ctx, runtimeiface.ContainerFilter{SandboxID: sb})
+	k.ok(err, "list")
+	k.same(len(list), 0, "containers left")
+}
+
 func cancelTogether(k *kit) {
 	for i := range 8 {
 		sb := k.pod()
@@ -140,6 +179,7 @@ func concurrencyCases() []Case {
 		newCase("concurrency/one sandbox", "runs of the same identity at once make one sandbox", oneSandbox),
 		newCase("concurrency/one container", "creates of the same identity at once make one container, which starts once", oneContainer),
 		newCase("concurrency/everything at once", "calls on one container that race end in order", racingCalls),
+		newCase("concurrency/streams", "attachments, commands and connections of one pod do not disturb one another", manyStreams),
 		newCase("concurrency/pulls", "pulls of one image at once bring one image", racingPulls),
 	}
 }
@@ -268,6 +308,45 @@ func racingCalls(k *kit) {
 		k.is(err, runtimeiface.ErrNotFound, "status after the removal")
 	}
 	k.same(k.output(sb, "print", "fine"), "fine\n", "output of the next container")
+}
+
+func manyStreams(k *kit) {
+	sb := k.pod()
+	id := k.ticks(sb)
+	k.serve(sb, listenOn("127.0.0.1"))
+	const n = 5
+	var attachments []*attached
+	var connections []*forwarding
+	for range n {
+		attachments, connections = append(attachments, k.attach(id, false)), append(connections, k.forward(sb, forwardPort))
+	}
+	rt, ctx := k.rt, k.ctx
+	text := pattern(1 << 20)
+	k.atOnce(2*n, func(i int) error {
+		if i < n {
+			got, err := runtimeiface.ExecSync(ctx, rt, id, []string{"/prog", "line", fmt.Sprint(1 << 20), ";", "exit", fmt.Sprint(i)})
+			if err != nil || got.ExitCode != i || string(got.Stdout) != text+"\n" {
+				return fmt.Errorf("command %d: exit code %d, %d bytes, %w", i, got.ExitCode, len(got.Stdout), err)
+			}
+			return nil
+		}
+		f := connections[i-n]
+		sent := make(chan error, 1)
+		go func() { _, err := io.WriteString(f, text); sent <- err }()
+		got := make([]byte, len(text))
+		_, err := io.ReadFull(f, got)
+		if err = errors.Join(err, <-sent); err != nil || string(got) != text {
+			return fmt.Errorf("connection %d: alike up to byte %d: %w", i-n, alike(string(got), text), err)
+		}
+		return nil
+	})
+	for _, a := range attachments {
+		k.says(a, "line ")
+	}
+	k.stop(id, 0)
+	for _, a := range attachments {
+		k.wait(a.done, "attach until the end")
+	}
 }
 
 func racingPulls(k *kit) {

@@ -2,6 +2,8 @@ package runtimetest
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"time"
 
 	"github.com/nodekit/nodekit/runtimeiface"
@@ -10,6 +12,7 @@ import (
 func eventCases() []Case {
 	return []Case{
 		newCase("event/order", "a pod's events come in the order in which they happened, its newest for sure", eventOrder),
+		newCase("event/pods at once", "each pod's events come in order, whatever others do", eventPods),
 		newCase("event/exit", "an exit by itself is told", eventExit),
 		newCase("event/end", "the channel is closed when ctx ends", eventEnd),
 		newCase("event/two readers", "each subscription gets the events", eventTwoReaders),
@@ -44,6 +47,68 @@ func (k *kit) next(events <-chan runtimeiface.Event, uid string) runtimeiface.Ev
 	}
 }
 
+// eventTypes of a pod's life, in order.
+var eventTypes = []runtimeiface.EventType{
+	runtimeiface.SandboxStarted, runtimeiface.ContainerMade, runtimeiface.ContainerStarted, runtimeiface.ContainerStopped,
+	runtimeiface.ContainerRemoved, runtimeiface.SandboxStopped, runtimeiface.SandboxRemoved,
+}
+
+func eventPods(k *kit) {
+	const n = 8
+	events, cancel := k.subscribe()
+	defer cancel()
+	pods, containers, at := make([]runtimeiface.SandboxSpec, n), make([]runtimeiface.ContainerSpec, n), map[string]int{}
+	for i := range n {
+		pods[i], containers[i] = k.spec(), k.container("forever")
+		at[pods[i].UID] = 0
+	}
+	rt, ctx := k.rt, k.ctx
+	done := make(chan error, n)
+	var lives sync.WaitGroup
+	k.later(lives.Wait)
+	for i := range n {
+		lives.Go(func() { done <- podLife(ctx, rt, pods[i], containers[i]) })
+	}
+	limit := time.After(patience)
+	for over := 0; over < n; {
+		select {
+		case e, open := <-events:
+			k.that(open, "the channel was closed")
+			now, ours := at[e.PodUID]
+			if !ours {
+				continue
+			}
+			for now < len(eventTypes) && eventTypes[now] != e.Type {
+				now++ // merged or lost, which may be
+			}
+			k.that(now < len(eventTypes), "event %s of pod %s came out of order", e.Type, e.PodUID)
+			at[e.PodUID] = now
+			if e.Type == runtimeiface.SandboxRemoved {
+				over++
+			}
+		case <-limit:
+			k.fail("the last event of %d pods did not come within %v", n-over, patience)
+		case <-k.ctx.Done():
+			k.fail("%w", k.ctx.Err())
+		}
+	}
+	for range n {
+		k.ok(<-done, "life of a pod")
+	}
+}
+
+func podLife(ctx context.Context, rt runtimeiface.Runtime, pod runtimeiface.SandboxSpec, spec runtimeiface.ContainerSpec) error {
+	sb, err := rt.RunSandbox(ctx, pod)
+	if err != nil {
+		return err
+	}
+	id, err := rt.CreateContainer(ctx, sb, spec)
+	if err == nil {
+		err = errors.Join(rt.StartContainer(ctx, id), rt.StopContainer(ctx, id, 0), rt.RemoveContainer(ctx, id))
+	}
+	return errors.Join(err, rt.StopSandbox(ctx, sb), rt.RemoveSandbox(ctx, sb))
+}
+
 func eventOrder(k *kit) {
 	events, cancel := k.subscribe()
 	defer cancel()
@@ -53,11 +118,7 @@ func eventOrder(k *kit) {
 	k.ok(k.rt.RemoveContainer(k.ctx, id), "remove container")
 	k.ok(k.rt.StopSandbox(k.ctx, sb), "stop sandbox")
 	k.ok(k.rt.RemoveSandbox(k.ctx, sb), "remove sandbox")
-	order := []runtimeiface.EventType{
-		runtimeiface.SandboxStarted, runtimeiface.ContainerMade, runtimeiface.ContainerStarted, runtimeiface.ContainerStopped,
-		runtimeiface.ContainerRemoved, runtimeiface.SandboxStopped, runtimeiface.SandboxRemoved,
-	}
-	at := 0
+	order, at := eventTypes, 0
 	var last time.Time
 	for {
 		e := k.next(events, spec.UID)
