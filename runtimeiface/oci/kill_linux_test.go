@@ -76,6 +76,9 @@ type matrix struct {
 	lives    int
 	random   *rand.Rand
 	mapped   bool // the lives are
+	// handlers are those of each Root, wrap is the directory of a mortal one.
+	handlers map[string]string
+	wrap     string
 }
 
 var killShimProgram = func() func() string {
@@ -105,7 +108,7 @@ func newMatrix() *matrix {
 // fresh begins on a new Root.
 func (m *matrix) fresh() {
 	m.e = prepareEnv(GinkgoTB())
-	m.e.cfg.ShimPath = killShimProgram()
+	m.e.cfg.ShimPath, m.e.cfg.RuntimeHandlers = killShimProgram(), m.handlers
 	m.e.cfg.Network.Subnets = []netip.Prefix{netip.MustParsePrefix("10.89.0.0/30"), netip.MustParsePrefix("fd89::/126")}
 	m.e.open()
 	m.e.image = m.e.pull(m.e.images.Prog)
@@ -230,7 +233,9 @@ func (m *matrix) agent(l *life, faults string) (killed bool, err error) {
 // agents that follow are killed too, each one point later.
 func (m *matrix) killAgent(ctx context.Context, point string, again bool) error {
 	l := m.newLife()
+	l.lastingExec(point)
 	killed, err := m.agent(l, m.plan(point, "agent"))
+	l.ExecTime = ""
 	if err != nil {
 		return fmt.Errorf("before the kill: %w", err)
 	}
@@ -266,6 +271,7 @@ func (m *matrix) killAgent(ctx context.Context, point string, again bool) error 
 // killShim kills the shim at a point under an agent that lives on.
 func (m *matrix) killShim(ctx context.Context, point string) error {
 	l := m.newLife()
+	l.lastingExec(point)
 	faults := m.plan(point, "shim")
 	_ = os.Setenv(shim.FaultDirEnv, faults)
 	defer func() { _ = os.Unsetenv(shim.FaultDirEnv) }()
@@ -278,7 +284,7 @@ func (m *matrix) killShim(ctx context.Context, point string) error {
 	if lived != nil && !planDone(faults) {
 		return fmt.Errorf("without a kill: %w", lived)
 	}
-	l.lost = planDone(faults)
+	l.lost, l.ExecTime = planDone(faults), ""
 	if lived != nil {
 		if err := l.settle(ctx, rt); err != nil {
 			return fmt.Errorf("after the kill, %w: %w", lived, err)
@@ -318,6 +324,13 @@ func (m *matrix) killShim(ctx context.Context, point string) error {
 func sameEnd(a, b runtimeiface.Container) bool {
 	return a.ID == b.ID && a.State == b.State && a.ExitCode == b.ExitCode && a.Reason == b.Reason &&
 		a.StartedAt.Equal(b.StartedAt) && a.FinishedAt.Equal(b.FinishedAt)
+}
+
+// lastingExec has the command live longer than a kill during it.
+func (l *life) lastingExec(point string) {
+	if strings.Contains(point, "exec ") || strings.Contains(point, "exec#") {
+		l.ExecTime = "3s"
+	}
 }
 
 // settle waits until the agent knows that a shim is gone, and verifies.

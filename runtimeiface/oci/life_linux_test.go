@@ -1,6 +1,7 @@
 package oci_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci"
+	"github.com/nodekit/nodekit/runtimeiface/oci/shim"
 )
 
 var _ = Describe("a pod's life", func() {
@@ -50,6 +52,8 @@ type life struct {
 	UID, Handler, Image, Logs, Runs string
 	// Mapped: in a user namespace, with the image as a volume.
 	Mapped bool
+	// ExecTime is how long the command of Exec lasts; "" is no time.
+	ExecTime string
 
 	// Step is the first call of lifeSteps that was not answered.
 	Step              int
@@ -67,6 +71,7 @@ const (
 	stepStartJob
 	stepWait
 	stepExec
+	stepUpdate
 	stepReopen
 	stepStopApp
 	stepRemoveJob
@@ -132,9 +137,17 @@ var lifeSteps = [stepEnd]struct {
 		}
 	}},
 	{"Exec", func(ctx context.Context, rt *oci.Runtime, l *life) error {
-		code, err := rt.Exec(ctx, l.App, runtimeiface.ExecSpec{Command: []string{"/prog", "print", "x", ";", "exit", "5"}})
+		code, err := rt.Exec(ctx, l.App, runtimeiface.ExecSpec{Command: []string{"/prog", "sleep", cmp.Or(l.ExecTime, "0s"), ";", "exit", "5"}})
 		if err == nil && code != 5 {
 			err = fmt.Errorf("exit code %d", code)
+		}
+		return err
+	}},
+	{"UpdateContainer", func(ctx context.Context, rt *oci.Runtime, l *life) error {
+		limit := int64(64 << 20)
+		err := rt.UpdateContainer(ctx, l.App, specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}})
+		if errors.Is(err, runtimeiface.ErrNotSupported) {
+			return nil
 		}
 		return err
 	}},
@@ -230,8 +243,10 @@ func (l *life) verify(ctx context.Context, rt *oci.Runtime) error {
 		_, twice := seen[c.Name]
 		bad.add(twice, "two containers %s", c.Name)
 		bad.add(len(sandboxes) == 0, "container %s without a sandbox", c.Name)
+		c = l.started(ctx, rt, c)
 		seen[c.Name] = c
 		bad.add(!l.truly(ctx, rt, c), "container %s is %s without a process", c.Name, c.State)
+		bad.add(c.Name == "app" && l.Step == stepExec && !onlyFirst(c), "container %s has processes of a command", c.Name)
 		bad.add(c.State == runtimeiface.ContainerUnknown, "container %s is unknown", c.Name)
 	}
 	if len(sandboxes) > 0 {
@@ -254,6 +269,32 @@ func (l *life) truly(ctx context.Context, rt *oci.Runtime, c runtimeiface.Contai
 			return false
 		}
 		c = now
+	}
+	return false
+}
+
+// started gives a container whose start goes on without its caller a moment.
+func (l *life) started(ctx context.Context, rt *oci.Runtime, c runtimeiface.Container) runtimeiface.Container {
+	for i := 0; i < 200 && c.State == runtimeiface.ContainerCreated && l.runs(c.Name) > 0; i++ {
+		time.Sleep(5 * time.Millisecond)
+		if now, err := rt.ContainerStatus(ctx, c.ID); err == nil {
+			c = now
+		}
+	}
+	return c
+}
+
+// onlyFirst tells that a container soon has no process but its first.
+func onlyFirst(c runtimeiface.Container) bool {
+	for range 200 {
+		var pids []int
+		for _, dir := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
+			pids = append(pids, shim.CgroupProcs(dir+c.Cgroup)...)
+		}
+		if len(pids) <= 1 {
+			return true
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	return false
 }

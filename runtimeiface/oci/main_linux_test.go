@@ -18,6 +18,9 @@ const inside = "NODEKIT_OCI_TEST_INSIDE"
 // TestMain runs all tests in new namespaces: the network is the node's for the
 // runtimes under test and for the tests that look at it, the mounts end with it.
 func TestMain(m *testing.M) {
+	if os.Getenv(mortalEnv) != "" {
+		os.Exit(mortalMain())
+	}
 	if os.Getenv(agentEnv) != "" {
 		os.Exit(agentMain())
 	}

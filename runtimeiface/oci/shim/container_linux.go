@@ -19,7 +19,8 @@ const (
 	drainTime = 250 * time.Millisecond
 	// killTime is how long processes may take to die of SIGKILL.
 	killTime = 5 * time.Second
-	// deathTime is how long a container may be dead before its reaping is seen.
+	// deathTime is how long it may take to be seen that a container's program
+	// began, or that it died.
 	deathTime = 100 * time.Millisecond
 )
 
@@ -50,7 +51,7 @@ type container struct {
 	pid       int
 	cannotRun string // why the program cannot be run
 	started   time.Time
-	signalled bool
+	signalled bool // asked to end, or killed
 	killAt    time.Time
 	killTimer *time.Timer
 	exited    bool
@@ -291,13 +292,13 @@ func (s *server) startOne(c *container) (bool, error) {
 	faultPoint("lasting")
 	// The time before: the program may be over when the runtime returns.
 	now := time.Now()
+	before := exeOf(c.pid)
 	if err := s.runQuiet(c, uintptr(s.null), "start", c.ID); err != nil {
-		// What the runtime says of a container that was killed meanwhile is not
-		// the cause.
-		select {
-		case <-c.dead:
+		if began, dead := c.began(before); dead && !began {
+			// What the runtime says of a container that was killed meanwhile is
+			// not the cause.
 			return false, errExited
-		case <-time.After(deathTime):
+		} else if !began {
 			return false, err
 		}
 	}
@@ -310,6 +311,37 @@ func (s *server) startOne(c *container) (bool, error) {
 	faultPoint("start recorded")
 	s.tell(Message{Op: EventStart, Fields: []string{c.ID, nano}})
 	return true, err
+}
+
+// began looks whether a container whose start failed runs its program all the
+// same: the runtime may have been killed. What died unasked had begun.
+func (c *container) began(before exe) (began, dead bool) {
+	deadline := time.After(deathTime)
+	for {
+		select {
+		case <-c.dead:
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return !c.signalled, true
+		case <-deadline:
+			return false, false
+		case <-time.After(2 * time.Millisecond):
+			if now := exeOf(c.pid); now != before && now != (exe{}) {
+				return true, false
+			}
+		}
+	}
+}
+
+// exe is the file that a process executes.
+type exe struct{ dev, inode uint64 }
+
+func exeOf(pid int) exe {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/exe", &st); err != nil {
+		return exe{}
+	}
+	return exe{st.Dev, st.Ino}
 }
 
 // lastingAll waits until the marks of the pod and of c are on disk.
@@ -344,6 +376,7 @@ func (s *server) stop(id string, grace time.Duration) error {
 		go s.exit(c, Exit{ID: id, Code: 128, StartError: c.cannotRun, At: time.Now()})
 		return nil
 	case grace <= 0 || c.started.IsZero():
+		c.signalled = true
 		faultPoint("stop kills")
 		s.reaper.kill(c.pid, syscall.SIGKILL)
 		return nil

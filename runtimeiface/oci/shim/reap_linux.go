@@ -89,6 +89,15 @@ func (r *reaper) adopt(pid int) <-chan death {
 	return r.wait(pid)
 }
 
+// stray tells that nobody waits for a child, nor may be about to but the one who
+// asks with a claim.
+func (r *reaper) stray(pid int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, awaited := r.waiters[pid]
+	return !awaited && r.claimers == 1
+}
+
 // kill signals a child that has not been reaped; others are left alone.
 func (r *reaper) kill(pid int, signal syscall.Signal) {
 	r.mu.Lock()

@@ -139,12 +139,14 @@ func (s *server) exec(fields []string, fds []int, gone <-chan struct{}, running 
 	}
 	code, ok := s.untilGone(pid, dead, dir, stop)
 	if !ok || code != 0 {
+		s.endExec(c, dir, pidFile)
 		s.reaper.unclaim()
 		return 0, errors.New("exec failed") // the text is in the stream
 	}
 	faultPoint("exec started")
 	pid, err = readPid(pidFile)
 	if err != nil {
+		s.endExec(c, dir, pidFile)
 		s.reaper.unclaim()
 		return 0, err
 	}
@@ -171,6 +173,23 @@ func (s *server) exec(fields []string, fds []int, gone <-chan struct{}, running 
 	code, _ = s.untilGone(pid, dead, dir, gone)
 	faultPoint("exec ended")
 	return code, nil
+}
+
+// endExec kills what an OCI runtime that failed, or was killed, has started. It
+// is called with a claim.
+func (s *server) endExec(c *container, dir, pidFile string) {
+	if !c.ExecCgroup {
+		if pid, err := readPid(pidFile); err == nil {
+			gather(c.TrackDir, dir, pid)
+		}
+		// What has no file yet is a child of ours that nobody waits for.
+		for _, pid := range procsOf(c.TrackDir) {
+			if parent, _ := family(pid); parent == os.Getpid() && s.reaper.stray(pid) {
+				gather(c.TrackDir, dir, pid)
+			}
+		}
+	}
+	KillCgroup(dir, killTime)
 }
 
 // later closes its channel a time after c was.
