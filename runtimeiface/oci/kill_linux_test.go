@@ -31,7 +31,7 @@ import (
 // "all" takes all.
 const killPointsEnv = "NODEKIT_KILL_POINTS"
 
-const killPointsDefault = 16
+const killPointsDefault = 10
 
 var _ = Describe("the kill matrix", func() {
 	var m *matrix
