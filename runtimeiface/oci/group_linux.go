@@ -16,6 +16,9 @@ func (r *Runtime) RunContainers(ctx context.Context, sandboxID string, specs []r
 	if len(specs) == 0 {
 		return nil, r.ready(ctx)
 	}
+	if len(specs) > maxList {
+		return nil, fmt.Errorf("run containers: %w", invalid("specs", fmt.Sprintf("has %d entries, more than %d", len(specs), maxList)))
+	}
 	own := make([]runtimeiface.ContainerSpec, len(specs))
 	for i, spec := range specs {
 		own[i] = spec.Clone()
@@ -117,7 +120,18 @@ func (r *Runtime) batch(s *sandbox, specs []runtimeiface.ContainerSpec) (_ *batc
 		}
 		g.all, g.plans = append(g.all, p.c), append(g.plans, p)
 	}
+	if len(errs) == 0 && !shim.Fits(shim.OpRun, g.request().Fields()...) {
+		errs = append(errs, invalid("specs", "are too many for one call, or have paths that are too long for so many"))
+	}
 	return g, errors.Join(errs...)
+}
+
+func (g *batch) request() shim.RunRequest {
+	req := shim.RunRequest{Group: g.id, Start: g.waiting}
+	for _, p := range g.plans {
+		req.Create = append(req.Create, p.request)
+	}
+	return req
 }
 
 func (r *Runtime) runGroup(client *shimClient, g *batch) (err error) {
@@ -144,11 +158,7 @@ func (r *Runtime) runGroup(client *shimClient, g *batch) (err error) {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	req := shim.RunRequest{Group: g.id, Start: g.waiting}
-	for _, p := range g.plans {
-		req.Create = append(req.Create, p.request)
-	}
-	m, err := client.call(ctx, shim.OpRun, req.Fields()...)
+	m, err := client.call(ctx, shim.OpRun, g.request().Fields()...)
 	if err == nil || m.Op != shim.OpFail {
 		return err
 	}

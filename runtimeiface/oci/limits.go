@@ -26,7 +26,7 @@ const (
 	maxTable    = 4096        // entries of labels, of annotations
 	maxText     = 1 << 20     // bytes of labels, of annotations
 	maxList     = 1024        // entries of other lists
-	maxSysctls  = 64 << 10    // bytes: they are one message to the shim
+	maxSmall    = 64 << 10    // bytes of tables that go to the shim, in one message
 	maxFaults   = 32          // errors told at once
 	maxGroups   = 64 << 10    // NGROUPS_MAX
 )
@@ -88,7 +88,7 @@ func sandboxLimits(spec runtimeiface.SandboxSpec) error {
 		l.texts("DNS.Searches", d.Searches, maxList, maxName)
 		l.texts("DNS.Options", d.Options, maxList, maxName)
 	}
-	l.table("Sysctls", spec.Sysctls, maxList, maxSysctls)
+	l.table("Sysctls", spec.Sysctls, maxList, maxSmall)
 	if len(spec.Sysctls) <= maxList {
 		for _, name := range slices.Sorted(maps.Keys(spec.Sysctls)) {
 			l.word(fmt.Sprintf("Sysctls[%.64s]", name), name, maxName)
@@ -137,6 +137,13 @@ func commandLimits(command []string) error {
 	return errors.Join(l...)
 }
 
+// resourceLimits is for those of an update.
+func resourceLimits(r specs.LinuxResources) error {
+	var l limits
+	l.resources(r)
+	return errors.Join(l...)
+}
+
 func (l *limits) mount(field string, m specs.Mount) {
 	l.text(field+".Destination", m.Destination, maxPath)
 	l.text(field+".Source", m.Source, maxPath)
@@ -177,7 +184,7 @@ func (l *limits) resources(r specs.LinuxResources) {
 	}
 	l.count("Resources.HugepageLimits", len(r.HugepageLimits), maxList)
 	l.count("Resources.Rdma", len(r.Rdma), maxList)
-	l.table("Resources.Unified", r.Unified, maxList, maxText)
+	l.table("Resources.Unified", r.Unified, maxList, maxSmall)
 	if len(r.Unified) <= maxList {
 		for _, name := range slices.Sorted(maps.Keys(r.Unified)) {
 			l.word(fmt.Sprintf("Resources.Unified[%.64s]", name), name, maxName)

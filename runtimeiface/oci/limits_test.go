@@ -152,11 +152,11 @@ func TestLimitsFitTheShim(t *testing.T) {
 	size := 0
 	for i := range maxList {
 		name := fmt.Sprintf("net.%d", i)
-		value := strings.Repeat("x", maxSysctls/maxList-len(name))
+		value := strings.Repeat("x", maxSmall/maxList-len(name))
 		size += len(name) + len(value)
 		spec.Sysctls[name] = value
 	}
-	if err := sandboxLimits(spec); err != nil || size != maxSysctls {
+	if err := sandboxLimits(spec); err != nil || size != maxSmall {
 		t.Fatalf("%d bytes: %v", size, err)
 	}
 	req := shim.PauseRequest{UIDs: ids, GIDs: ids, Hostname: strings.Repeat("x", 64)}

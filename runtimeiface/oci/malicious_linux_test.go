@@ -263,3 +263,45 @@ func malicious(program kerneltest.Need) {
 		Expect(out).To(Equal("ran\n"))
 	})
 }
+
+var _ = Describe("a huge call", func() {
+	It("is told by field, before anything is made", func() {
+		e := newEnv(GinkgoTB())
+		sb := e.sandbox()
+		for _, n := range []int{400, 1 << 17} {
+			list := make([]runtimeiface.ContainerSpec, n)
+			for i := range list {
+				list[i] = runtimeiface.ContainerSpec{Name: fmt.Sprint("c", i), Image: e.image}
+			}
+			_, err := e.rt.RunContainers(e.ctx(), sb, list)
+			Expect(err).To(MatchError(runtimeiface.ErrInvalid))
+			Expect(err).To(MatchError(ContainSubstring("specs ")))
+		}
+		all, err := e.rt.ListContainers(e.ctx(), runtimeiface.ContainerFilter{})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(all).To(BeEmpty())
+
+		id := e.start(sb, "app", "forever")
+		for field, r := range map[string]specs.LinuxResources{
+			"Resources.Unified[../../cgroup.procs]": {Unified: map[string]string{"../../cgroup.procs": "1"}},
+			"Resources.Unified":                     {Unified: map[string]string{"a": strings.Repeat("x", 1<<20)}},
+			"resources":                             {Unified: map[string]string{"memory.x": strings.Repeat("<", 60<<10)}},
+			"Resources.BlockIO":                     {BlockIO: &specs.LinuxBlockIO{WeightDevice: make([]specs.LinuxWeightDevice, 1<<20)}},
+		} {
+			err := e.rt.UpdateContainer(e.ctx(), id, r)
+			Expect(err).To(MatchError(runtimeiface.ErrInvalid), field)
+			Expect(err).To(MatchError(ContainSubstring(field+" ")), field)
+			Expect(len(err.Error())).To(BeNumerically("<", 4096), field)
+		}
+		_, err = e.rt.Exec(e.ctx(), id, runtimeiface.ExecSpec{Command: []string{"/prog", strings.Repeat("x", 1<<20)}})
+		Expect(err).To(MatchError(runtimeiface.ErrInvalid))
+		Expect(err).To(MatchError(ContainSubstring("Command[1]")))
+		// The most that is taken goes through.
+		c := e.exited(e.start(sb, "large", "print ran", func(s *runtimeiface.ContainerSpec) {
+			for i := range 12 {
+				s.Env = append(s.Env, fmt.Sprintf("V%d=%s", i, strings.Repeat("x", 100<<10)))
+			}
+		}))
+		Expect(e.log(c)).To(Equal("ran\n"))
+	})
+})

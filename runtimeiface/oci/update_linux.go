@@ -38,6 +38,9 @@ func (r *Runtime) updateContainer(c *container, resources specs.LinuxResources) 
 	if err != nil {
 		return err
 	}
+	if err := resourceLimits(resources); err != nil {
+		return err
+	}
 	merged := mergeResources(c.Spec.Resources, resources)
 	if err := checkUpdate(resources, merged); err != nil {
 		return err
@@ -45,6 +48,9 @@ func (r *Runtime) updateContainer(c *container, resources specs.LinuxResources) 
 	document, err := json.Marshal(updateDocument(merged))
 	if err != nil {
 		return err
+	}
+	if !shim.Fits(shim.OpUpdate, c.ID, string(document)) {
+		return invalid("resources", "are too large together")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
 	defer cancel()

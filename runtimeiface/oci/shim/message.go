@@ -95,6 +95,15 @@ func (m Message) Append(dst []byte) ([]byte, error) {
 	return dst, nil
 }
 
+// Fits tells whether a message with these is within the limits.
+func Fits(op string, fields ...string) bool {
+	size := 8 + len(op)
+	for _, f := range fields {
+		size += 4 + len(f)
+	}
+	return size <= MaxMessage && len(fields) <= maxFields
+}
+
 func appendString(dst []byte, s string) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(s)))
 	return append(dst, s...)
