@@ -24,6 +24,11 @@ func (r *Runtime) ContainerStatus(ctx context.Context, id string) (runtimeiface.
 }
 
 func (r *Runtime) status(ctx context.Context, id string) (runtimeiface.Container, error) {
+	return r.statusIn(ctx, id, "")
+}
+
+// statusIn takes the sandbox's ID if it is known: not all runtimes tell it.
+func (r *Runtime) statusIn(ctx context.Context, id, sandboxID string) (runtimeiface.Container, error) {
 	if id == "" {
 		return runtimeiface.Container{}, fmt.Errorf("status of a container without an ID: %w", runtimeiface.ErrNotFound)
 	}
@@ -42,6 +47,7 @@ func (r *Runtime) status(ctx context.Context, id string) (runtimeiface.Container
 	}
 	verbose := parseInfo(response.Info)
 	c := toContainer(response.Status, verbose)
+	c.SandboxID = cmp.Or(c.SandboxID, sandboxID)
 	if known {
 		c.SandboxID, c.Cgroup = cmp.Or(c.SandboxID, before.SandboxID), cmp.Or(c.Cgroup, before.Cgroup)
 		if lean && c.State == runtimeiface.ContainerRunning {
@@ -171,7 +177,7 @@ func (r *Runtime) listed(ctx context.Context, item *api.Container) (runtimeiface
 	c, ok := r.known.container(item.Id)
 	if !ok || c.State != state || state == runtimeiface.ContainerUnknown ||
 		state == runtimeiface.ContainerExited && time.Since(c.FinishedAt) < settled {
-		return r.status(ctx, item.Id)
+		return r.statusIn(ctx, item.Id, item.PodSandboxId)
 	}
 	return c, r.neverRan(ctx, &c)
 }

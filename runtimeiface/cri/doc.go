@@ -83,8 +83,10 @@
 //   - Grace is in whole seconds, rounded up.
 //   - A pull tells its first and its last phase; a CRI has no progress.
 //   - When ctx ends an Exec, the command and its descendants are killed on Linux,
-//     where this process may signal them (as root, seeing the runtime's /proc).
-//     Elsewhere the runtime kills the command alone.
+//     where this process may signal them (as root, seeing the runtime's /proc). A
+//     descendant whose parents are gone is known by the output that it shares with
+//     the command; one that let go of that too goes on. Elsewhere the runtime
+//     kills the command alone.
 //   - A container that was stopped before it started is Created for the CRI. It
 //     is Exited here until the process ends, and for good once its sandbox has
 //     been stopped.
@@ -95,7 +97,17 @@
 // # containerd
 //
 // v2.4.2 is what the tests run, with runc and CNI. On Windows the endpoint is a
-// pipe, npipe:////./pipe/containerd-containerd.
+// pipe, npipe:////./pipe/containerd-containerd. What it does not keep by itself:
+//
+//   - If its shim is killed it tells exit code 255 as if the process had said so.
+//     That is ExitCodeUnknown with ReasonUnknown here, unless the sandbox was
+//     stopped before this Runtime looked at the container.
+//   - The end of Stdin of a command with a terminal ends its output; it is not told
+//     here.
+//   - Containers of one sandbox that mount the same image are created one after
+//     the other here, as it mounts the image twice otherwise.
+//   - An update of an exited container succeeds for it; it is ErrNotRunning here.
+//   - /dev/shm belongs to nobody in a user namespace. All may write there.
 //
 // # CRI-O
 //
@@ -159,6 +171,8 @@
 //
 //   - Two Runtimes, or an agent and a kubelet, on one endpoint see each other's
 //     pods in lists. Labels are the way to tell them apart.
+//   - Runtimes end streams on which nothing was said for long (containerd: 4 h, by
+//     stream_idle_timeout): Exec and Attach are then ErrUnavailable.
 //   - The end of Stdin ends an Attach, but not where StdinOnce is set without TTY.
 //     Give it a Stdin that goes on, or none.
 package cri

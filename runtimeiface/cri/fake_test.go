@@ -44,6 +44,7 @@ type server struct {
 	streams    string // address of the streaming server
 	refuse     string // name of a container that cannot be created
 	name       string // of the runtime
+	able       bool   // has every feature
 }
 
 func newServer() *server {
@@ -142,7 +143,11 @@ func (s *server) Version(context.Context, *api.VersionRequest) (*api.VersionResp
 }
 
 func (s *server) Status(context.Context, *api.StatusRequest) (*api.StatusResponse, error) {
-	return &api.StatusResponse{RuntimeHandlers: []*api.RuntimeHandler{{Name: ""}, {Name: "runc"}}}, nil
+	features := &api.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: s.able, UserNamespaces: s.able}
+	return &api.StatusResponse{
+		RuntimeHandlers: []*api.RuntimeHandler{{Name: "", Features: features}, {Name: "runc", Features: features}},
+		Features:        &api.RuntimeFeatures{MountOptions: s.able},
+	}, nil
 }
 
 func (s *server) RunPodSandbox(_ context.Context, r *api.RunPodSandboxRequest) (*api.RunPodSandboxResponse, error) {

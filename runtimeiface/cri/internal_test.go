@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -240,6 +242,29 @@ func FuzzExitStatus(f *testing.F) {
 		code, err := parseExit(text)
 		if (err != nil) != (code < 0) {
 			t.Errorf("code %d, error %v", code, err)
+		}
+	})
+}
+
+func FuzzStreamURL(f *testing.F) {
+	for _, text := range []string{
+		"http://127.0.0.1:36101/exec/x", "//[::]:36101/cri/exec/x", "https://localhost:1/", "http://0.0.0.0:1/", "http://[::ffff:127.0.0.1]:1/",
+		"http://192.0.2.1:80/", "http://127.0.0.1.example.com:80/", "http://u@127.0.0.1:80/", "http://[fe80::1%25lo]:80/", "http://127.1:80/",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		u, err := streamURL(text)
+		if err != nil {
+			return
+		}
+		host, _, err := net.SplitHostPort(u.Host)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" {
+			t.Fatalf("%q is %q: %v", text, u, err)
+		}
+		ip := net.ParseIP(strings.SplitN(host, "%", 2)[0])
+		if host != "localhost" && (ip == nil || !ip.IsLoopback() && !ownAddress(netip.MustParseAddr(host))) {
+			t.Errorf("%q is %q, which is not this node", text, u.Host)
 		}
 	})
 }

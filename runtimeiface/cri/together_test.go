@@ -109,20 +109,18 @@ var _ = Describe("several containers on a CRI", func() {
 	})
 
 	It("are listed however long the list: up to 16 MiB", func() {
-		spec := containerSpec("")
-		spec.Annotations = map[string]string{"long": strings.Repeat("x", 200<<10)}
+		long := map[string]string{"long": strings.Repeat("x", 200<<10)}
+		s.mu.Lock()
 		for i := range 60 {
-			spec.Name = fmt.Sprintf("c%d", i)
-			_, err := rt.CreateContainer(ctx, sb, spec)
-			Expect(err).NotTo(HaveOccurred())
+			id := fmt.Sprintf("c%d", i)
+			s.inside[id] = sb
+			s.containers[id] = &api.ContainerStatus{Id: id, Metadata: &api.ContainerMetadata{Name: id}, Annotations: long}
 		}
-		pod := podSpec("")
-		pod.Annotations = spec.Annotations
 		for i := range 59 {
-			pod.UID = fmt.Sprintf("u%d", i)
-			_, err := rt.RunSandbox(ctx, pod)
-			Expect(err).NotTo(HaveOccurred())
+			id := fmt.Sprintf("s%d", i)
+			s.sandboxes[id] = &api.PodSandboxStatus{Id: id, Metadata: &api.PodSandboxMetadata{Uid: id}, Annotations: long}
 		}
+		s.mu.Unlock()
 		Expect(rt.ListContainers(ctx, runtimeiface.ContainerFilter{})).To(HaveLen(60))
 		Expect(rt.ListSandboxes(ctx, runtimeiface.SandboxFilter{})).To(HaveLen(60))
 		_, err := rt.Subscribe(ctx)
@@ -156,5 +154,52 @@ var _ = DescribeTable("cri-dockerd is asked for nothing that it leaves out", fun
 	}),
 	Entry(nil, "Resources.HugepageLimits", func(s *runtimeiface.ContainerSpec) {
 		s.Resources = &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 1}}}
+	}),
+)
+
+var _ = DescribeTable("a runtime is asked whether it can", func(ctx SpecContext, field string, pod func(*runtimeiface.SandboxSpec), ctr func(*runtimeiface.ContainerSpec)) {
+	ranges := []specs.LinuxIDMapping{{HostID: 1 << 20, Size: 65536}}
+	try := func(s *server) error {
+		rt := s.dial()
+		spec, c := podSpec("one"), containerSpec("app")
+		if pod != nil {
+			spec.UserNamespace = &runtimeiface.UserNamespace{UIDs: ranges, GIDs: ranges}
+			pod(&spec)
+		} else {
+			ctr(&c)
+		}
+		sb, err := rt.RunSandbox(ctx, spec)
+		if err == nil {
+			_, err = rt.CreateContainer(ctx, sb, c)
+		}
+		return err
+	}
+	s := newServer()
+	Expect(try(s)).To(And(MatchError(runtimeiface.ErrNotSupported), MatchError(ContainSubstring(field))))
+	Expect(s.count("CreateContainer")).To(BeZero())
+	able := newServer()
+	able.able = true
+	err := try(able)
+	if field == "UserNamespace.UIDs" {
+		Expect(err).To(MatchError(runtimeiface.ErrNotSupported), "one range at most")
+		return
+	}
+	Expect(err).NotTo(HaveOccurred())
+	request := able.heard("CreateContainer").(*api.CreateContainerRequest)
+	told := request.Config.Linux.SecurityContext.NamespaceOptions.UsernsOptions
+	Expect(told.String()).To(Equal(request.SandboxConfig.Linux.SecurityContext.NamespaceOptions.UsernsOptions.String()))
+	if pod != nil {
+		Expect(told.Uids).To(HaveExactElements(And(HaveField("HostId", uint32(1<<20)), HaveField("Length", uint32(65536)))))
+	}
+},
+	Entry(nil, "UserNamespace", func(*runtimeiface.SandboxSpec) {}, nil),
+	Entry(nil, "UserNamespace.UIDs", func(s *runtimeiface.SandboxSpec) {
+		s.UserNamespace.UIDs = append([]specs.LinuxIDMapping{{ContainerID: 70000, HostID: 1, Size: 1}}, s.UserNamespace.UIDs...)
+	}, nil),
+	Entry(nil, "Mounts[0].Options", nil, func(s *runtimeiface.ContainerSpec) {
+		s.Mounts = []specs.Mount{{Type: "bind", Source: "/", Destination: "/x", Options: []string{"rbind", "rro"}}}
+	}),
+	Entry(nil, "Mounts[0].Options", nil, func(s *runtimeiface.ContainerSpec) {
+		s.Mounts = []specs.Mount{{Type: "bind", Source: "/", Destination: "/x", Options: []string{"rbind", "nosuid"}}}
 	}),
 )
