@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -103,7 +104,9 @@ func logManyLines(k *kit) {
 func (k *kit) counted(lines []string, n int) {
 	k.same(len(lines), n+1, "number of lines")
 	for i, got := range lines[:n] {
-		k.same(got, fmt.Sprintf("line %d", i), "line %d", i)
+		if want := "line " + strconv.Itoa(i); got != want {
+			k.fail("line %d is %.100q", i, got)
+		}
 	}
 }
 
@@ -149,16 +152,12 @@ func logHugeLine(k *kit) {
 	const n = 64 << 20
 	path := k.exited(k.prog(k.pod(), "line", fmt.Sprint(n), ";", "print", endMark)).LogPath
 	k.eventually("end of the log", func() error { return endsWithMark(path) })
-	lines := k.logLines(path)
-	at, parts := 0, 0
-	for _, l := range lines[:len(lines)-1] {
-		k.that(len(l.text) <= maxLogLine, "part %d has %d bytes", parts, len(l.text))
-		for i := 0; i < len(l.text); {
-			piece := fmt.Sprintf("%015d.", at/16*16)[at%16:]
-			piece = piece[:min(len(piece), len(l.text)-i)]
-			k.that(l.text[i:i+len(piece)] == piece, "byte %d of the line: %q, want %q", at, l.text[i:i+len(piece)], piece)
-			i, at, parts = i+len(piece), at+len(piece), parts+1
-		}
+	lines, want, at := k.logLines(path), pattern(n), 0
+	for i, l := range lines[:len(lines)-1] {
+		k.that(len(l.text) <= maxLogLine, "part %d has %d bytes", i, len(l.text))
+		piece := want[at:min(n, at+len(l.text))]
+		k.that(l.text == piece, "part %d, from byte %d, is alike up to %d of %d bytes", i, at, alike(l.text, piece), len(l.text))
+		at += len(l.text)
 		k.same(l.partial, at < n, "whether the part that ends at byte %d is partial", at)
 	}
 	k.same(at, n, "bytes of the line")

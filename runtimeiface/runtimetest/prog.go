@@ -253,12 +253,13 @@ func (r *played) listen(verb, address, text string) error {
 
 // pattern is n bytes of which each sixteen tell where they are.
 func pattern(n int) string {
-	var b strings.Builder
-	b.Grow(n + 16)
+	b := make([]byte, 0, n+16)
 	for at := 0; at < n; at += 16 {
-		fmt.Fprintf(&b, "%015d.", at)
+		digits := strconv.Itoa(at)
+		b = append(b, "000000000000000"[len(digits):]...)
+		b = append(append(b, digits...), '.')
 	}
-	return b.String()[:n]
+	return string(b[:n])
 }
 
 func (r *played) lines(count, every string) error {
