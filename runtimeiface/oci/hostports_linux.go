@@ -7,8 +7,6 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/nodekit/nodekit/runtimeiface"
 )
 
 // hostPorts makes ports of the node answer for pods on the bridge, with rules in
@@ -50,7 +48,7 @@ func (h *hostPorts) settle() error {
 			return err
 		}
 	} else if err := h.rebuild(); err != nil {
-		return err
+		return hostPortError(err)
 	}
 	for _, pod := range added {
 		if err := h.openLoopback(pod); err != nil {
@@ -138,7 +136,6 @@ func (h *hostPorts) change(sandboxID string, added bool) *portsOfPod {
 
 // rebuild makes the table as it should be, at one stroke.
 func (h *hostPorts) rebuild() error {
-	h.made = false
 	var all elements
 	h.mu.Lock()
 	for _, pod := range h.pods {
@@ -147,11 +144,9 @@ func (h *hostPorts) rebuild() error {
 		}
 	}
 	h.mu.Unlock()
-	if err := h.table.replace(all); err != nil {
-		return hostPortError(err)
-	}
-	h.made = true
-	return nil
+	err := h.table.replace(all)
+	h.made = err == nil
+	return err
 }
 
 // purge takes the table away.
@@ -164,8 +159,11 @@ func (h *hostPorts) purge() error {
 func (h *hostPorts) clear() error {
 	h.made = false
 	there, err := h.table.exists()
-	if err != nil || !there {
-		return nil // a kernel that cannot tell has none
+	if lacksTables(err) || err == nil && !there {
+		return nil
+	}
+	if err != nil {
+		return hostPortError(err)
 	}
 	// First what the table guards.
 	err = h.routeLoopback("0")
@@ -201,13 +199,15 @@ func (h *hostPorts) routeLoopback(value string) error {
 
 // hostPortError says what a kernel without nf_tables, or without its NAT, lacks.
 func hostPortError(err error) error {
-	for _, lack := range []error{unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT} {
-		if errors.Is(err, lack) {
-			return notSupported("PortMappings", "needs nf_tables with NAT in the kernel (Linux 5.2): "+err.Error())
-		}
-	}
-	if errors.Is(err, runtimeiface.ErrNotSupported) {
-		return err
+	if lacksTables(err) {
+		return notSupported("PortMappings", "needs nf_tables with NAT in the kernel (Linux 5.2): "+err.Error())
 	}
 	return fmt.Errorf("host ports: %w", err)
+}
+
+// lacksTables goes by what nfnetlink of Linux 6.12 says where it has no subsystem
+// for a request, or no expression of a rule's.
+func lacksTables(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT) ||
+		errors.Is(err, unix.EINVAL)
 }
