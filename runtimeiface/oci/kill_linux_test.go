@@ -63,6 +63,12 @@ var _ = Describe("the kill matrix", func() {
 		m.each(m.points(ctx, "shim/"), func(point string) error { return m.killShim(ctx, point) })
 	}, NodeTimeout(time.Hour))
 
+	It("of the agent at each of its points, with CNI plug-ins", func(ctx SpecContext) {
+		m.plugged = true
+		m.fresh()
+		m.each(m.points(ctx, "agent/"), func(point string) error { return m.killAgent(ctx, point, false) })
+	}, NodeTimeout(time.Hour))
+
 	It("of the shim at each of the agent's points", func(ctx SpecContext) {
 		m.each(m.points(ctx, "agent/"), func(point string) error { return m.killShim(ctx, point) })
 	}, NodeTimeout(time.Hour))
@@ -79,6 +85,7 @@ type matrix struct {
 	// handlers are those of each Root, wrap is the directory of a mortal one.
 	handlers map[string]string
 	wrap     string
+	plugged  bool // CNI plug-ins make the network
 }
 
 var killShimProgram = func() func() string {
@@ -110,8 +117,16 @@ func (m *matrix) fresh() {
 	m.e = prepareEnv(GinkgoTB())
 	m.e.cfg.ShimPath, m.e.cfg.RuntimeHandlers = killShimProgram(), m.handlers
 	m.e.cfg.Network.Subnets = []netip.Prefix{netip.MustParsePrefix("10.89.0.0/30"), netip.MustParsePrefix("fd89::/126")}
+	if m.plugged {
+		m.e = newCNIEnv(map[string]string{"10-narrow.conflist": strings.NewReplacer(".0/24", ".0/30", "::/64", "::/126").Replace(wholeNetwork)}).env
+		m.e.close()
+		m.e.cfg.ShimPath = killShimProgram()
+	}
 	m.e.open()
 	m.e.image = m.e.pull(m.e.images.Prog)
+	if m.plugged {
+		m.e.sandbox(hostPort(1)) // bridge and tables are the plug-ins', and stay
+	}
 	Expect(m.e.rt.Purge(m.e.ctx())).To(Succeed())
 	m.e.close()
 	m.e.rt = nil // each life opens its own
