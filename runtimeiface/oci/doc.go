@@ -35,7 +35,7 @@
 //
 // Files keep their owners by mounts with mapped IDs: layers and image volumes
 // are mapped below the overlay, bind mounts by the OCI runtime. That needs Linux
-// 5.19, an OCI runtime with the feature idmap (runc 1.2, crun 1.9), file systems
+// 5.19, an OCI runtime with the feature idmap (runc since 1.2, crun 1.21), file systems
 // that can (ext4, xfs, btrfs; tmpfs since Linux 6.3; not NFS), and every
 // directory above the images passable for others. RunSandbox says if one of
 // these lacks, CreateContainer names the mount whose file system cannot.
