@@ -60,6 +60,7 @@ test-kernel: tools-test ## real containers, rules, cgroups and a browser, in nam
 
 .PHONY: test-kill
 test-kill: tools-test ## agent, shim, OCI runtime and containerd killed at every point of a pod's life, not at a sample
+	NODEKIT_KILL_POINTS=all NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 30m -run TestCRI ./runtimeiface/cri -ginkgo.focus='kill matrix'
 	NODEKIT_KILL_POINTS=all NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 60m -tags faultpoints -run TestOCI ./runtimeiface/oci -ginkgo.focus='kill matrix'
 
 .PHONY: test-e2e

@@ -109,6 +109,12 @@
 //   - An update of an exited container succeeds for it; it is ErrNotRunning here.
 //   - /dev/shm belongs to nobody in a user namespace. All may write there.
 //
+// One that is killed in the middle of StartContainer, and comes back when the
+// program is over, takes the container for one that never ran: StartContainer
+// repeated runs it once more. Of what ends while containerd is not there, it may
+// not know how: that is [runtimeiface.ExitCodeUnknown]. A sandbox in the making is
+// not ready afterwards; the next attempt runs.
+//
 // # CRI-O
 //
 // The endpoint is unix:///run/crio/crio.sock. Facts are those of its source on the
