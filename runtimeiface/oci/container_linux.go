@@ -117,6 +117,9 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 	}
 	faultPoint("container written")
 	m, err := client.call(ctx, shim.OpCreate, p.request.Fields()...)
+	if lerr := p.lasting(); err == nil && lerr != nil {
+		err = fmt.Errorf("record of the container: %w", lerr)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -131,27 +134,29 @@ type plan struct {
 	c       *container
 	image   image.Image
 	request shim.CreateRequest
+	// lasting waits for the record to be on disk: before anything runs, or is told.
+	lasting func() error
 }
 
 // plan checks what can be checked and adds the container, hidden.
-func (r *Runtime) plan(s *sandbox, spec runtimeiface.ContainerSpec, group string) (plan, error) {
+func (r *Runtime) plan(s *sandbox, spec runtimeiface.ContainerSpec, group string) (*plan, error) {
 	if err := checkContainer(s.spec, spec); err != nil {
-		return plan{}, err
+		return nil, err
 	}
 	h, ok := r.handlers[s.spec.RuntimeHandler]
 	if !ok { // an agent before had it
-		return plan{}, notSupported("RuntimeHandler", "is not configured any more: "+s.spec.RuntimeHandler)
+		return nil, notSupported("RuntimeHandler", "is not configured any more: "+s.spec.RuntimeHandler)
 	}
 	if err := h.checkMounts(spec.Mounts); err != nil {
-		return plan{}, err
+		return nil, err
 	}
 	img, err := r.store.Get(spec.Image)
 	if err != nil {
-		return plan{}, translate(err)
+		return nil, translate(err)
 	}
 	stopSignal, err := parseSignal(cmp.Or(spec.StopSignal, img.Config.StopSignal, "SIGTERM"))
 	if err != nil {
-		return plan{}, err
+		return nil, err
 	}
 	id := newID()
 	c := newContainer(s, containerRecord{
@@ -162,7 +167,7 @@ func (r *Runtime) plan(s *sandbox, spec runtimeiface.ContainerSpec, group string
 	}
 	c.hidden = true
 	r.addContainer(c)
-	return plan{c, img, shim.CreateRequest{
+	return &plan{c: c, image: img, request: shim.CreateRequest{
 		ID: id, Runtime: h.Path, RuntimeRoot: h.root, RuntimeArgs: runtimeArgs(s, h), ExecCgroup: h.execCgroup,
 		LogDir: s.spec.LogDirectory, LogPath: spec.LogPath,
 		StopSignal: int(stopSignal), TrackDir: filepath.Join(r.cgroups.track, c.Cgroup), TrackPrefix: r.cgroups.trackPrefix,
@@ -217,7 +222,7 @@ func (r *Runtime) undoContainer(s *sandbox, client *shimClient, id string) error
 }
 
 // writeContainer puts the record on disk, then makes the root and the bundle.
-func (r *Runtime) writeContainer(ctx context.Context, client *shimClient, p plan) error {
+func (r *Runtime) writeContainer(ctx context.Context, client *shimClient, p *plan) error {
 	c := p.c
 	data, err := json.Marshal(c.containerRecord)
 	if err != nil {
@@ -231,7 +236,7 @@ func (r *Runtime) writeContainer(ctx context.Context, client *shimClient, p plan
 		return err
 	}
 	faultPoint("container directory made")
-	if err := shim.WriteNew(c.dir, recordFile, data); err != nil {
+	if p.lasting, err = shim.WriteNew(c.dir, recordFile, data); err != nil {
 		return err
 	}
 	faultPoint("container recorded")

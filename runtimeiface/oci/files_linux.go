@@ -26,7 +26,11 @@ func (r *Runtime) writeSandbox(s *sandbox) error {
 		return err
 	}
 	faultPoint("sandbox directory made")
-	if err := shim.WriteNew(s.dir, recordFile, data); err != nil {
+	lasting, err := shim.WriteNew(s.dir, recordFile, data)
+	if err == nil {
+		err = lasting()
+	}
+	if err != nil {
 		return err
 	}
 	faultPoint("sandbox recorded")

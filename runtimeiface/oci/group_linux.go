@@ -58,7 +58,7 @@ func (r *Runtime) RunContainers(ctx context.Context, sandboxID string, specs []r
 type batch struct {
 	id      string
 	all     []*container
-	plans   []plan
+	plans   []*plan
 	waiting []string
 }
 
@@ -149,7 +149,11 @@ func (r *Runtime) runGroup(client *shimClient, g *batch) (err error) {
 	var wg sync.WaitGroup
 	for i, p := range g.plans {
 		wg.Go(func() {
-			if werr := r.writeContainer(ctx, client, p); werr != nil {
+			werr := r.writeContainer(ctx, client, p)
+			if werr == nil {
+				werr = p.lasting()
+			}
+			if werr != nil {
 				errs[i] = fmt.Errorf("container %s: %w", p.c.Spec.Name, werr)
 			}
 		})

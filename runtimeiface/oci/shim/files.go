@@ -64,27 +64,23 @@ func WriteFile(dir, name string, data []byte) error {
 }
 
 // WriteNew is WriteFile for a directory that was just made, with that
-// directory itself. Of a loss of power it may leave a part of the file: so it
-// is for records of which a broken one counts as none.
-func WriteNew(dir, name string, data []byte) error {
+// directory itself. That it outlasts a loss of power is sure when the function
+// given has returned nil; it waits. Of a loss of power before, a part of the file
+// may be left: so it is for records of which a broken one counts as none.
+func WriteNew(dir, name string, data []byte) (func() error, error) {
 	file, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = file.Write(data)
-	if err == nil {
-		err = file.Sync()
+	if _, err = file.Write(data); err != nil {
+		_ = file.Close()
+		return nil, err
 	}
-	if cerr := file.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = SyncDir(dir)
-	}
-	if err == nil {
-		err = SyncDir(filepath.Dir(dir))
-	}
-	return err
+	lasting := sync.OnceValue(func() error {
+		return errors.Join(file.Sync(), file.Close(), SyncDir(dir), SyncDir(filepath.Dir(dir)))
+	})
+	go func() { _ = lasting() }()
+	return lasting, nil
 }
 
 // mark makes an empty file: whoever looks sees it from now on. That it outlasts

@@ -11,10 +11,14 @@ import (
 
 func TestRecordsOfNewDirectoriesAreNotReplaced(t *testing.T) {
 	dir := t.TempDir()
-	if err := WriteNew(dir, "record", []byte("first")); err != nil {
+	lasting, err := WriteNew(dir, "record", []byte("first"))
+	if err == nil {
+		err = lasting()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteNew(dir, "record", []byte("second")); !errors.Is(err, fs.ErrExist) {
+	if _, err := WriteNew(dir, "record", []byte("second")); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a second record: %v", err)
 	}
 	if data, err := os.ReadFile(filepath.Join(dir, "record")); err != nil || string(data) != "first" {
