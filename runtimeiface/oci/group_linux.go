@@ -162,7 +162,9 @@ func (r *Runtime) runGroup(client *shimClient, g *batch) (err error) {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	faultPoint("group written")
 	m, err := client.call(ctx, shim.OpRun, g.request().Fields()...)
+	faultPoint("group answered")
 	if err == nil || m.Op != shim.OpFail {
 		return err
 	}

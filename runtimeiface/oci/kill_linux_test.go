@@ -69,6 +69,21 @@ var _ = Describe("the kill matrix", func() {
 		m.each(m.points(ctx, "agent/"), func(point string) error { return m.killAgent(ctx, point, false) })
 	}, NodeTimeout(time.Hour))
 
+	It("of the agent at each of its points, with containers that run together", func(ctx SpecContext) {
+		m.together = true
+		m.each(m.points(ctx, "agent/"), func(point string) error { return m.killAgent(ctx, point, false) })
+	}, NodeTimeout(time.Hour))
+
+	It("of the agent at each of the shim's points, with containers that run together", func(ctx SpecContext) {
+		m.together = true
+		m.each(m.points(ctx, "shim/"), func(point string) error { return m.killAgent(ctx, point, false) })
+	}, NodeTimeout(time.Hour))
+
+	It("of the shim at each of its points, with containers that run together", func(ctx SpecContext) {
+		m.together = true
+		m.each(m.points(ctx, "shim/"), func(point string) error { return m.killShim(ctx, point) })
+	}, NodeTimeout(time.Hour))
+
 	It("of the shim at each of the agent's points", func(ctx SpecContext) {
 		m.each(m.points(ctx, "agent/"), func(point string) error { return m.killShim(ctx, point) })
 	}, NodeTimeout(time.Hour))
@@ -86,6 +101,7 @@ type matrix struct {
 	handlers map[string]string
 	wrap     string
 	plugged  bool // CNI plug-ins make the network
+	together bool
 }
 
 var killShimProgram = func() func() string {
@@ -183,7 +199,7 @@ func (m *matrix) each(points []string, f func(point string) error) {
 func (m *matrix) newLife() *life {
 	m.lives++
 	l := newLife(m.e, fmt.Sprintf("life-%d", m.lives))
-	l.Mapped = m.mapped
+	l.Mapped, l.Together = m.mapped, m.together
 	return l
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +27,7 @@ import (
 )
 
 var _ = Describe("a pod's life", func() {
-	It("is as told after each call, also to the next agent, and leaves nothing", func(ctx SpecContext) {
+	lived := func(ctx SpecContext, together bool) {
 		kerneltest.Require(GinkgoTB(), kerneltest.Nft)
 		e := prepareEnv(GinkgoTB())
 		e.open()
@@ -34,6 +35,7 @@ var _ = Describe("a pod's life", func() {
 		e.image = e.pull(e.images.Prog)
 		before := e.census()
 		l := newLife(e, "life")
+		l.Together = together
 		for l.Step < stepEnd {
 			Expect(l.call(ctx, e.rt)).To(Succeed())
 			Expect(l.verify(ctx, e.rt)).To(Succeed(), "before %s", l.name())
@@ -42,7 +44,13 @@ var _ = Describe("a pod's life", func() {
 		}
 		Eventually(e.census, "5s", "20ms").Should(Equal(before))
 		Expect([]int{l.runs("app"), l.runs("job")}).To(Equal([]int{1, 1}))
+	}
+
+	It("is as told after each call, also to the next agent, and leaves nothing", func(ctx SpecContext) {
+		lived(ctx, false)
 	}, NodeTimeout(time.Minute))
+
+	It("is no other when its containers are run together", func(ctx SpecContext) { lived(ctx, true) }, NodeTimeout(time.Minute))
 })
 
 // life is a pod from its making to its removal: what its caller knows when a
@@ -54,6 +62,9 @@ type life struct {
 	Mapped bool
 	// ExecTime is how long the command of Exec lasts; "" is no time.
 	ExecTime string
+	// Together: what is created and started is by RunContainers, in the step that
+	// creates the first one. The steps up to the start of the last one are idle.
+	Together bool
 
 	// Step is the first call of lifeSteps that was not answered.
 	Step              int
@@ -98,19 +109,29 @@ var lifeSteps = [stepEnd]struct {
 		return err
 	}},
 	{"CreateContainer app", func(ctx context.Context, rt *oci.Runtime, l *life) (err error) {
-		l.App, err = rt.CreateContainer(ctx, l.Sandbox, l.container("app", "trap 7 ; append /runs/app x ; forever"))
+		if l.Together {
+			return l.runTogether(ctx, rt)
+		}
+		l.App, err = rt.CreateContainer(ctx, l.Sandbox, l.app())
 		return err
 	}},
 	{"CreateContainer job", func(ctx context.Context, rt *oci.Runtime, l *life) (err error) {
-		spec := l.container("job", "append /runs/job x ; exit 3")
-		spec.PID = runtimeiface.NamespaceContainer
-		l.Job, err = rt.CreateContainer(ctx, l.Sandbox, spec)
+		if l.Together {
+			return nil
+		}
+		l.Job, err = rt.CreateContainer(ctx, l.Sandbox, l.job())
 		return err
 	}},
 	{"StartContainer app", func(ctx context.Context, rt *oci.Runtime, l *life) error {
+		if l.Together {
+			return nil
+		}
 		return rt.StartContainer(ctx, l.App)
 	}},
 	{"StartContainer job", func(ctx context.Context, rt *oci.Runtime, l *life) error {
+		if l.Together {
+			return nil
+		}
 		// A caller that repeats the call may find that it has ended.
 		if err := rt.StartContainer(ctx, l.Job); err != nil && !errors.Is(err, runtimeiface.ErrNotRunning) {
 			return err
@@ -187,6 +208,37 @@ func (l *life) container(name, steps string) runtimeiface.ContainerSpec {
 	return spec
 }
 
+func (l *life) app() runtimeiface.ContainerSpec {
+	return l.container("app", "trap 7 ; append /runs/app x ; forever")
+}
+
+func (l *life) job() runtimeiface.ContainerSpec {
+	spec := l.container("job", "append /runs/job x ; exit 3")
+	spec.PID = runtimeiface.NamespaceContainer
+	return spec
+}
+
+func (l *life) runTogether(ctx context.Context, rt *oci.Runtime) error {
+	ids, err := rt.RunContainers(ctx, l.Sandbox, []runtimeiface.ContainerSpec{l.app(), l.job()})
+	if err == nil {
+		l.App, l.Job = ids[0], ids[1]
+		return nil
+	}
+	// A caller that repeats the call may find that one has ended.
+	list, lerr := rt.ListContainers(ctx, runtimeiface.ContainerFilter{SandboxID: l.Sandbox})
+	if lerr != nil || len(list) != 2 || !errors.Is(err, runtimeiface.ErrNotRunning) {
+		return errors.Join(err, lerr)
+	}
+	for _, c := range list {
+		if c.Name == "app" {
+			l.App = c.ID
+		} else {
+			l.Job = c.ID
+		}
+	}
+	return nil
+}
+
 // runs counts the starts of a program.
 func (l *life) runs(name string) int {
 	data, _ := os.ReadFile(filepath.Join(l.Runs, name))
@@ -249,7 +301,13 @@ func (l *life) verify(ctx context.Context, rt *oci.Runtime) error {
 		bad.add(c.Name == "app" && l.Step == stepExec && !onlyFirst(c), "container %s has processes of a command", c.Name)
 		bad.add(c.State == runtimeiface.ContainerUnknown, "container %s is unknown", c.Name)
 	}
-	if len(sandboxes) > 0 {
+	switch {
+	case len(sandboxes) == 0:
+	case l.Together:
+		bad.add(len(containers) == 1 && l.Step == stepCreateApp, "only container %v of two", slices.Collect(maps.Keys(seen)))
+		l.verifyContainer(bad, seen, "app", l.App, stepCreateApp, stepCreateApp, stepStopApp, stepRemoveSandbox, 7)
+		l.verifyContainer(bad, seen, "job", l.Job, stepCreateApp, stepCreateApp, stepCreateApp, stepRemoveJob, 3)
+	default:
 		l.verifyContainer(bad, seen, "app", l.App, stepCreateApp, stepStartApp, stepStopApp, stepRemoveSandbox, 7)
 		l.verifyContainer(bad, seen, "job", l.Job, stepCreateJob, stepStartJob, stepStartJob, stepRemoveJob, 3)
 	}

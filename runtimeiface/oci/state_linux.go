@@ -134,6 +134,13 @@ func (r *Runtime) container(id string) *container {
 	return nil
 }
 
+// knows also those that are not made yet.
+func (r *Runtime) knows(id string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.containers[id] != nil
+}
+
 func (r *Runtime) findContainer(s *sandbox, name string, attempt uint32) *container {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -57,6 +57,7 @@ func (r *Runtime) updateContainer(c *container, resources specs.LinuxResources) 
 	if _, err := client.call(ctx, shim.OpUpdate, c.ID, string(document)); err != nil {
 		return err
 	}
+	faultPoint("limits set")
 	// Only now: the record says what holds.
 	record := c.containerRecord
 	record.Spec.Resources = &merged

@@ -43,11 +43,16 @@ func (r *Runtime) markCreated(s *sandbox, id string, pid int) {
 		return
 	}
 	c.hidden = false
-	if c.state != runtimeiface.ContainerExited {
+	finished := c.finished
+	ended := c.state == runtimeiface.ContainerExited // killed before it was told of
+	if !ended {
 		c.pid = pid
 	}
 	r.mu.Unlock()
 	r.event(runtimeiface.ContainerMade, s, id, time.Now())
+	if ended {
+		r.event(runtimeiface.ContainerStopped, s, id, finished)
+	}
 	r.cfg.Logger.V(4).Info("container created", "podUID", s.spec.UID, "container", c.Spec.Name, "containerID", id)
 }
 
@@ -200,7 +205,8 @@ func (r *Runtime) reconnect(s *sandbox) error {
 		return err
 	}
 	r.setShim(s, client)
-	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
+	// It waits for what an agent before has begun.
+	ctx, cancel := context.WithTimeout(context.Background(), runtimeWait)
 	defer cancel()
 	m, err := client.call(ctx, shim.OpWatch)
 	if err != nil {
@@ -216,6 +222,11 @@ func (r *Runtime) reconnect(s *sandbox) error {
 		if err := r.findHolder(ctx, client); err != nil {
 			client.close()
 			return err
+		}
+	}
+	for _, c := range r.loadContainers(s) { // what became whole meanwhile
+		if !r.knows(c.ID) {
+			r.addContainer(c)
 		}
 	}
 	live := map[string]bool{}

@@ -18,8 +18,9 @@ const maxRights = 8
 // with them. Send may be called concurrently, the rest not.
 type Conn struct {
 	*net.UnixConn
-	mu  sync.Mutex
-	fds []int
+	mu   sync.Mutex
+	fds  []int
+	turn uint64 // of the shim's connections, the first has 0
 }
 
 // Read takes descriptors along.

@@ -55,11 +55,13 @@ func (s *server) runGroup(req RunRequest) *runError {
 		s.unmakeAll(list)
 		return failed
 	}
+	faultPoint("group made")
 	lasting, err := s.markGroup(req.Group, len(list))
 	if err != nil {
 		s.unmakeAll(list)
 		return &runError{cause: err}
 	}
+	faultPoint("group marked")
 	for _, c := range list {
 		s.tell(Message{Op: EventCreate, Fields: []string{c.ID, strconv.Itoa(c.pid)}})
 	}
@@ -67,6 +69,7 @@ func (s *server) runGroup(req RunRequest) *runError {
 		err = errors.New("mark of the containers: " + err.Error())
 		return s.stopGroup(list, nil, &runError{cause: err, made: true})
 	}
+	faultPoint("group lasting")
 	return s.startGroup(list, req.Start)
 }
 
@@ -100,6 +103,7 @@ func (s *server) startGroup(list []*container, others []string) *runError {
 		}
 		return err
 	})
+	faultPoint("group started")
 	if failed == nil {
 		return nil
 	}

@@ -36,6 +36,12 @@ type server struct {
 	netHolder int // paused, if the pod's network is there
 	pauseGone chan struct{}
 
+	// settled is held, by any number, while containers are made and started, and
+	// taken by an agent that begins to watch.
+	settled sync.RWMutex
+	turns   uint64 // of connections
+	watcher uint64 // the turn of the agent that counts
+
 	// attached counts clients.
 	attached sync.WaitGroup
 
@@ -163,7 +169,10 @@ func send(c *Conn, m Message, fds ...int) {
 
 // serveConn answers one agent. Requests run side by side.
 func (s *server) serveConn(uc *net.UnixConn) {
-	c := &Conn{UnixConn: uc}
+	s.mu.Lock()
+	c := &Conn{UnixConn: uc, turn: s.turns}
+	s.turns++
+	s.mu.Unlock()
 	gone := make(chan struct{})
 	var requests sync.WaitGroup
 	defer func() {
@@ -243,6 +252,15 @@ func (s *server) serve(c *Conn, m Message, fds []int, gone <-chan struct{}) {
 // serveLife answers what moves containers on.
 func (s *server) serveLife(c *Conn, m Message, reply func(error, ...string)) {
 	switch m.Op {
+	case OpCreate, OpStart, OpRun:
+		s.settled.RLock()
+		defer s.settled.RUnlock()
+		if c.turn < s.watcher {
+			reply(errors.New("another agent has taken over"))
+			return
+		}
+	}
+	switch m.Op {
 	case OpCreate:
 		req, err := parseCreate(m.Fields)
 		pid := 0
@@ -314,7 +332,12 @@ func (s *server) commit() error {
 
 // watch answers under the lock: no exit falls between the state and the events.
 // Who is not told to be alive has an exit on disk.
+// What an agent before has begun is done by then, and no more of it is begun: so
+// the new one finds on disk what there is.
 func (s *server) watch(c *Conn, seq uint32) {
+	s.settled.Lock()
+	defer s.settled.Unlock()
+	s.watcher = c.turn
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var fields []string
