@@ -19,28 +19,11 @@ var foreign = map[runtimetest.Need]string{
 	runtimetest.Daemon: "there is no daemon",
 }
 
-// pending are promises that this backend does not keep yet. One that is kept fails
-// here until it is taken off the list.
-var pending = map[string]string{
-	"image/file system": "ImageFilesystem",
-	"cancel/every call": "ImageFilesystem",
-}
-
 var _ = Describe("the promises of runtimeiface", func() {
 	for _, program := range []kerneltest.Need{kerneltest.Runc, kerneltest.Crun} {
 		Describe("with "+string(program), Ordered, ContinueOnFailure, func() { conformance(program, nil) })
 		Describe("with "+string(program)+" and systemd", Ordered, ContinueOnFailure, func() { conformance(program, withSystemd) })
 	}
-
-	It("have nothing declared as pending that is none", func() {
-		names := map[string]bool{}
-		for _, c := range runtimetest.Cases() {
-			names[c.Name] = true
-		}
-		for name := range pending {
-			Expect(names).To(HaveKey(name))
-		}
-	})
 })
 
 func conformance(program kerneltest.Need, change func(*env)) {
@@ -76,12 +59,7 @@ func conformance(program kerneltest.Need, change func(*env)) {
 			if missing := subject.Missing(c); len(missing) > 0 {
 				Fail("the subject lacks " + strings.Join(needNames(missing), ", "))
 			}
-			err := c.Run(ctx, subject)
-			if why, ok := pending[c.Name]; ok {
-				Expect(err).To(HaveOccurred(), "the promise is kept; it was declared as pending: "+why)
-				Skip("pending: " + why)
-			}
-			Expect(err).NotTo(HaveOccurred(), c.Promise)
+			Expect(c.Run(ctx, subject)).To(Succeed(), c.Promise)
 		}, NodeTimeout(2*time.Minute))
 	}
 }

@@ -335,8 +335,8 @@ func (r *Runtime) askStop(c *container, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
 	defer cancel()
 	_, err := client.call(ctx, shim.OpStop, c.ID, strconv.FormatInt(int64(max(grace, 0)), 10))
-	if errors.Is(err, errShimLost) {
-		return nil // mourn ends the container
+	if errors.Is(err, errShimLost) || errors.Is(err, runtimeiface.ErrNotFound) {
+		return nil // mourn ends the container, or it is just being removed
 	}
 	return err
 }

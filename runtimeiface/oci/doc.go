@@ -14,7 +14,7 @@
 //	err = rt.StartContainer(ctx, ctr)
 //
 // It does not decide anything: pulls, restarts, limits and when images are
-// collected ([Runtime.CollectImages], [Runtime.ImageUsage]) belong to the
+// collected ([Runtime.CollectImages], [Runtime.ImageFilesystem]) belong to the
 // caller. It does no masquerading and no services:
 // that is proxyrules' part.
 //

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci/image"
@@ -87,14 +88,20 @@ func (r *Runtime) CollectImages(ctx context.Context, policy image.CollectPolicy)
 	return c, translate(err)
 }
 
-// ImageUsage tells what images take, and the size and free space of the file
-// system that they are on: what the CRI calls ImageFsInfo.
-func (r *Runtime) ImageUsage(ctx context.Context) (image.Filesystem, error) {
+// ImageFilesystem tells of the file system that Config.Images.Root is on. What
+// only root may use of it is not available, as the kubelet counts.
+func (r *Runtime) ImageFilesystem(ctx context.Context) (runtimeiface.Filesystem, error) {
 	if err := r.ready(ctx); err != nil {
-		return image.Filesystem{}, err
+		return runtimeiface.Filesystem{}, err
 	}
-	fs, err := r.store.Filesystem()
-	return fs, translate(err)
+	f, err := r.store.Filesystem()
+	if err != nil {
+		return runtimeiface.Filesystem{}, fmt.Errorf("image file system: %w", translate(err))
+	}
+	return runtimeiface.Filesystem{
+		Path: f.Path, UsedBytes: f.Images.Bytes, UsedInodes: f.Images.Inodes, CapacityBytes: f.Size, AvailableBytes: f.Available,
+		Inodes: f.Inodes, AvailableInodes: f.InodesFree,
+	}, nil
 }
 
 func imageOf(img image.Image) runtimeiface.Image {

@@ -32,8 +32,3 @@ func (r *Runtime) Purge(context.Context) error { return nil }
 func (r *Runtime) CollectImages(context.Context, image.CollectPolicy) (image.Collection, error) {
 	return image.Collection{}, runtimeiface.ErrNotSupported
 }
-
-// ImageUsage gives ErrNotSupported.
-func (r *Runtime) ImageUsage(context.Context) (image.Filesystem, error) {
-	return image.Filesystem{}, runtimeiface.ErrNotSupported
-}

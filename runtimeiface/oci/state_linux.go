@@ -165,6 +165,10 @@ func (r *Runtime) dropContainer(c *container) {
 	defer r.mu.Unlock()
 	delete(r.containers, c.ID)
 	delete(c.sandbox.containers, c.ID)
+	if c.state != runtimeiface.ContainerExited {
+		c.state = runtimeiface.ContainerExited
+		close(c.done) // for those who wait for its end
+	}
 }
 
 func (r *Runtime) stateOf(c *container) runtimeiface.ContainerState {

@@ -25,7 +25,7 @@ const (
 )
 
 var (
-	errUnknown = errors.New("unknown container")
+	errUnknown = errors.New(Unknown)
 	errExited  = errors.New(Exited)
 	errExists  = errors.New("container exists")
 )

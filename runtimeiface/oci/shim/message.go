@@ -49,8 +49,9 @@ const (
 	// it brings a pipe's end for, in their order.
 	OpAttach = "attach"
 
-	// Exited is the cause of an OpFail that a caller may want to know.
-	Exited = "container has exited"
+	// Exited and Unknown are causes of an OpFail that a caller may want to know.
+	Exited  = "container has exited"
+	Unknown = "unknown container"
 	// Crowded is another, of OpAttach.
 	Crowded = "too many clients are attached"
 	// RunFailed is the third field of OpRun's OpFail, after the cause and the ID
