@@ -192,9 +192,6 @@ var _ = Describe("a backend that leaves out what it was asked for", Ordered, Con
 			It("is noticed: "+d.name+": "+pattern, func(ctx SpecContext) {
 				Expect(found).NotTo(BeEmpty(), "no case has that name")
 				for _, c := range found {
-					if why, ok := pending[c.Name]; ok {
-						Skip("pending: " + why)
-					}
 					rt := &careless{Runtime: e.rt}
 					d.make(rt)
 					err := c.Run(ctx, runtimetest.Subject{
