@@ -68,11 +68,30 @@ var _ = Describe("the systemd driver", func() {
 		Expect(property(slice, "ActiveState")).To(Equal("active"))
 
 		Expect(e.rt.StopContainer(e.ctx(), id, 0)).To(Succeed())
-		Eventually(units).WithArguments("nodekit-" + id + "*").Should(BeEmpty())
+		Eventually(units, "20s").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
 		second := e.start(sb, "app", "forever", func(s *runtimeiface.ContainerSpec) { s.Attempt = 1 })
 		Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed())
 		Expect(units(slice)).To(BeEmpty())
-		Eventually(units).WithArguments("nodekit-" + second + "*").Should(BeEmpty())
+		Eventually(units, "20s").WithArguments("nodekit-" + second + "*").Should(BeEmpty())
+	})
+
+	It("works with crun", func() {
+		kerneltest.Require(GinkgoTB(), kerneltest.Crun)
+		e.close()
+		e.cfg.RuntimeHandlers = map[string]string{"small": "crun"}
+		e.open()
+		sb := e.sandbox(func(s *runtimeiface.SandboxSpec) { s.RuntimeHandler = "small" })
+		id := e.start(sb, "app", "forever")
+		c, scope := e.status(id), "nodekit-"+id+".scope"
+		Expect(property(scope, "ControlGroup")).To(Equal(c.Cgroup))
+		Expect(os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.PID))).To(ContainSubstring(":" + c.Cgroup + "\n"))
+		code, err := e.rt.Exec(e.ctx(), id, runtimeiface.ExecSpec{Command: []string{"/prog", "exit", "3"}})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(code).To(Equal(3))
+		Expect(e.rt.StopContainer(e.ctx(), id, 0)).To(Succeed())
+		Eventually(units, "20s").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
+		e.start(sb, "app", "forever", func(s *runtimeiface.ContainerSpec) { s.Attempt = 1 })
+		Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed())
 	})
 
 	It("takes a slice of the caller's and leaves it", func() {
@@ -95,8 +114,8 @@ var _ = Describe("the systemd driver", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(unix.Kill(s.PID, unix.SIGKILL)).To(Succeed())
 		Expect(e.exited(id).Reason).To(Equal(runtimeiface.ReasonUnknown))
-		Eventually(processGone).WithArguments(c.PID).Should(BeTrue())
-		Eventually(units).WithArguments("nodekit-" + id + "*").Should(BeEmpty())
+		Eventually(processGone, "20s").WithArguments(c.PID).Should(BeTrue())
+		Eventually(units, "20s").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
 		Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed())
 		Expect(units(path.Base(s.CgroupParent))).To(BeEmpty())
 	})
@@ -128,7 +147,7 @@ var _ = Describe("the systemd driver", func() {
 				s.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
 			})
 			Expect(e.exited(id).Reason).To(Equal(runtimeiface.ReasonOOMKilled))
-			Eventually(units).WithArguments("nodekit-" + id + "*").Should(BeEmpty())
+			Eventually(units, "20s").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
 		}
 		id := e.start(sb, "killed", "kill 9")
 		Expect(e.exited(id).Reason).To(Equal(runtimeiface.ReasonError))
