@@ -60,7 +60,7 @@ func conformance(program kerneltest.Need, change func(*env)) {
 				Fail("the subject lacks " + strings.Join(needNames(missing), ", "))
 			}
 			Expect(c.Run(ctx, subject)).To(Succeed(), c.Promise)
-		}, NodeTimeout(2*time.Minute))
+		}, NodeTimeout(10*time.Minute))
 	}
 }
 

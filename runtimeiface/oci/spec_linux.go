@@ -86,6 +86,10 @@ func makeSpec(in specInput) (*specs.Spec, error) {
 			MaskedPaths: defaultMasked, ReadonlyPaths: defaultReadonly,
 		},
 	}
+	if in.sandbox.Systemd {
+		// Crun has processes in a sub-cgroup of the scope unless it is told not to.
+		s.Annotations = map[string]string{"run.oci.systemd.subgroup": ""}
+	}
 	if u := in.sandbox.spec.UserNamespace; u != nil {
 		s.Linux.UIDMappings, s.Linux.GIDMappings = u.UIDs, u.GIDs
 	}

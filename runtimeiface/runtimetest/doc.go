@@ -33,8 +33,8 @@
 // [Subject.Missing] tells. The example of Cases shows it whole.
 //
 // A case makes pods under names of its own and removes them, so that it runs
-// beside whatever else a runtime holds. Waiting ends after 20 seconds, calls that
-// hang end with ctx. Cases that need [Kernel] make mounts and files below LogRoot,
+// beside whatever else a runtime holds. Waiting ends after 20 seconds, times the
+// environment's NODEKIT_TIME_FACTOR on slow machines; calls that hang end with ctx. Cases that need [Kernel] make mounts and files below LogRoot,
 // listen on ports of the node's loopback and on 47817 of its addresses, and use no
 // more than 1 GiB of memory.
 //

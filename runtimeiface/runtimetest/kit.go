@@ -6,21 +6,31 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nodekit/nodekit/runtimeiface"
 )
 
-const (
-	// patience is how long a case waits for what should come soon. It is an end
-	// for what hangs, no measure of speed.
-	patience = 20 * time.Second
-	// glance is between two looks.
-	glance = 10 * time.Millisecond
-)
+// glance is between two looks.
+const glance = 10 * time.Millisecond
+
+// patience is how long a case waits for what should come soon. It is an end for
+// what hangs, no measure of speed.
+var patience = 20 * time.Second * timeFactor(os.Getenv("NODEKIT_TIME_FACTOR"))
+
+// timeFactor is a whole number of 1 to 100, 1 if it is none.
+func timeFactor(text string) time.Duration {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > 100 {
+		return 1
+	}
+	return time.Duration(n)
+}
 
 // failure carries what a case saw up to its Run.
 type failure struct{ err error }
