@@ -60,7 +60,8 @@ func (r *Runtime) exec(ctx context.Context, c *container, spec runtimeiface.Exec
 		return -1, err
 	}
 	defer func() { _ = document.Close() }()
-	streams, err := newStreams(!spec.TTY && spec.Stdin != nil, !spec.TTY, true)
+	// Without input a command has a pipe at its end, see shim.streams.
+	streams, err := newStreams(!spec.TTY, !spec.TTY, true)
 	if err != nil {
 		return -1, err
 	}
@@ -69,15 +70,8 @@ func (r *Runtime) exec(ctx context.Context, c *container, spec runtimeiface.Exec
 	fields := []string{c.ID}
 	if spec.TTY {
 		fields = append(fields, "tty")
-	} else {
-		null, err := os.Open(os.DevNull)
-		if err != nil {
-			return -1, err
-		}
-		defer func() { _ = null.Close() }()
-		if spec.Stdin == nil {
-			rights = append(rights, int(null.Fd()))
-		}
+	} else if spec.Stdin == nil {
+		streams.endInput()
 	}
 	conn, err := ask(c.sandbox.dir, append(rights, streams.rights()...), shim.OpExec, fields...)
 	if err != nil {

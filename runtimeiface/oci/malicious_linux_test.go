@@ -2,6 +2,7 @@ package oci_test
 
 import (
 	"archive/tar"
+	"bytes"
 	"fmt"
 	"io/fs"
 	"os"
@@ -249,6 +250,19 @@ func malicious(program kerneltest.Need) {
 		out, err := run(e.sandbox(), func(s *runtimeiface.ContainerSpec) { s.Security.RunAsUser, s.Args = &uid, []string{"ids"} })
 		Expect(err).NotTo(HaveOccurred())
 		Expect(out).To(Equal("4711 0\n"), "the group would be 4711")
+	})
+
+	It("has no file of the node among its streams to change the mode of", func() {
+		sb := e.sandbox()
+		text := e.log(e.exited(e.start(sb, "app", "link /proc/self/fd/0 ; link /proc/self/fd/1 ; link /proc/self/fd/2")))
+		Expect(strings.Fields(text)).To(HaveEach(HavePrefix("pipe:")))
+		var out bytes.Buffer
+		code, err := e.rt.Exec(e.ctx(), e.start(sb, "kept", "forever"), runtimeiface.ExecSpec{
+			Command: []string{"/prog", "link", "/proc/self/fd/0", ";", "stdin"}, Stdout: &out,
+		})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(code).To(BeZero())
+		Expect(strings.Fields(out.String())).To(HaveExactElements(HavePrefix("pipe:")))
 	})
 
 	It("gives the OCI runtime no orders by annotations", func() {

@@ -59,6 +59,12 @@ func (x *streams) pipe(i int) error {
 	return nil
 }
 
+// endInput says that there is no input.
+func (x *streams) endInput() {
+	_ = x.ours[0].Close()
+	x.ours[0] = nil
+}
+
 // rights are the ends for the other side.
 func (x *streams) rights() []int {
 	var fds []int

@@ -453,17 +453,19 @@ func (s *server) streams(c *container) (files []uintptr, said *os.File, err erro
 		}
 		return []uintptr{null, null, theirs}, said, nil
 	}
-	files = []uintptr{null}
-	if c.Stdin {
-		var p [2]int
-		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-			return nil, nil, err
-		}
-		files[0] = uintptr(p[0])
-		if c.stdin.file, err = nonblocking(p[1], "stdin"); err != nil {
-			_ = unix.Close(p[1])
-			return files, nil, err
-		}
+	// Without input the program has a pipe at its end, and not the node's
+	// /dev/null: some runtimes give what they are given to the container's user,
+	// who could change its owner and mode for all.
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, err
+	}
+	files = []uintptr{uintptr(p[0])}
+	if !c.Stdin {
+		_ = unix.Close(p[1])
+	} else if c.stdin.file, err = nonblocking(p[1], "stdin"); err != nil {
+		_ = unix.Close(p[1])
+		return files, nil, err
 	}
 	for i := range c.outs {
 		ours, theirs, err := pipe()

@@ -170,7 +170,10 @@ func (s *server) exec(fields []string, fds []int, gone <-chan struct{}, running 
 		running()
 	}
 	faultPoint("exec told")
-	code, _ = s.untilGone(pid, dead, dir, gone)
+	code, ok = s.untilGone(pid, dead, dir, gone)
+	if !ok && !c.ExecCgroup {
+		killHolders(c.TrackDir, fds[1:])
+	}
 	faultPoint("exec ended")
 	return code, nil
 }

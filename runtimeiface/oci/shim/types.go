@@ -45,7 +45,7 @@ type CreateRequest struct {
 	// Sweep kills what is left in TrackDir when the first process ends, for
 	// containers that have no PID namespace of their own.
 	Sweep bool
-	// Stdin gives a pipe that stays open instead of /dev/null, StdinOnce ends it
+	// Stdin gives a pipe that stays open instead of one at its end, StdinOnce ends it
 	// when the first client does, TTY gives a terminal instead of pipes.
 	Stdin, StdinOnce, TTY bool
 	// ExecCgroup: the OCI runtime can start an exec in a sub-cgroup.
