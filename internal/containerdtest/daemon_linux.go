@@ -24,9 +24,16 @@ type Config struct {
 	Dir string
 	// Pause is the image of sandboxes, that containerd can pull; required.
 	Pause string
-	// Runtimes are OCI runtimes by handler name, as programs; the handler "runc"
-	// is the default and there anyway.
-	Runtimes map[string]string
+	// Handlers by name; "runc" is the default and there anyway.
+	Handlers map[string]Handler
+}
+
+// Handler is an OCI runtime of containerd's.
+type Handler struct {
+	// Program in PATH or by path; "" is runc.
+	Program string
+	// Root of the runtime's state; "" is containerd's choice.
+	Root string
 }
 
 // Daemon is a containerd with its CRI.
@@ -73,12 +80,13 @@ path = %[7]q
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 `, in("root"), in("state"), d.Socket, d.config.Pause, filepath.Join(d.bin, "cni"), in("net.d"), in("opt"))
-	for name, program := range d.config.Runtimes {
+	for name, h := range d.config.Handlers {
 		fmt.Fprintf(&b, `[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.%[1]s]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.%[1]s.options]
 BinaryName = %[2]q
-`, name, program)
+Root = %[3]q
+`, name, h.Program, h.Root)
 	}
 	return b.String()
 }

@@ -26,7 +26,7 @@ var _ = Describe("the promises of runtimeiface, with containerd", Ordered, Conti
 		It(c.Name, func(ctx SpecContext) {
 			subject := runtimetest.Subject{
 				Runtime: n.rt, Images: n.images, LogRoot: n.logs, Kernel: true, UserNS: true, Seccomp: true,
-				RestartDaemon: func(context.Context) error { n.kill(); n.daemonStart(); return nil },
+				RestartDaemon: func(context.Context) error { n.daemon.Kill(); n.daemonStart(); return nil },
 				KillKeeper:    func(_ context.Context, id string) error { return n.killShim(id) },
 				Restart:       func(context.Context) (runtimeiface.Runtime, error) { n.restart(); return n.rt, nil },
 			}
@@ -39,7 +39,7 @@ var _ = Describe("the promises of runtimeiface, with containerd", Ordered, Conti
 				Expect(err.Error()).To(ContainSubstring("not supported"))
 				Skip(why)
 			}
-			Expect(err).NotTo(HaveOccurred(), c.Promise+"\n"+strings.TrimSpace(n.tail()))
+			Expect(err).NotTo(HaveOccurred(), c.Promise+"\n"+strings.TrimSpace(n.daemon.Tail()))
 		}, NodeTimeout(2*time.Minute))
 	}
 

@@ -280,7 +280,7 @@ func (n *node) clear(ctx context.Context) {
 
 // shims are containerd's.
 func (n *node) shims() []string {
-	return slices.DeleteFunc(n.processes(), func(p string) bool { return !strings.Contains(p, "containerd-shim") })
+	return slices.DeleteFunc(n.daemon.Processes(), func(p string) bool { return !strings.Contains(p, "containerd-shim") })
 }
 
 // killer stands between a Runtime and containerd, and kills containerd at one
@@ -370,7 +370,7 @@ func (p *killer) at(call, moment string) bool {
 }
 
 func (p *killer) kill() {
-	p.n.kill()
+	p.n.daemon.Kill()
 	p.n.daemonStart()
 }
 

@@ -1,19 +1,11 @@
 package cri_test
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"syscall"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/nodekit/nodekit/internal/containerdtest"
 )
-
-// inside marks the process that runs in namespaces of its own.
-const inside = "NODEKIT_CRI_TEST_INSIDE"
 
 // TestMain runs all tests in a new network and mount namespace: it is the
 // node's for containerd, for the registry and for the tests that look at it, and
@@ -22,44 +14,5 @@ func TestMain(m *testing.M) {
 	if os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}
-	if os.Getenv(inside) != "" {
-		if err := furnish(); err != nil {
-			fmt.Fprintln(os.Stderr, "furnish namespaces:", err)
-			os.Exit(1)
-		}
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		os.Exit(max(exit.ExitCode(), 1))
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "run tests in namespaces of their own:", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-// furnish gives places of their own to what containerd, its shim and CNI keep at
-// fixed paths.
-func furnish() error {
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
-		return err
-	}
-	for _, dir := range []string{"/run", "/var/lib"} {
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
-			return fmt.Errorf("mount %s: %w", dir, err)
-		}
-	}
-	return nil
+	os.Exit(containerdtest.Unshare(m.Run))
 }

@@ -29,7 +29,7 @@ func (n *node) pod(ctx context.Context, change ...func(*runtimeiface.SandboxSpec
 	}
 	id, err := n.rt.RunSandbox(ctx, spec)
 	if err != nil {
-		n.tb.Fatalf("run sandbox: %v\n%s", err, n.tail())
+		n.tb.Fatalf("run sandbox: %v\n%s", err, n.daemon.Tail())
 	}
 	DeferCleanup(func(ctx SpecContext) { Expect(n.rt.RemoveSandbox(ctx, id)).To(Succeed()) })
 	return id
@@ -48,10 +48,10 @@ func (n *node) prog(ctx context.Context, sandbox, name, steps string, change ...
 	}
 	id, err := n.rt.CreateContainer(ctx, sandbox, spec)
 	if err != nil {
-		n.tb.Fatalf("create: %v\n%s", err, n.tail())
+		n.tb.Fatalf("create: %v\n%s", err, n.daemon.Tail())
 	}
 	if err := n.rt.StartContainer(ctx, id); err != nil {
-		n.tb.Fatalf("start: %v\n%s", err, n.tail())
+		n.tb.Fatalf("start: %v\n%s", err, n.daemon.Tail())
 	}
 	return id
 }
@@ -129,7 +129,7 @@ var _ = Describe("containerd", Ordered, ContinueOnFailure, func() {
 		id := n.prog(ctx, sb, "app", "sleep 1s ; exit 3")
 		events, err := n.rt.Subscribe(ctx)
 		Expect(err).NotTo(HaveOccurred())
-		n.kill()
+		n.daemon.Kill()
 		_, err = n.rt.ContainerStatus(ctx, id)
 		Expect(err).To(MatchError(runtimeiface.ErrUnavailable))
 		n.daemonStart()

@@ -91,16 +91,16 @@ func benchRuntimes(o runtimeOptions) (err error) {
 
 // open starts both runtimes with the same OCI runtimes as handlers.
 func (s *stage) open(runtimes []string) error {
-	handlers, programs := map[string]string{}, map[string]string{}
+	handlers, theirs := map[string]string{}, map[string]containerdtest.Handler{}
 	for _, r := range runtimes {
 		path, err := exec.LookPath(r)
 		if err != nil {
 			return err
 		}
-		handlers["bench-"+r], programs["bench-"+r] = path, path
+		handlers["bench-"+r], theirs["bench-"+r] = path, containerdtest.Handler{Program: path}
 	}
 	var err error
-	s.daemon, err = containerdtest.New(containerdtest.Config{Dir: filepath.Join(s.dir, "c"), Pause: s.pause, Runtimes: programs})
+	s.daemon, err = containerdtest.New(containerdtest.Config{Dir: filepath.Join(s.dir, "c"), Pause: s.pause, Handlers: theirs})
 	if err != nil {
 		return err
 	}
