@@ -75,6 +75,12 @@ func (s *streamer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	s.serve(streams)
+	// What was said last is lost if the connection is closed while the other end
+	// still says something. It hangs up by itself once it has a status.
+	select {
+	case <-conn.CloseChan():
+	case <-time.After(500 * time.Millisecond):
+	}
 }
 
 func (s *streamer) heard() []*http.Request {
