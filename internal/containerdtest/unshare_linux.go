@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nodekit/nodekit/internal/kerneltest"
 )
 
 // inside marks the process that runs in namespaces of its own.
@@ -57,5 +59,5 @@ func furnish() error {
 			return fmt.Errorf("mount %s: %w", dir, err)
 		}
 	}
-	return nil
+	return kerneltest.ShowToCrun()
 }

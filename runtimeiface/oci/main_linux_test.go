@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nodekit/nodekit/internal/kerneltest"
 )
 
 // inside marks the process that runs in a network namespace of its own.
@@ -66,11 +68,5 @@ func furnish() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return err
 	}
-	// Beside v1 hierarchies crun refuses a unified one that has controllers, be
-	// it one that nobody uses. Those that v1 left over are not shown.
-	const controllers = "/sys/fs/cgroup/unified/cgroup.controllers"
-	if data, err := os.ReadFile(controllers); err != nil || len(data) == 0 {
-		return nil
-	}
-	return unix.Mount(os.DevNull, controllers, "", unix.MS_BIND, "")
+	return kerneltest.ShowToCrun()
 }
