@@ -17,7 +17,7 @@ CRUN_SUITE := trixie
 CNI_VERSION := v1.9.1
 
 # What the kernel tier may not do without in CI; see internal/kerneltest.
-NEEDS := root,nft,cgroup,cgroup2,overlay,runc,crun,shim,containerd,cni,chromium
+NEEDS := root,nft,cgroup,cgroup2,devices,overlay,runc,crun,shim,containerd,cni,chromium
 
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w'
 

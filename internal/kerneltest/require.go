@@ -20,6 +20,7 @@ const (
 	Iptables Need = "iptables" // the iptables-restore tool
 	Cgroup   Need = "cgroup"   // a mounted, writable cgroup hierarchy
 	Cgroup2  Need = "cgroup2"  // a mounted cgroup v2 hierarchy, with or without controllers
+	Devices  Need = "devices"  // the devices hierarchy of cgroup v1
 	Unified  Need = "unified"  // cgroup v2 with all controllers, and no v1
 	Overlay  Need = "overlay"  // the overlay file system
 	Runc     Need = "runc"     // runc in PATH
@@ -89,6 +90,9 @@ func check(need Need) error {
 			return fmt.Errorf("cgroup2 is not in /proc/mounts")
 		}
 		return nil
+	case Devices:
+		_, err := os.Stat("/sys/fs/cgroup/devices")
+		return err
 	case Unified:
 		_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
 		return err

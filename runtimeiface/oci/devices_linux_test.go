@@ -69,9 +69,7 @@ func devices(program kerneltest.Need) {
 	}
 
 	It("can be used no more than rules say", func() {
-		if _, err := os.Stat("/sys/fs/cgroup/devices"); err != nil {
-			Skip("needs the devices hierarchy") // v2 is for the guest's tests
-		}
+		kerneltest.Require(GinkgoTB(), kerneltest.Devices)
 		sb := e.sandbox()
 		// A device that the OCI runtime allows to nobody by itself.
 		var st unix.Stat_t

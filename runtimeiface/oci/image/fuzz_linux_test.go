@@ -28,7 +28,7 @@ func FuzzExtract(f *testing.F) {
 			{Name: name2, Linkname: link2, Typeflag: kind2, Mode: 0o7777},
 		} {
 			if err := w.WriteHeader(hdr); err != nil {
-				t.Skip()
+				return // no archive can hold it
 			}
 		}
 		_ = w.Close()

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -430,96 +429,4 @@ func (c *container) close() {
 	for _, f := range []*os.File{c.outs[0], c.outs[1], c.pidNS} {
 		_ = f.Close() // of nil, too
 	}
-}
-
-// streams gives the program's ends of its standard streams, and where the OCI
-// runtime's complaints come: with a terminal a pipe of its own, which the caller
-// closes, else the program's standard error.
-func (s *server) streams(c *container) (files []uintptr, said *os.File, err error) {
-	defer func() {
-		if err != nil {
-			for _, fd := range files {
-				if fd != uintptr(s.null) {
-					_ = unix.Close(int(fd))
-				}
-			}
-		}
-	}()
-	null := uintptr(s.null)
-	if c.TTY {
-		said, theirs, err := pipe()
-		if err != nil {
-			return nil, nil, err
-		}
-		return []uintptr{null, null, theirs}, said, nil
-	}
-	// Without input the program has a pipe at its end, and not the node's
-	// /dev/null: some runtimes give what they are given to the container's user,
-	// who could change its owner and mode for all.
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, err
-	}
-	files = []uintptr{uintptr(p[0])}
-	if !c.Stdin {
-		_ = unix.Close(p[1])
-	} else if c.stdin.file, err = nonblocking(p[1], "stdin"); err != nil {
-		_ = unix.Close(p[1])
-		return files, nil, err
-	}
-	for i := range c.outs {
-		ours, theirs, err := pipe()
-		if err != nil {
-			return files, nil, err
-		}
-		c.outs[i], files = ours, append(files, theirs)
-	}
-	return files, c.outs[1], nil
-}
-
-// pipe gives an end to read from, which one can wait for, and one for a program.
-func pipe() (*os.File, uintptr, error) {
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		return nil, 0, err
-	}
-	ours, err := nonblocking(p[0], "pipe")
-	if err != nil {
-		_, _ = unix.Close(p[0]), unix.Close(p[1])
-		return nil, 0, err
-	}
-	return ours, uintptr(p[1]), nil
-}
-
-// runtimeText is what an OCI runtime that has ended said, without the pomp.
-func runtimeText(from *os.File) string {
-	buf := make([]byte, 4096)
-	_ = from.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	n, _ := from.Read(buf)
-	text := strings.TrimSpace(string(buf[:n]))
-	if i := strings.LastIndex(text, "runc create failed: "); i >= 0 {
-		text = text[i+len("runc create failed: "):]
-	}
-	text = strings.TrimPrefix(text, "unable to start container process: ")
-	if text == "" {
-		text = "the OCI runtime failed and did not say why"
-	}
-	return text
-}
-
-// isStartError tells that the program could not be run from other failures. Runc:
-// error during container init: exec: "/nope": stat /nope: no such file or directory
-// Crun: executable file `x` not found in $PATH: No such file or directory
-// Crun: the path `x` exists but it is not executable: Operation not permitted
-// Crun: the path `x` is not a regular file: Operation not permitted
-func isStartError(text string) bool {
-	return strings.Contains(text, `exec: "`) || strings.Contains(text, "executable file") || strings.HasPrefix(text, "the path `")
-}
-
-func readPid(file string) (int, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(strings.TrimSpace(string(data)))
 }

@@ -232,3 +232,36 @@ func SetSysctl(name, value string) error {
 	}
 	return nil
 }
+
+// runtimeText is what an OCI runtime that has ended said, without the pomp.
+func runtimeText(from *os.File) string {
+	buf := make([]byte, 4096)
+	_ = from.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	n, _ := from.Read(buf)
+	text := strings.TrimSpace(string(buf[:n]))
+	if i := strings.LastIndex(text, "runc create failed: "); i >= 0 {
+		text = text[i+len("runc create failed: "):]
+	}
+	text = strings.TrimPrefix(text, "unable to start container process: ")
+	if text == "" {
+		text = "the OCI runtime failed and did not say why"
+	}
+	return text
+}
+
+// isStartError tells that the program could not be run from other failures. Runc:
+// error during container init: exec: "/nope": stat /nope: no such file or directory
+// Crun: executable file `x` not found in $PATH: No such file or directory
+// Crun: the path `x` exists but it is not executable: Operation not permitted
+// Crun: the path `x` is not a regular file: Operation not permitted
+func isStartError(text string) bool {
+	return strings.Contains(text, `exec: "`) || strings.Contains(text, "executable file") || strings.HasPrefix(text, "the path `")
+}
+
+func readPid(file string) (int, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(data)))
+}
