@@ -24,6 +24,8 @@ const cgroupKillTime = 5 * time.Second
 // removal by a library that knows either v1 or v2 would leave.
 type cgroups struct {
 	mounts []string
+	// used are those in which the OCI runtime makes cgroups.
+	used []string
 	// track is the hierarchy in which processes are looked up, and its prefix in
 	// the OCI runtime's --cgroup.
 	track, trackPrefix string
@@ -82,11 +84,24 @@ func parseCgroups(mountinfo []byte) *cgroups {
 	if c.track == "" {
 		c.track = unified
 	}
+	if c.used = slices.DeleteFunc(slices.Clone(c.mounts), func(m string) bool { return m == unified }); len(c.used) == 0 {
+		c.used = c.mounts
+	}
 	c.memory, c.oomFile = unified, "memory.events"
 	if dir := v1["memory"]; dir != "" {
 		c.memory, c.oomFile = dir, "memory.oom_control"
 	}
 	return c
+}
+
+// make is what the OCI runtime would do first, and takes longest for: it has
+// nothing left to make but the container's own.
+func (c *cgroups) make(path string) error {
+	var errs []error
+	for _, mount := range c.used {
+		errs = append(errs, os.MkdirAll(filepath.Join(mount, path), 0o755))
+	}
+	return errors.Join(errs...)
 }
 
 // kill ends every process in the cgroup and below.

@@ -17,44 +17,45 @@ import (
 )
 
 // writeSandbox puts the record on disk, and what containers will see.
-func (r *Runtime) writeSandbox(s *sandbox) error {
+func (r *Runtime) writeSandbox(s *sandbox) (lasting func() error, err error) {
 	data, err := json.Marshal(s.sandboxRecord)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(s.dir, shim.ContainersDir), 0o700); err != nil {
-		return err
+		return nil, err
 	}
 	faultPoint("sandbox directory made")
-	lasting, err := shim.WriteNew(s.dir, recordFile, data)
-	if err == nil {
-		err = lasting()
+	if lasting, err = shim.WriteNew(s.dir, recordFile, data); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return err
+	if s.CNI != nil { // plug-ins keep files of their own
+		if err := lasting(); err != nil {
+			return nil, err
+		}
 	}
 	faultPoint("sandbox recorded")
 	if s.spec.LogDirectory != "" {
 		if err := os.MkdirAll(s.spec.LogDirectory, 0o755); err != nil {
-			return fmt.Errorf("make log directory: %w", err)
+			return nil, fmt.Errorf("make log directory: %w", err)
 		}
 	}
 	name := s.hostname()
 	if s.spec.Network == runtimeiface.NamespaceHost {
 		if name, err = os.Hostname(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	resolv, err := resolvConf(s.spec.DNS)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	faultPoint("log directory made")
 	// Containers' users read these through bind mounts.
 	if err := os.WriteFile(filepath.Join(s.dir, hostnameFile), []byte(name+"\n"), 0o644); err != nil {
-		return err
+		return nil, err
 	}
-	return os.WriteFile(filepath.Join(s.dir, resolvFile), resolv, 0o644)
+	return lasting, os.WriteFile(filepath.Join(s.dir, resolvFile), resolv, 0o644)
 }
 
 func resolvConf(dns *runtimeiface.DNS) ([]byte, error) {

@@ -79,10 +79,14 @@ func TestHierarchiesAreRead(t *testing.T) {
 				"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified",
 			},
 			track: "/sys/fs/cgroup/freezer", trackPrefix: "freezer:",
+			used: []string{
+				"/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/systemd",
+			},
 			memory: "/sys/fs/cgroup/memory", oomFile: "memory.oom_control",
 		},
 		"30 25 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n": {
 			mounts: []string{"/sys/fs/cgroup"}, track: "/sys/fs/cgroup",
+			used:   []string{"/sys/fs/cgroup"},
 			memory: "/sys/fs/cgroup", oomFile: "memory.events",
 		},
 		"garbage\n\n - \n1 2 3 - cgroup\n": {oomFile: "memory.events"},

@@ -35,7 +35,7 @@ const (
 	resolvFile   = "resolv.conf"
 )
 
-// sandboxRecord is on disk before anything of the sandbox is made.
+// sandboxRecord is written before anything of the sandbox is made.
 type sandboxRecord struct {
 	ID           string                   `json:"id"`
 	Spec         runtimeiface.SandboxSpec `json:"spec"`
@@ -150,11 +150,33 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 			r.undo(s)
 		}
 	}()
-	if err := r.writeSandbox(s); err != nil {
+	lasting, err := r.writeSandbox(s)
+	if err != nil {
 		return nil, err
 	}
 	faultPoint("sandbox written")
-	if err := r.startSandbox(s); err != nil {
+	// Side by side with the start, and waited for in any case: what is undone must
+	// not be made at the same time.
+	grouped := make(chan error, 1)
+	go func() {
+		if !s.OwnCgroup || s.Systemd {
+			grouped <- nil
+			return
+		}
+		grouped <- r.cgroups.make(s.CgroupParent)
+	}()
+	err = r.startSandbox(s)
+	if gerr := <-grouped; err == nil && gerr != nil {
+		err = fmt.Errorf("make cgroup: %w", gerr)
+	}
+	faultPoint("sandbox made")
+	if err == nil {
+		err = lasting()
+	}
+	if err == nil {
+		err = r.commitSandbox(s)
+	}
+	if err != nil {
 		return nil, err
 	}
 	faultPoint("sandbox started")
@@ -170,8 +192,7 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 	return s, nil
 }
 
-// startSandbox makes the namespaces, the network and the shared memory, then
-// has the shim commit.
+// startSandbox makes the namespaces, the network and the shared memory.
 func (r *Runtime) startSandbox(s *sandbox) error {
 	var flags uintptr
 	hostname := ""
@@ -219,15 +240,18 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 	}()
 	err = r.setUp(ctx, s, client, append([]string{hostname}, sysctls...))
 	faultPoint("shim set up")
-	if aerr := <-attached; err != nil || aerr != nil {
-		return cmp.Or(err, aerr)
-	}
-	faultPoint("sandbox made")
-	if _, err := client.call(ctx, shim.OpWatch); err != nil {
+	return cmp.Or(err, <-attached)
+}
+
+// commitSandbox watches the shim and has it outlive this process.
+func (r *Runtime) commitSandbox(s *sandbox) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
+	defer cancel()
+	if _, err := s.shim.call(ctx, shim.OpWatch); err != nil {
 		return fmt.Errorf("watch shim: %w", err)
 	}
 	faultPoint("shim watched")
-	if _, err := client.call(ctx, shim.OpCommit); err != nil {
+	if _, err := s.shim.call(ctx, shim.OpCommit); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	faultPoint("sandbox committed")
