@@ -43,6 +43,7 @@ type agentConfig struct {
 	Root, CgroupRoot, ShimPath string
 	RuntimeHandlers            map[string]string
 	Network                    oci.Network
+	WarmShims                  int
 }
 
 // agentMain says "done" with the ID of a container, or of a sandbox without one,
@@ -55,7 +56,7 @@ func agentMain() int {
 	}
 	rt, err := oci.Open(oci.Config{
 		Root: job.Config.Root, CgroupRoot: job.Config.CgroupRoot, ShimPath: job.Config.ShimPath,
-		RuntimeHandlers: job.Config.RuntimeHandlers, Network: job.Config.Network,
+		RuntimeHandlers: job.Config.RuntimeHandlers, Network: job.Config.Network, WarmShims: job.Config.WarmShims,
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -149,7 +150,7 @@ func (e *env) agent(job agentJob) *agent {
 	e.tb.Helper()
 	job.Config = agentConfig{
 		Root: e.cfg.Root, CgroupRoot: e.cfg.CgroupRoot, ShimPath: e.cfg.ShimPath,
-		RuntimeHandlers: e.cfg.RuntimeHandlers, Network: e.cfg.Network,
+		RuntimeHandlers: e.cfg.RuntimeHandlers, Network: e.cfg.Network, WarmShims: e.cfg.WarmShims,
 	}
 	job.Image, job.Logs = e.image, e.logs
 	data, err := json.Marshal(job)

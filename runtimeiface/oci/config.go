@@ -51,6 +51,12 @@ type Config struct {
 	CgroupRoot string
 	// ShmBytes is the size of a pod's /dev/shm. 0 is DefaultShmBytes.
 	ShmBytes int64
+	// WarmShims is how many shims are started ahead, while no sandbox is being
+	// made, and wait in namespaces of their own: the next RunSandbox takes one,
+	// if it wants new namespaces of network, UTS and IPC and no user namespace.
+	// Each takes about 1 MiB and makes a start about 2 ms shorter. They end with
+	// Close, or with the agent. At most 64, 0 for none.
+	WarmShims int
 	// Images configures the image store: mirrors, credentials, plain HTTP, the
 	// free space that a pull leaves. Its Root is Root/images if empty, its
 	// Logger is Logger.
@@ -109,6 +115,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.ShmBytes < 0 {
 		bad("ShmBytes is negative")
+	}
+	if c.WarmShims < 0 || c.WarmShims > 64 {
+		bad("WarmShims %d is not within 0 and 64", c.WarmShims)
 	}
 	images := c.Images
 	if c.Images.Root == "" {

@@ -20,11 +20,12 @@ var foreign = map[runtimetest.Need]string{
 }
 
 var _ = Describe("the promises of runtimeiface", func() {
-	for _, program := range []kerneltest.Need{kerneltest.Runc, kerneltest.Crun} {
-		Describe("with "+string(program), Ordered, ContinueOnFailure, func() { conformance(program, nil) })
-	}
+	Describe("with runc", Ordered, ContinueOnFailure, func() { conformance(kerneltest.Runc, nil) })
+	Describe("with crun", Ordered, ContinueOnFailure, func() { conformance(kerneltest.Crun, withWarmShims) })
 	Describe("with runc and systemd", Ordered, ContinueOnFailure, func() { conformance(kerneltest.Runc, withSystemd) })
 })
+
+func withWarmShims(e *env) { e.cfg.WarmShims = 2 }
 
 func conformance(program kerneltest.Need, change func(*env)) {
 	var e *env

@@ -58,11 +58,13 @@ var _ = Describe("a kill", func() {
 		random := rand.New(rand.NewPCG(GinkgoRandomSeed64(), 1))
 		for round := range rounds {
 			prefix := "round" + strconv.Itoa(round)
+			e.cfg.WarmShims = round % 3
 			a := e.agent(agentJob{Prefix: prefix, Pods: 3, Steps: "forever", Forever: true})
 			_, ok := a.next("open")
 			Expect(ok).To(BeTrue(), "the agent opens")
 			time.Sleep(time.Duration(random.IntN(200_000)) * time.Microsecond)
 			a.kill()
+			e.cfg.WarmShims = 0
 
 			e.open()
 			list, err := e.rt.ListSandboxes(e.ctx(), runtimeiface.SandboxFilter{})

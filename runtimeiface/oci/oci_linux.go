@@ -44,10 +44,12 @@ type Runtime struct {
 	// mourners wait for the end of shims.
 	mourners sync.WaitGroup
 	closing  chan struct{}
+	cold     chan struct{} // wakes keepWarm
 
 	mu         sync.RWMutex
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
+	warm       []*warmShim           // the oldest first
 	undone     map[string][]*sandbox // by pod UID: half made, and neither whole nor gone
 	seq        uint64
 	closed     bool
@@ -61,7 +63,7 @@ func Open(cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("oci: %w", err)
 	}
 	r := &Runtime{
-		cfg: cfg, hub: newHub(), locks: newLocks(), closing: make(chan struct{}), handlers: map[string]handler{}, ownCaps: ownCapabilities(),
+		cfg: cfg, hub: newHub(), locks: newLocks(), closing: make(chan struct{}), cold: make(chan struct{}, 1), handlers: map[string]handler{}, ownCaps: ownCapabilities(),
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, undone: map[string][]*sandbox{},
 	}
 	if err := r.open(); err != nil {
@@ -121,7 +123,14 @@ func (r *Runtime) open() (err error) {
 		return translate(err)
 	}
 	faultPoint("store opened")
-	return r.recover()
+	if err := r.recover(); err != nil {
+		return err
+	}
+	if r.cfg.WarmShims > 0 {
+		r.wantWarm()
+		r.work.Go(r.keepWarm)
+	}
+	return nil
 }
 
 // untilUnlocked tries f for a moment. A killed agent can leave a child that was
@@ -177,6 +186,7 @@ func (r *Runtime) Close() error {
 	}
 	r.mu.Unlock()
 	r.work.Wait()
+	r.dropWarm()
 	r.hub.close()
 	for _, c := range shims {
 		c.close()
@@ -212,6 +222,7 @@ func (r *Runtime) Purge(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("purge: %w", err)
 	}
+	r.dropWarm()
 	// Cgroups that others put below ours stay.
 	_ = r.removeCgroupRoot()
 	return r.net.purge()

@@ -19,8 +19,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci/shim"
 )
@@ -133,6 +131,10 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 		return nil, err
 	}
 	rec := sandboxRecord{ID: newID(), Spec: spec, CreatedAt: time.Now(), CgroupParent: spec.CgroupParent}
+	warm := r.takeWarm(spec)
+	if warm != nil {
+		rec.ID = warm.id
+	}
 	rec.Runtime = r.handlers[spec.RuntimeHandler].handlerRecord
 	rec.Systemd = r.cfg.CgroupDriver == systemdDriver
 	if rec.CgroupParent == "" {
@@ -142,9 +144,15 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 		}
 	}
 	if err := r.net.reserve(&rec); err != nil {
+		if warm != nil {
+			r.addWarm(warm)
+		}
 		return nil, err
 	}
 	s := r.newSandbox(rec)
+	if warm != nil {
+		r.setShim(s, warm.client)
+	}
 	defer func() {
 		if err != nil {
 			r.undo(s)
@@ -194,23 +202,18 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 
 // startSandbox makes the namespaces, the network and the shared memory.
 func (r *Runtime) startSandbox(s *sandbox) error {
-	var flags uintptr
 	hostname := ""
 	if s.spec.Network != runtimeiface.NamespaceHost {
-		flags |= unix.CLONE_NEWNET | unix.CLONE_NEWUTS
 		hostname = s.hostname()
 	}
-	if s.spec.IPC != runtimeiface.NamespaceHost {
-		flags |= unix.CLONE_NEWIPC
+	if s.shim == nil {
+		client, err := r.startShim(s.dir, namespacesOf(s.spec))
+		if err != nil {
+			return err
+		}
+		r.setShim(s, client)
 	}
-	if s.spec.UserNamespace != nil {
-		flags = 0 // see holdUserNamespace
-	}
-	client, err := r.startShim(s.dir, flags)
-	if err != nil {
-		return err
-	}
-	r.setShim(s, client)
+	client := s.shim
 	ctx, cancel := context.WithTimeout(context.Background(), shimWait)
 	defer cancel()
 	faultPoint("shim started")
@@ -238,7 +241,7 @@ func (r *Runtime) startSandbox(s *sandbox) error {
 		}
 		attached <- r.joinNetwork(s, client.pid, netSysctls)
 	}()
-	err = r.setUp(ctx, s, client, append([]string{hostname}, sysctls...))
+	err := r.setUp(ctx, s, client, append([]string{hostname}, sysctls...))
 	faultPoint("shim set up")
 	return cmp.Or(err, <-attached)
 }
