@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/node/util/sysctl"
 
 	"github.com/nodekit/nodekit/podlifecycle/env"
 	"github.com/nodekit/nodekit/podlifecycle/hostfiles"
@@ -77,7 +78,7 @@ func (w *worker) sandboxSpec(pod *corev1.Pod, attempt uint32) (runtimeiface.Sand
 	if sc := pod.Spec.SecurityContext; sc != nil && len(sc.Sysctls) > 0 {
 		spec.Sysctls = map[string]string{}
 		for _, s := range sc.Sysctls {
-			spec.Sysctls[s.Name] = s.Value
+			spec.Sysctls[sysctl.NormalizeName(s.Name)] = s.Value
 		}
 	}
 	if pod.Spec.RuntimeClassName != nil {

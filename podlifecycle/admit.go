@@ -49,7 +49,7 @@ func (m *Manager) reconcile(ctx context.Context) {
 		m.startNew(set.Pods)
 		m.showProblems(set, names)
 	}
-	m.first = true
+	m.first, m.running = true, nil
 	m.whole = m.whole || set != nil && len(set.Waiting) == 0
 	m.admit()
 	m.launch(ctx)
@@ -136,66 +136,13 @@ func (m *Manager) startNew(pods []*corev1.Pod) {
 			continue
 		}
 		w := m.newWorker(pod, m.recovered[pod.UID].state)
+		if !m.first && m.running[pod.UID] {
+			w.admitted = true
+			w.record(Record{Time: m.config.Clock.Now(), Rule: RuleAdmission, Action: "admit", Reason: "it runs since an earlier agent, whose journal is lost"})
+		}
 		w.objects = objectsKey(pod, m.set.Load())
 		w.keepSpec(pod)
 		m.enlist(w)
-	}
-}
-
-// admit decides for each pod whether it may run: first those that have been
-// let in before, then the others in the order of the set.
-func (m *Manager) admit() {
-	workers := m.list()
-	rank := map[types.UID]int{}
-	if set := m.set.Load(); set != nil {
-		for i, pod := range set.Pods {
-			rank[pod.UID] = i
-		}
-	}
-	slices.SortStableFunc(workers, func(a, b *worker) int {
-		if a.admitted != b.admitted {
-			if a.admitted {
-				return -1
-			}
-			return 1
-		}
-		return rank[a.uid] - rank[b.uid]
-	})
-	ports := map[string]*worker{}
-	names := map[string]*worker{}
-	for _, w := range workers {
-		w.mu.Lock()
-		pod, leaving, over := w.pod, w.ending != nil && w.ending.Forget, terminal(w.status.Phase)
-		w.mu.Unlock()
-		blocked, rejected := "", (*Rejection)(nil)
-		if w.admitted || leaving {
-			// Neither is judged again; their names and ports stay theirs.
-		} else if other := names[pod.Namespace+"/"+pod.Name]; other != nil {
-			blocked = fmt.Sprintf("waiting until the pod of the same name with UID %s is gone", other.uid)
-		} else if port, other := clash(pod, ports); other != nil {
-			rejected = &Rejection{Reason: "NodePorts", Pending: true, Message: fmt.Sprintf(
-				"%s%s is taken by pod %s/%s", port, inFile(pod), other.pod.Namespace, other.pod.Name)}
-		} else {
-			w.admitted = true
-		}
-		if names[pod.Namespace+"/"+pod.Name] == nil {
-			names[pod.Namespace+"/"+pod.Name] = w
-		}
-		if w.admitted && !over {
-			for _, key := range portKeys(pod) {
-				ports[key] = w
-			}
-		}
-		w.mu.Lock()
-		changed := w.blocked != blocked || !equality.Semantic.DeepEqual(w.rejected, rejected)
-		w.blocked, w.rejected = blocked, rejected
-		w.mu.Unlock()
-		if changed {
-			w.wake()
-			if rejected != nil {
-				w.log.Info("pod is not admitted", "reason", rejected.Reason, "message", rejected.Message)
-			}
-		}
 	}
 }
 
@@ -277,7 +224,9 @@ func (m *Manager) recover(ctx context.Context) bool {
 		w.admitted = known.state.Status.StartTime != nil // see planner.status
 		m.enlist(w)
 	}
+	m.running = map[types.UID]bool{}
 	for _, s := range sandboxes {
+		m.running[types.UID(s.UID)] = true
 		m.mu.Lock()
 		w := m.workers[types.UID(s.UID)]
 		m.mu.Unlock()

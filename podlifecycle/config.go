@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
+	"github.com/nodekit/nodekit/podlifecycle/admission"
 	"github.com/nodekit/nodekit/podlifecycle/hostfiles"
 	"github.com/nodekit/nodekit/podlifecycle/probe"
 	"github.com/nodekit/nodekit/podlifecycle/qos"
@@ -72,9 +74,16 @@ type Config struct {
 	QoS qos.Node
 	// Security is the node's part in security contexts.
 	Security security.Config
-	// Allocatable stands for limits that a container does not set, in the
-	// downward API; nil is unknown.
+	// Allocatable is what pods may request together, and stands for limits that a
+	// container does not set, in the downward API. A resource that it does not
+	// name is not limited; nil limits nothing.
 	Allocatable corev1.ResourceList
+	// NodeLabels are what nodeSelector and node affinity are held against;
+	// kubernetes.io/os, arch and hostname (NodeName) are added if not set.
+	NodeLabels map[string]string
+	// AllowedUnsafeSysctls are sysctls that pods may set beside the kubelet's
+	// safe ones, a trailing * standing for any rest; nil allows no others.
+	AllowedUnsafeSysctls []string
 	// Cgroups makes a cgroup for each pod; nil leaves that to the runtime.
 	Cgroups Cgroups
 	// Volumes; nil means volume.New on Root.
@@ -128,11 +137,14 @@ func (c Config) complete() (Config, error) {
 			errs = append(errs, fmt.Errorf("%s must not be negative: %d", n.name, n.value))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return c, fmt.Errorf("podlifecycle config: %w", err)
-	}
 	if c.NodeName == "" {
 		c.NodeName = "nodekit"
+	}
+	if _, err := c.admission(); err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("podlifecycle config: %w", err)
 	}
 	if c.Hosts.Name == "" {
 		c.Hosts.Name = c.NodeName
@@ -167,4 +179,16 @@ func (c Config) complete() (Config, error) {
 		c.Prober = p
 	}
 	return c, nil
+}
+
+// admission gives who judges pods.
+func (c Config) admission() (*admission.Node, error) {
+	labels := maps.Clone(c.NodeLabels)
+	if labels[corev1.LabelHostname] == "" {
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[corev1.LabelHostname] = c.NodeName
+	}
+	return admission.New(admission.Config{Labels: labels, Allocatable: c.Allocatable, AllowedUnsafeSysctls: c.AllowedUnsafeSysctls})
 }

@@ -112,6 +112,8 @@ type Decision struct {
 // Rules that decide; Record.Rule and Action.Rule are one of them.
 const (
 	RuleAdmission      = "admission"
+	RulePreemption     = "preemption"
+	RuleEviction       = "eviction"
 	RuleBlocked        = "one-at-a-time"
 	RulePrepare        = "prepare"
 	RuleSandbox        = "sandbox"

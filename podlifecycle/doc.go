@@ -35,7 +35,9 @@
 //     parallel; containers without a postStart hook start at once and not one
 //     after the other.
 //   - A pod whose host port is taken stays Pending until it is free, because
-//     there is no scheduler that would have held it back.
+//     there is no scheduler that would have held it back. So does one that fits
+//     as soon as pods that end have made room. Any other that the node cannot
+//     take is Failed with the kubelet's reason, see package admission.
 //   - A manifest that is no valid pod is shown as a Pending pod with reason
 //     InvalidManifest.
 //   - A terminal phase is remembered across reboots.
@@ -43,7 +45,7 @@
 // # Parts
 //
 // Sub-packages are the parts, each of use alone: manifest and source read
-// desired pods; env, hostfiles, qos and security are pure; volume, probe and
+// desired pods; admission, env, hostfiles, qos and security are pure; volume, probe and
 // cgroup act; journal remembers.
 //
 // # Traps

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/nodekit/nodekit/podlifecycle/admission"
 	"github.com/nodekit/nodekit/podlifecycle/journal"
 	"github.com/nodekit/nodekit/podlifecycle/probe"
 	"github.com/nodekit/nodekit/podlifecycle/source"
@@ -28,6 +29,7 @@ const syncEvery = time.Second
 // concurrently.
 type Manager struct {
 	config  Config
+	node    *admission.Node
 	probes  *probe.Manager
 	http    *http.Client
 	pulls   chan struct{}
@@ -48,9 +50,10 @@ type Manager struct {
 
 	// Of Run's goroutine alone.
 	recovered map[types.UID]remembered
-	first     bool            // the first set has been taken
-	whole     bool            // a set has been taken after all sources spoke
-	told      map[string]bool // problems of manifests that are on the log
+	running   map[types.UID]bool // pods that had a sandbox before the first set
+	first     bool               // the first set has been taken
+	whole     bool               // a set has been taken after all sources spoke
+	told      map[string]bool    // problems of manifests that are on the log
 	group     sync.WaitGroup
 	ended     chan *worker
 }
@@ -66,6 +69,9 @@ func New(config Config) (*Manager, error) {
 		stopped: make(chan struct{}), drained: make(chan struct{}), workers: map[types.UID]*worker{}, phantoms: map[string]*corev1.Pod{},
 		recovered: map[types.UID]remembered{}, dirty: make(chan struct{}, 1), ended: make(chan *worker),
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil}},
+	}
+	if m.node, err = config.admission(); err != nil {
+		return nil, fmt.Errorf("podlifecycle config: %w", err)
 	}
 	m.probes, err = probe.New(probe.Config{
 		Prober: config.Prober, Clock: config.Clock, Seed: config.Seed, Logger: config.Logger,

@@ -137,6 +137,9 @@ type Ending struct {
 	Grace time.Duration
 	// Failed makes the phase Failed with Reason and Message in the status.
 	Failed bool
+	// Disruption, if not "", makes the condition DisruptionTarget true, with reason
+	// TerminationByKubelet and this message.
+	Disruption string
 	// Forget: nothing shall remain of the pod, because nobody wants it any
 	// more. Otherwise its status and dead containers stay.
 	Forget bool
@@ -151,6 +154,8 @@ const (
 	EndingCompleted = "Completed"        // all its containers have done their work
 	EndingDeadline  = "DeadlineExceeded" // activeDeadlineSeconds
 	EndingSandbox   = "SandboxLost"      // its sandbox is gone and it may not restart
+	EndingPreempted = "Preempting"       // a critical pod needs its room
+	EndingEvicted   = "Evicted"          // the node is short of something, or the pod took more than its limit
 )
 
 // Merge gives the ending that follows when other is asked for too: forgetting
@@ -161,7 +166,10 @@ func (e *Ending) Merge(other Ending) *Ending {
 	}
 	merged := *e
 	if other.Forget && !e.Forget {
-		merged.Forget, merged.Reason, merged.Message = true, other.Reason, other.Message
+		merged.Forget = true
+		if !e.Failed { // else the status goes on to say why it failed
+			merged.Reason, merged.Message = other.Reason, other.Message
+		}
 	}
 	if other.deadline().Before(merged.deadline()) {
 		// The same start with less grace, so that both only shrink.
@@ -184,6 +192,8 @@ type Ended struct {
 type Rejection struct {
 	// Reason and Message as the status shows them.
 	Reason, Message string
+	// Field of the pod that asks for what the node does not have; may be "".
+	Field string
 	// Pending keeps the phase Pending, because the cause may go away.
 	Pending bool
 }

@@ -134,7 +134,11 @@ func (p *planner) decide() {
 		// Found again after a restart: whatever of it is still there goes.
 		p.begin(Ending{Reason: EndingCompleted, Message: "the pod had ended before", Since: p.now})
 	case p.o.Rejected != nil:
-		p.note("", RuleAdmission, "", "wait", p.o.Rejected.Reason+": "+p.o.Rejected.Message)
+		action := "reject"
+		if p.o.Rejected.Pending {
+			action = "wait"
+		}
+		p.note("", RuleAdmission, p.o.Rejected.Field, action, p.o.Rejected.Reason+": "+p.o.Rejected.Message)
 	case p.o.Blocked != "":
 		p.note("", RuleBlocked, "", "wait", p.o.Blocked)
 	default:

@@ -247,6 +247,9 @@ func (p *planner) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 	add(corev1.PodReady, gates, gateReason, gateMessage)
 	add(corev1.ContainersReady, ready, reason, message)
 	add(corev1.PodScheduled, true, "", "")
+	if p.ending != nil && p.ending.Disruption != "" {
+		add(corev1.DisruptionTarget, true, corev1.PodReasonTerminationByKubelet, p.ending.Disruption)
+	}
 	return append(list, p.foreignConditions(list)...)
 }
 

@@ -22,7 +22,7 @@
 // # Supported, unsupported and meaningless fields
 //
 // Each field of a pod is one of three. Honoured ones work. Fields that only a
-// scheduler, a controller or the API server reads (affinity, tolerations,
+// scheduler, a controller or the API server reads (podAffinity, schedulerName,
 // topologySpreadConstraints, preemptionPolicy, ...) have no meaning once a pod
 // is on its node; they are accepted and do nothing. All others are in
 // Unsupported's list, fields of a newer API that this package has never heard of

@@ -38,21 +38,9 @@ var partly = map[string]func(pod *corev1.Pod, parent, v reflect.Value) bool{
 	"SecurityContext.procMount":                   not(string(corev1.DefaultProcMount)),
 	"PodSecurityContext.supplementalGroupsPolicy": not(string(corev1.SupplementalGroupsPolicyMerge)),
 	"ContainerRestartRule.action":                 not(string(corev1.ContainerRestartRuleActionRestart)),
-	"PodOS.name":                                  not(string(corev1.Linux)),
 	"AppArmorProfile.type":                        not(string(corev1.AppArmorProfileTypeUnconfined)),
 	"HTTPGetAction.protocol":                      not(string(corev1.HTTPProtocolHTTP1)),
 	"GRPCAction.mode":                             not(string(corev1.GRPCProbeModePlaintext)),
-	"Sysctl.name": func(_ *corev1.Pod, _, v reflect.Value) bool {
-		return !safeSysctls[strings.ReplaceAll(v.String(), "/", ".")]
-	},
-}
-
-// Source: Kubernetes v1.37.0 pkg/kubelet/sysctl/safe_sysctls.go.
-var safeSysctls = map[string]bool{
-	"kernel.shm_rmid_forced": true, "net.ipv4.ip_local_port_range": true, "net.ipv4.tcp_syncookies": true,
-	"net.ipv4.ping_group_range": true, "net.ipv4.ip_unprivileged_port_start": true, "net.ipv4.ip_local_reserved_ports": true,
-	"net.ipv4.tcp_keepalive_time": true, "net.ipv4.tcp_fin_timeout": true, "net.ipv4.tcp_keepalive_intvl": true,
-	"net.ipv4.tcp_keepalive_probes": true, "net.ipv4.tcp_rmem": true, "net.ipv4.tcp_wmem": true,
 }
 
 func not(value string) func(*corev1.Pod, reflect.Value, reflect.Value) bool {
@@ -68,9 +56,16 @@ var verdicts = table(map[string]string{
 	"PodSpec": works + `: volumes initContainers containers restartPolicy terminationGracePeriodSeconds
 		activeDeadlineSeconds dnsPolicy dnsConfig serviceAccountName serviceAccount nodeName hostNetwork hostPID hostIPC
 		shareProcessNamespace securityContext hostname subdomain setHostnameAsFQDN hostnameOverride hostAliases priority
-		enableServiceLinks overhead os resources runtimeClassName readinessGates
-		` + elsewhere + `: nodeSelector affinity schedulerName tolerations preemptionPolicy topologySpreadConstraints
+		enableServiceLinks overhead os resources runtimeClassName readinessGates nodeSelector affinity
+		` + elsewhere + `: schedulerName tolerations preemptionPolicy topologySpreadConstraints
 		schedulingGroup evictionResponders`,
+	"PodOS":                   works + `: name`,
+	"Affinity":                works + `: nodeAffinity ` + elsewhere + `: podAffinity podAntiAffinity`,
+	"NodeAffinity":            works + `: requiredDuringSchedulingIgnoredDuringExecution ` + elsewhere + `: preferredDuringSchedulingIgnoredDuringExecution`,
+	"NodeSelector":            works + `: nodeSelectorTerms`,
+	"NodeSelectorTerm":        works + `: matchExpressions matchFields`,
+	"NodeSelectorRequirement": works + `: key operator values`,
+
 	"Volume":               works + `: name`,
 	"VolumeSource":         works + `: hostPath emptyDir secret configMap downwardAPI projected`,
 	"HostPathVolumeSource": works + `: path type`,
@@ -125,7 +120,7 @@ var verdicts = table(map[string]string{
 	"SeccompProfile": works + `: type localhostProfile`,
 	"PodSecurityContext": works + `: runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy sysctls
 		seccompProfile appArmorProfile`,
-	"Sysctl":             works + `: value`,
+	"Sysctl":             works + `: name value`,
 	"HostAlias":          works + `: ip hostnames`,
 	"PodDNSConfig":       works + `: nameservers searches options`,
 	"PodDNSConfigOption": works + `: name value`,
@@ -171,8 +166,6 @@ var verdicts = table(map[string]string{
 	"VolumeMount.bindMountOptions":   "mount options are not passed on",
 	"LifecycleHandler.tcpSocket":     "the kubelet never ran it either",
 	"SecurityContext.procMount":      "it needs user namespaces",
-	"Sysctl.name":                    "only the kubelet's safe sysctls are",
-	"PodOS.name":                     "only linux is",
 	"SecurityContext.seLinuxOptions": "SELinux labels are not set", "SecurityContext.windowsOptions": "only linux is",
 	"AppArmorProfile.type": "AppArmor profiles are not set", "AppArmorProfile.localhostProfile": "AppArmor profiles are not set",
 	"PodSecurityContext.seLinuxOptions": "SELinux labels are not set", "PodSecurityContext.windowsOptions": "only linux is",

@@ -88,6 +88,7 @@ func (v *validator) podSpec(p *field.Path) {
 		v.add(field.Invalid(p.Child("activeDeadlineSeconds"), *s, validation.InclusiveRangeError(1, 1<<31-1)))
 	}
 	v.dns(p)
+	v.node(p)
 	v.podSecurity(p.Child("securityContext"))
 	if spec.Hostname != "" {
 		v.messages(p.Child("hostname"), spec.Hostname, validation.IsDNS1123Label(spec.Hostname))
