@@ -90,7 +90,7 @@ func New(config Config) (*Node, error) {
 	}
 	for name, amount := range n.capacity {
 		if amount < 0 {
-			errs = append(errs, fmt.Errorf("Allocatable[%s] must not be negative", name))
+			errs = append(errs, fmt.Errorf("the Allocatable[%s] must not be negative", name))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
