@@ -189,6 +189,20 @@ func (d *Daemon) Processes() []string {
 	return out
 }
 
+// Unnoted counts the shims that containerd v2.4.2 has begun to start and would not
+// find if it were killed now: until it has their bootstrap.json, which
+// core/runtime/v2/binary.go writes last and shim_load.go reads.
+func (d *Daemon) Unnoted() int {
+	bundles, _ := filepath.Glob(filepath.Join(d.config.Dir, "state", "io.containerd.runtime.v2.task", "*", "*"))
+	n := 0
+	for _, dir := range bundles {
+		if _, err := os.Stat(filepath.Join(dir, "bootstrap.json")); err != nil {
+			n++
+		}
+	}
+	return n
+}
+
 func (d *Daemon) unmount() {
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	var targets []string

@@ -113,7 +113,8 @@
 // program is over, takes the container for one that never ran: StartContainer
 // repeated runs it once more. Of what ends while containerd is not there, it may
 // not know how: that is [runtimeiface.ExitCodeUnknown]. A sandbox in the making is
-// not ready afterwards; the next attempt runs.
+// not ready afterwards; the next attempt runs. The process of a shim that was just
+// being started may stay, without a container, until somebody ends it.
 //
 // # CRI-O
 //

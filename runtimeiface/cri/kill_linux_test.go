@@ -57,8 +57,7 @@ var _ = Describe("the kill matrix of containerd", func() {
 			p.plan(point)
 			l := &life{
 				n: n, image: img.ID, uid: "killed-" + strconv.Itoa(i),
-				twice:     strings.HasPrefix(point, "StartContainer#") && strings.HasSuffix(point, " half-way"),
-				forgotten: strings.HasPrefix(point, "RunPodSandbox#") && strings.HasSuffix(point, " half-way"),
+				twice: strings.HasPrefix(point, "StartContainer#") && strings.HasSuffix(point, " half-way"),
 			}
 			if err := l.live(ctx, p); err != nil {
 				bad = append(bad, point+": "+err.Error())
@@ -92,10 +91,6 @@ type life struct {
 	n          *node
 	image, uid string
 	attempt    uint32
-	// forgotten: containerd v2.4.2 that is killed while it starts a shim, before it
-	// has noted it, knows nothing of that shim when it is back, and no call of the
-	// CRI reaches it.
-	forgotten bool
 	// twice: containerd v2.4.2 that is killed while it starts a container, whose
 	// program is over before it is back, takes it for one that never ran.
 	twice        bool
@@ -161,7 +156,7 @@ func (l *life) live(ctx context.Context, p *killer) error {
 			return fmt.Errorf("after %s: %w", step.name, err)
 		}
 	}
-	return l.gone(ctx, rt)
+	return l.gone(ctx, rt, p)
 }
 
 // runSandbox goes on to the next attempt when containerd was killed half-way.
@@ -254,7 +249,7 @@ func (l *life) verify(ctx context.Context, rt *cri.Runtime) error {
 }
 
 // gone looks for what a life that is over has left.
-func (l *life) gone(ctx context.Context, rt *cri.Runtime) error {
+func (l *life) gone(ctx context.Context, rt *cri.Runtime, p *killer) error {
 	sandboxes, err := rt.ListSandboxes(ctx, runtimeiface.SandboxFilter{})
 	if err != nil {
 		return err
@@ -273,15 +268,20 @@ func (l *life) gone(ctx context.Context, rt *cri.Runtime) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if l.forgotten && len(left) == 1 {
-		GinkgoWriter.Println("forgotten by containerd:", left[0])
-		pid, err := strconv.Atoi(strings.Split(left[0], "/")[2])
+	if len(left) > p.unnoted {
+		return fmt.Errorf("left behind: %q", left)
+	}
+	for _, process := range left {
+		GinkgoWriter.Println("forgotten by containerd:", process)
+		pid, err := strconv.Atoi(strings.Split(process, "/")[2])
 		if err != nil {
 			return err
 		}
-		return unix.Kill(pid, unix.SIGKILL)
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			return err
+		}
 	}
-	return fmt.Errorf("left behind: %q", left)
+	return nil
 }
 
 // clear takes away what a life has left, which was told.
@@ -310,6 +310,9 @@ type killer struct {
 	counts map[string]int
 	point  string // METHOD#N MOMENT, "" when done
 	kills  int
+	// unnoted are the shims that containerd had not noted when it was killed: when
+	// it is back it knows nothing of them, and no call of the CRI reaches them.
+	unnoted int
 }
 
 func newKiller(n *node) *killer {
@@ -341,7 +344,7 @@ func (p *killer) until(ctx context.Context, f func() error) error {
 func (p *killer) plan(point string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.point, p.counts, p.kills = point, map[string]int{}, 0
+	p.point, p.counts, p.kills, p.unnoted = point, map[string]int{}, 0, 0
 }
 
 // killed tells that containerd was, in this life.
@@ -385,6 +388,7 @@ func (p *killer) at(call, moment string) bool {
 
 func (p *killer) kill() {
 	p.n.daemon.Kill()
+	p.unnoted = p.n.daemon.Unnoted()
 	p.n.daemonStart()
 }
 
