@@ -97,7 +97,7 @@ func (w *worker) unseen(a Action, now time.Time) bool {
 }
 
 func actionKey(a Action) string {
-	return fmt.Sprintln(a.Type, a.ID, a.Attempt, a.Image)
+	return fmt.Sprintln(a.Type, a.ID, a.Attempt, a.Image, a.Resource, a.Size)
 }
 
 // steer changes a flight: cancelled, or a kill made faster.
@@ -136,9 +136,15 @@ func (w *worker) doer(pod *corev1.Pod, a Action, f *flight) func(context.Context
 	c := containerOf(pod, a.Container)
 	switch a.Type {
 	case ActionPrepare:
+		size := w.cgroupSize(pod)
 		return func(ctx context.Context) (func(), error) {
-			err := w.prepare(ctx, pod)
-			return func() { w.prepared = err == nil }, err
+			err := w.prepare(ctx, pod, size)
+			return func() {
+				w.prepared = err == nil
+				if err == nil && w.m.config.Cgroups != nil {
+					w.size = &size
+				}
+			}, err
 		}
 	case ActionRefresh:
 		return w.refresh(pod)
@@ -169,6 +175,8 @@ func (w *worker) doer(pod *corev1.Pod, a Action, f *flight) func(context.Context
 	case ActionKill:
 		host := w.podIP()
 		return func(ctx context.Context) (func(), error) { return nil, w.kill(ctx, pod, c, a, host, f.shorten) }
+	case ActionResize:
+		return func(ctx context.Context) (func(), error) { return w.resize(ctx, pod, a) }
 	case ActionRemove:
 		return limited(containerTimeout, func(ctx context.Context) error { return rt.RemoveContainer(ctx, a.ID) })
 	case ActionPersist:
@@ -285,9 +293,9 @@ type waitingError struct {
 func (e *waitingError) Error() string { return e.err.Error() }
 func (e *waitingError) Unwrap() error { return e.err }
 
-func (w *worker) prepare(ctx context.Context, pod *corev1.Pod) error {
+func (w *worker) prepare(ctx context.Context, pod *corev1.Pod, size corev1.ResourceRequirements) error {
 	if cg := w.m.config.Cgroups; cg != nil {
-		if err := cg.Ensure(ctx, w.m.config.QoS.PodCgroup(pod), w.m.config.QoS.PodResources(pod)); err != nil {
+		if err := cg.Ensure(ctx, w.m.config.QoS.PodCgroup(pod), w.m.config.QoS.PodResources(sized(pod, size))); err != nil {
 			return fmt.Errorf("make cgroup: %w", err)
 		}
 	}
@@ -376,6 +384,8 @@ func describe(a Action) string {
 		return fmt.Sprintf("start %d containers", len(a.Group))
 	case ActionPull:
 		return "image " + a.Image
+	case ActionResize:
+		return fmt.Sprintf("resize %s of attempt %d", a.Resource, a.Attempt)
 	case ActionRunSandbox, ActionStopSandbox, ActionRemoveSandbox:
 		return fmt.Sprintf("%s %d", a.Type, a.Attempt)
 	}

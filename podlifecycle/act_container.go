@@ -219,6 +219,9 @@ func (w *worker) containerSpec(ctx context.Context, pod *corev1.Pod, c *corev1.C
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		spec.StopSignal = string(*c.Lifecycle.StopSignal)
 	}
+	if err := annotateSize(&spec, pod, c); err != nil {
+		return spec, err
+	}
 	if err := w.addHosts(&spec, informed); err != nil {
 		return spec, err
 	}

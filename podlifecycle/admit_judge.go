@@ -27,6 +27,7 @@ type judge struct {
 	// held is what all pods hold that were let in or will be; staying is the same
 	// without those that end. Who fits only beside staying waits.
 	held, staying *admission.Load
+	granted       map[types.UID]*corev1.Pod // as it is in them
 }
 
 // admit decides for each pod whether it may run: first those that have been
@@ -49,6 +50,7 @@ func (m *Manager) admit() {
 		return rank[a.uid] - rank[b.uid]
 	})
 	j := judge{m: m, now: m.config.Clock.Now(), names: map[string]*worker{}, ports: map[string]*worker{}, uids: map[types.UID]*worker{},
+		granted: map[types.UID]*corev1.Pod{},
 		held: m.node.Load(), staying: m.node.Load()}
 	for _, w := range workers {
 		j.uids[w.uid] = w
@@ -56,6 +58,7 @@ func (m *Manager) admit() {
 	for _, w := range workers {
 		j.look(w)
 	}
+	j.resize(workers)
 }
 
 // look judges one pod, unless that has been done for good: its name stays its
@@ -74,9 +77,11 @@ func (j *judge) look(w *worker) {
 		for _, key := range portKeys(pod) {
 			j.ports[key] = w
 		}
-		j.held.Add(pod)
+		granted := w.grantAll()
+		j.granted[w.uid] = granted
+		j.held.Add(granted)
 		if ending == nil {
-			j.staying.Add(pod)
+			j.staying.Add(granted)
 		}
 	}
 }

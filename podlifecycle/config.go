@@ -35,10 +35,13 @@ type Runtime interface {
 	Version(ctx context.Context) (runtimeiface.Version, error)
 }
 
-// Cgroups makes and removes the cgroups of pods; *cgroup.Manager is one.
+// Cgroups makes and removes the cgroups of pods; *cgroup.Manager is one. Ensure
+// of one that is there sets the resources that are not nil, and leaves the rest.
 type Cgroups interface {
 	Ensure(ctx context.Context, path string, resources *specs.LinuxResources) error
 	Remove(ctx context.Context, path string) error
+	// MemoryUsage in bytes of what is in the cgroup and below.
+	MemoryUsage(ctx context.Context, path string) (int64, error)
 }
 
 // Volumes makes and removes the volumes of pods, below Config.Root/pods/UID,

@@ -32,6 +32,9 @@ const (
 	ActionStart ActionType = "start"
 	// ActionPostStart runs the hook of container ID.
 	ActionPostStart ActionType = "post-start"
+	// ActionResize sets Resource of the cgroup of container ID, or with none of the
+	// pod's, to what Size has of it.
+	ActionResize ActionType = "resize"
 	// ActionKill runs the preStop hook of container ID, then the stop signal,
 	// and SIGKILL at Deadline. Under way with a later one: Deadline counts.
 	ActionKill ActionType = "kill"
@@ -56,6 +59,9 @@ type Action struct {
 	Image     string `json:"image,omitempty"`
 	// Group of ActionStartAll are the ActionCreate of its containers.
 	Group []Action `json:"group,omitempty"`
+	// Resource and Size of ActionResize.
+	Resource corev1.ResourceName         `json:"resource,omitempty"`
+	Size     corev1.ResourceRequirements `json:"size,omitzero"`
 	// Deadline of ActionKill; Grace is what is left until then.
 	Deadline time.Time     `json:"deadline,omitzero"`
 	Grace    time.Duration `json:"grace,omitempty"`
@@ -128,6 +134,7 @@ const (
 	RuleFault          = "fault"
 	RulePostStart      = "post-start"
 	RuleImageChange    = "image-change"
+	RuleResize         = "resize"
 	RuleLiveness       = "liveness-probe"
 	RuleStartup        = "startup-probe"
 	RuleReadiness      = "readiness-probe"

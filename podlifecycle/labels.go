@@ -37,6 +37,9 @@ const (
 	AnnotationImage = "nodekit.dev/image"
 	// AnnotationLevel is the back-off level that the container was started at.
 	AnnotationLevel = "nodekit.dev/backoff-level"
+	// AnnotationSize is the CPU and memory that the container's cgroup was made
+	// with, a ResourceRequirements in JSON.
+	AnnotationSize = "nodekit.dev/size"
 	// AnnotationMessagePath is where the termination message lies on the host.
 	AnnotationMessagePath = "nodekit.dev/termination-message"
 	// AnnotationMessagePolicy is the container's terminationMessagePolicy.

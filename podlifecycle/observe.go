@@ -61,6 +61,7 @@ func (w *worker) observe(ctx context.Context) (Observed, *corev1.Pod, error) {
 		Hooks: w.hooks, Kills: w.kills, Messages: w.messages, ExitedFor: map[string]time.Duration{},
 		Prepared: w.prepared, Stale: w.stale, Ending: w.ending, Ended: w.ended,
 		Rejected: w.rejected, Blocked: w.blocked, Prior: w.status,
+		Allocated: w.allocated, ResizePending: w.pending, Actuated: w.actuated, Cgroup: w.size,
 		Node: NodeFacts{HostIPs: w.m.config.NodeIPs, Scheme: w.m.scheme()},
 	}
 	for lane, f := range w.flights {
@@ -111,6 +112,7 @@ func (w *worker) learn(containers []runtimeiface.Container, now time.Time) {
 	gone := func(id string) bool { return !known[id] }
 	prune(w.hooks, gone)
 	prune(w.kills, gone)
+	prune(w.actuated, gone)
 	prune(w.messages, gone)
 	prune(w.exitSince, gone)
 	prune(w.seeds, gone)
@@ -123,10 +125,11 @@ func prune[V any](m map[string]V, gone func(string) bool) {
 // outcome drops faults that the runtime shows to be over.
 func (w *worker) outcome(sandboxes []runtimeiface.Sandbox, containers []runtimeiface.Container) {
 	for _, c := range containers {
-		if c.State == runtimeiface.ContainerRunning {
-			if f, ok := w.faults[c.Name]; ok && f.Reason != reasonKill && f.Reason != reasonRemove {
-				delete(w.faults, c.Name)
-			}
+		f, ok := w.faults[c.Name]
+		switch running := c.State == runtimeiface.ContainerRunning; {
+		case !ok || f.Reason == reasonKill || f.Reason == reasonRemove:
+		case running != (f.Reason == reasonResize): // of a resize: until it runs no more
+			delete(w.faults, c.Name)
 		}
 	}
 }

@@ -38,6 +38,18 @@ type Observed struct {
 	Prepared bool
 	// Stale: the volumes' content is older than what the pod refers to.
 	Stale bool
+	// Allocated is what the node has granted of the resources that the pod asks
+	// for; nil grants all. ResizePending says why it is not all.
+	Allocated     *Allocation
+	ResizePending *Rejection
+	// Actuated tells by container ID of what size its cgroup was last made, CPU
+	// and memory only; one that is not there has it in AnnotationSize. Cgroup is
+	// that of the pod's, nil if somebody else sees to it.
+	Actuated map[string]corev1.ResourceRequirements
+	Cgroup   *corev1.ResourceRequirements
+	// MemoryUsage in bytes by container ID, and "" for the pod, if known; looked
+	// at where a limit is to become less.
+	MemoryUsage map[string]int64
 	// Ending, if not nil, says that the pod shall end. It never becomes nil again.
 	Ending *Ending
 	// Ended are the steps of the end already done.
@@ -194,6 +206,7 @@ type Rejection struct {
 	Reason, Message string
 	// Field of the pod that asks for what the node does not have; may be "".
 	Field string
-	// Pending keeps the phase Pending, because the cause may go away.
+	// Pending keeps the phase Pending, because the cause may go away. It has no
+	// meaning for a resize.
 	Pending bool
 }

@@ -25,10 +25,14 @@ const (
 type podState struct {
 	Status corev1.PodStatus `json:"status"`
 	Ending *Ending          `json:"ending,omitempty"`
+	// Allocated is what was granted, Size that of the pod's cgroup.
+	Allocated *Allocation                  `json:"allocated,omitempty"`
+	Size      *corev1.ResourceRequirements `json:"size,omitempty"`
 	// By container ID.
 	Verdicts map[string]map[probe.Kind]probe.Result `json:"verdicts,omitempty"`
 	Hooks    map[string]Hook                        `json:"hooks,omitempty"`
 	Kills    map[string]Kill                        `json:"kills,omitempty"`
+	Actuated map[string]corev1.ResourceRequirements `json:"actuated,omitempty"`
 	Records  []Record                               `json:"records,omitempty"`
 }
 

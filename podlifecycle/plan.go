@@ -60,9 +60,13 @@ type planner struct {
 	instances map[string][]runtimeiface.Container
 	views     []*view
 	ending    *Ending
+
+	changes     []change // of running containers, by resize
+	resizeError string   // why they are not made
 }
 
 func newPlanner(pod *corev1.Pod, o *Observed, now time.Time) *planner {
+	pod = o.Allocated.Granted(pod)
 	p := &planner{pod: pod, o: o, now: now, busy: map[string]bool{}, ending: o.Ending}
 	p.sandboxes = slices.Clone(o.Sandboxes)
 	slices.SortStableFunc(p.sandboxes, func(a, b runtimeiface.Sandbox) int {
@@ -190,7 +194,7 @@ func (p *planner) sync() {
 		p.act(Action{Type: ActionRefresh, Rule: RuleRefresh, Reason: "an object or label that a volume shows has changed"})
 	}
 	p.killDuplicates()
-	if p.initialized() {
+	if growing := p.resize(); !growing && p.initialized() {
 		p.mains()
 	}
 	p.garbage()
@@ -214,6 +218,9 @@ func (p *planner) hold(lane, rule string) bool {
 		return true
 	}
 	f, failed := p.o.Faults[lane]
+	if f.Reason == reasonResize && rule != RuleResize {
+		failed = false // the rest of life goes on
+	}
 	if p.ending != nil && f.At.Before(p.ending.Since) {
 		return false // what went wrong before does not hold up the end
 	}

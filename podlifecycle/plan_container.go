@@ -55,7 +55,7 @@ func (p *planner) initialized() bool {
 			}
 		case v.kind == initKind && !past:
 			if v.cur != nil && v.cur.State == runtimeiface.ContainerExited && v.cur.ExitCode == 0 &&
-				p.o.Kills[v.cur.ID].Rule != RuleImageChange {
+				!p.remade(v.cur) {
 				continue
 			}
 			p.maintain(v)
@@ -87,6 +87,12 @@ func (p *planner) mains() {
 			holder = v.c.Name
 		}
 	}
+}
+
+// remade tells that an instance was killed for another to take its place.
+func (p *planner) remade(got *runtimeiface.Container) bool {
+	rule := p.o.Kills[got.ID].Rule
+	return rule == RuleImageChange || rule == RuleResize
 }
 
 func hasPostStart(c *corev1.Container) bool {
@@ -276,7 +282,7 @@ func (p *planner) image(v *view, attempt uint32, rule string) (id string) {
 // showFault makes what went wrong in a lane the reason that the container waits.
 func (p *planner) showFault(v *view, lane string) {
 	f, failed := p.o.Faults[lane]
-	if !failed {
+	if !failed || f.Reason == reasonResize {
 		return
 	}
 	v.waiting = &corev1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}

@@ -98,7 +98,7 @@ func (p *planner) failed(got *runtimeiface.Container) bool {
 		return false
 	}
 	switch p.o.Kills[got.ID].Rule {
-	case RuleReplacePod, RuleSandbox, RuleImageChange, RuleDuplicate:
+	case RuleReplacePod, RuleSandbox, RuleImageChange, RuleResize, RuleDuplicate:
 		return false
 	}
 	return true

@@ -21,6 +21,9 @@ func (p *planner) restarts(v *view, got *runtimeiface.Container) (bool, string) 
 	if p.o.Kills[got.ID].Rule == RuleImageChange && changed(*got, v.c) {
 		return true, "its image was changed"
 	}
+	if p.o.Kills[got.ID].Rule == RuleResize {
+		return true, "its resources were changed"
+	}
 	if v.kind == sidecarKind {
 		return true, "sidecars are always restarted"
 	}
@@ -117,7 +120,7 @@ func (p *planner) exited(v *view) {
 		return
 	}
 	level := nextLevel(*got)
-	if changed(*got, v.c) {
+	if changed(*got, v.c) || p.o.Kills[got.ID].Rule == RuleResize {
 		level = 1
 	}
 	delay, gone := RestartDelay(level), p.elapsed(got)

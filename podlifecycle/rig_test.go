@@ -301,13 +301,27 @@ func (v *fakeVolumes) Teardown(_ context.Context, uid types.UID) error {
 type fakeCgroups struct {
 	mu    sync.Mutex
 	paths map[string]bool
+	calls []string         // what was set, in order
+	used  map[string]int64 // memory, by path
+	err   error
 }
 
-func (c *fakeCgroups) Ensure(_ context.Context, path string, _ *specs.LinuxResources) error {
+func (c *fakeCgroups) Ensure(_ context.Context, path string, resources *specs.LinuxResources) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.paths[path] = true
-	return nil
+	c.calls = append(c.calls, "pod "+limits(*resources))
+	return c.err
+}
+
+func (c *fakeCgroups) MemoryUsage(_ context.Context, path string) (int64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	used, ok := c.used[path]
+	if !ok {
+		return 0, errors.New("not known")
+	}
+	return used, nil
 }
 
 func (c *fakeCgroups) Remove(_ context.Context, path string) error {

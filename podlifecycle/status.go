@@ -51,6 +51,7 @@ func (p *planner) status() corev1.PodStatus {
 			s.InitContainerStatuses = append(s.InitContainerStatuses, cs)
 		}
 	}
+	s.AllocatedResources, s.Resources = qos.Requests(p.pod), p.podResources()
 	s.Conditions = p.conditions(&s)
 	return s
 }
@@ -250,6 +251,10 @@ func (p *planner) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 	if p.ending != nil && p.ending.Disruption != "" {
 		add(corev1.DisruptionTarget, true, corev1.PodReasonTerminationByKubelet, p.ending.Disruption)
 	}
+	for _, c := range p.resizeConditions() {
+		add(c.Type, true, c.Reason, c.Message)
+		list[len(list)-1].ObservedGeneration = c.ObservedGeneration
+	}
 	return append(list, p.foreignConditions(list)...)
 }
 
@@ -276,6 +281,9 @@ func (p *planner) foreignConditions(own []corev1.PodCondition) []corev1.PodCondi
 	var list []corev1.PodCondition
 others:
 	for _, c := range p.o.Prior.Conditions {
+		if c.Type == corev1.PodResizePending || c.Type == corev1.PodResizeInProgress {
+			continue // told only while they are true
+		}
 		for i := range own {
 			if own[i].Type == c.Type {
 				continue others

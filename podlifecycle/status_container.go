@@ -61,6 +61,7 @@ func (p *planner) fill(cs *corev1.ContainerStatus, v *view, cur *runtimeiface.Co
 	if image := cur.Annotations[AnnotationImage]; image != "" {
 		cs.Image = image
 	}
+	cs.Resources, cs.AllocatedResources = p.shownResources(v, cur), v.c.Resources.DeepCopy().Requests
 	for _, m := range v.c.VolumeMounts {
 		cs.VolumeMounts = append(cs.VolumeMounts, corev1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath,
 			ReadOnly: m.ReadOnly, RecursiveReadOnly: m.RecursiveReadOnly})

@@ -36,15 +36,19 @@ type worker struct {
 	status   corev1.PodStatus
 	ending   *Ending
 	rejected *Rejection
-	blocked  string
-	stale    bool
-	fresh    bool // objects changed: configuration errors count no more
-	announce bool // the pod itself changed: tell of it, whatever its status
-	next     *Next
-	told     map[corev1.PodConditionType]corev1.PodCondition // by others, for the next look
-	ring     ring
-	seen     seen
-	progress map[string]string // of pulls, by container
+	// allocated is what of the pod's resources was granted, nil before its
+	// admission; pending says why not all.
+	allocated *Allocation
+	pending   *Rejection
+	blocked   string
+	stale     bool
+	fresh     bool // objects changed: configuration errors count no more
+	announce  bool // the pod itself changed: tell of it, whatever its status
+	next      *Next
+	told      map[corev1.PodConditionType]corev1.PodCondition // by others, for the next look
+	ring      ring
+	seen      seen
+	progress  map[string]string // of pulls, by container
 
 	hostsMu sync.Mutex
 
@@ -61,8 +65,10 @@ type worker struct {
 	kills     map[string]Kill
 	messages  map[string]string
 	exitSince map[string]time.Time
-	lastDone  map[string]string // by lane: the action that last went well
-	adopted   bool              // the first look has been taken
+	actuated  map[string]corev1.ResourceRequirements // by container ID, where a resize made another size
+	size      *corev1.ResourceRequirements           // of the pod's cgroup, nil before it was made
+	lastDone  map[string]string                      // by lane: the action that last went well
+	adopted   bool                                   // the first look has been taken
 	prepared  bool
 	ended     Ended
 	forgetful bool   // that the pod is to be forgotten has been seen
@@ -97,6 +103,7 @@ func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
 		hint: make(chan struct{}, 1), done: make(chan result), gone: make(chan struct{}),
 		pod: pod, status: state.Status, ending: state.Ending, ring: ring{max: m.config.Records},
 		told: map[corev1.PodConditionType]corev1.PodCondition{}, progress: map[string]string{}, flights: map[string]*flight{}, images: map[string]imageState{},
+		allocated: state.Allocated, size: state.Size, actuated: map[string]corev1.ResourceRequirements{},
 		faults: map[string]fault{}, hooks: map[string]Hook{}, kills: map[string]Kill{},
 		messages: map[string]string{}, exitSince: map[string]time.Time{}, lastDone: map[string]string{}, seeds: state.Verdicts,
 	}
@@ -105,6 +112,9 @@ func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
 	}
 	for id, k := range state.Kills {
 		w.kills[id] = k
+	}
+	for id, size := range state.Actuated {
+		w.actuated[id] = size
 	}
 	for _, r := range state.Records {
 		w.ring.add(r, false)
@@ -198,6 +208,8 @@ func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) 
 		w.log.V(1).Info("runtime did not answer", "error", err.Error())
 		return false, observeRetry
 	}
+	granted := o.Allocated.Granted(pod)
+	o.MemoryUsage = w.usage(ctx, &o, granted)
 	now = w.m.config.Clock.Now()
 	d := Plan(pod, o, now)
 	w.note(d, now)
@@ -211,7 +223,7 @@ func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) 
 			wait = staleRetry
 			continue
 		}
-		w.begin(ctx, pod, a, now)
+		w.begin(ctx, granted, a, now)
 	}
 	w.publish(before, d)
 	w.probe(pod, o, d)
@@ -339,7 +351,8 @@ func (w *worker) save(all bool) {
 		return
 	}
 	w.mu.Lock()
-	state := podState{Status: w.status, Ending: w.ending, Hooks: w.hooks, Kills: w.kills, Verdicts: w.verdicts()}
+	state := podState{Status: w.status, Ending: w.ending, Hooks: w.hooks, Kills: w.kills, Verdicts: w.verdicts(),
+		Allocated: w.allocated, Actuated: w.actuated, Size: w.size}
 	records := w.ring.list()
 	w.mu.Unlock()
 	key := fingerprint(state)

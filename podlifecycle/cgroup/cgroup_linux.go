@@ -145,6 +145,41 @@ func (m *Manager) Remove(ctx context.Context, path string) error {
 	}
 }
 
+// MemoryUsage gives the bytes that what is in the cgroup and below uses, file
+// cache included, as memory.current (v2) or memory.usage_in_bytes (v1) has it.
+// The error may be ErrInvalid, fs.ErrNotExist or ErrNotSupported: no memory
+// controller.
+func (m *Manager) MemoryUsage(_ context.Context, path string) (int64, error) {
+	if err := check(path); err != nil {
+		return 0, fmt.Errorf("memory usage: %w", err)
+	}
+	roots, err := hierarchies()
+	if err != nil {
+		return 0, err
+	}
+	there := false
+	for _, root := range roots {
+		dir := filepath.Join(root, path)
+		for _, name := range []string{"memory.current", "memory.usage_in_bytes"} {
+			text, err := os.ReadFile(filepath.Join(dir, name))
+			if gone(err) {
+				continue
+			}
+			if err != nil {
+				return 0, fmt.Errorf("memory usage: %w", err)
+			}
+			return strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		}
+		if _, err := os.Stat(dir); err == nil {
+			there = true
+		}
+	}
+	if there {
+		return 0, fmt.Errorf("memory usage of %s: %w", path, ErrNotSupported)
+	}
+	return 0, fmt.Errorf("memory usage of %s: %w", path, fs.ErrNotExist)
+}
+
 // hierarchies gives the mount point of each, once.
 func hierarchies() ([]string, error) {
 	infos, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))

@@ -26,3 +26,6 @@ func (m *Manager) Remove(_ context.Context, path string) error {
 
 // List needs Linux; here it is ErrNotSupported.
 func (m *Manager) List(string) ([]string, error) { return nil, ErrNotSupported }
+
+// MemoryUsage needs Linux; here it is ErrNotSupported.
+func (m *Manager) MemoryUsage(context.Context, string) (int64, error) { return 0, ErrNotSupported }

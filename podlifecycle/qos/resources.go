@@ -88,16 +88,17 @@ func isSidecar(c *corev1.Container) bool {
 }
 
 // ContainerResources gives the limits of one container's cgroup; never nil. A
-// container of an unlimited CPU or memory inside a pod with a limit gets none
-// of its own: the pod's cgroup holds.
-func (n Node) ContainerResources(_ *corev1.Pod, container *corev1.Container) *specs.LinuxResources {
+// container without a limit of CPU or memory has that of the pod's
+// spec.resources, if there is one. Source: Kubernetes v1.37.0
+// pkg/kubelet/kuberuntime/kuberuntime_container_linux.go getCPULimit.
+func (n Node) ContainerResources(pod *corev1.Pod, container *corev1.Container) *specs.LinuxResources {
 	request := container.Resources.Requests.Cpu().MilliValue()
-	limit := container.Resources.Limits.Cpu().MilliValue()
+	limit := limitOf(pod, container, corev1.ResourceCPU).MilliValue()
 	if _, set := container.Resources.Requests[corev1.ResourceCPU]; !set {
 		request = limit
 	}
 	result := &specs.LinuxResources{CPU: cpu(request, limit)}
-	if memory := container.Resources.Limits.Memory().Value(); memory > 0 {
+	if memory := limitOf(pod, container, corev1.ResourceMemory).Value(); memory > 0 {
 		result.Memory = n.memory(memory)
 		if n.CgroupV2 {
 			result.Unified = map[string]string{"memory.oom.group": "1"}
@@ -105,6 +106,14 @@ func (n Node) ContainerResources(_ *corev1.Pod, container *corev1.Container) *sp
 	}
 	result.HugepageLimits = hugepages(container.Resources.Limits)
 	return result
+}
+
+func limitOf(pod *corev1.Pod, container *corev1.Container, name corev1.ResourceName) *resource.Quantity {
+	limit := container.Resources.Limits[name]
+	if limit.IsZero() && pod.Spec.Resources != nil {
+		limit = pod.Spec.Resources.Limits[name]
+	}
+	return &limit
 }
 
 // PodResources gives the limits of the pod's cgroup; never nil. CPU and memory
