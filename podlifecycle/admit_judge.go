@@ -51,7 +51,7 @@ func (m *Manager) admit() {
 	})
 	j := judge{m: m, now: m.config.Clock.Now(), names: map[string]*worker{}, ports: map[string]*worker{}, uids: map[types.UID]*worker{},
 		granted: map[types.UID]*corev1.Pod{},
-		held: m.node.Load(), staying: m.node.Load()}
+		held:    m.node.Load(), staying: m.node.Load()}
 	for _, w := range workers {
 		j.uids[w.uid] = w
 	}

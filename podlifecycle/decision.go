@@ -135,6 +135,7 @@ const (
 	RulePostStart      = "post-start"
 	RuleImageChange    = "image-change"
 	RuleResize         = "resize"
+	RuleRestartAll     = "restart-all"
 	RuleLiveness       = "liveness-probe"
 	RuleStartup        = "startup-probe"
 	RuleReadiness      = "readiness-probe"

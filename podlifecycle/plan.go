@@ -63,6 +63,7 @@ type planner struct {
 
 	changes     []change // of running containers, by resize
 	resizeError string   // why they are not made
+	restarting  bool     // all containers end, to start again
 }
 
 func newPlanner(pod *corev1.Pod, o *Observed, now time.Time) *planner {
@@ -170,7 +171,7 @@ func (p *planner) whyEnd() *Ending {
 		}
 		p.wake(at, "end the pod", fmt.Sprintf("activeDeadlineSeconds is %d", *limit))
 	}
-	if why := p.completed(); why != "" {
+	if why := p.completed(); why != "" && !p.restartsAll() {
 		return &Ending{Reason: EndingCompleted, Message: why, Since: p.now, Grace: grace}
 	}
 	if p.sandbox == nil && p.pod.Spec.RestartPolicy == corev1.RestartPolicyNever {
@@ -194,6 +195,9 @@ func (p *planner) sync() {
 		p.act(Action{Type: ActionRefresh, Rule: RuleRefresh, Reason: "an object or label that a volume shows has changed"})
 	}
 	p.killDuplicates()
+	if p.restartAll() {
+		return
+	}
 	if growing := p.resize(); !growing && p.initialized() {
 		p.mains()
 	}

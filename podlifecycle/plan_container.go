@@ -238,7 +238,7 @@ func (p *planner) kill(got *runtimeiface.Container, deadline time.Time, rule, re
 	switch {
 	case p.busy[got.Name]:
 	case busy && f.Type == ActionKill:
-		if p.ending != nil && f.Deadline.After(deadline) {
+		if (p.ending != nil || rule == RuleRestartAll) && f.Deadline.After(deadline) {
 			p.act(a)
 		}
 	case busy:

@@ -98,7 +98,7 @@ func (p *planner) failed(got *runtimeiface.Container) bool {
 		return false
 	}
 	switch p.o.Kills[got.ID].Rule {
-	case RuleReplacePod, RuleSandbox, RuleImageChange, RuleResize, RuleDuplicate:
+	case RuleReplacePod, RuleSandbox, RuleImageChange, RuleResize, RuleRestartAll, RuleDuplicate:
 		return false
 	}
 	return true
@@ -106,7 +106,7 @@ func (p *planner) failed(got *runtimeiface.Container) bool {
 
 // replacing ends the sandbox if one of its containers failed.
 func (p *planner) replacing() bool {
-	if p.sandbox == nil || !p.replaces() {
+	if p.sandbox == nil || !p.replaces() || p.restartsAll() {
 		return false
 	}
 	for _, v := range p.views {

@@ -21,8 +21,11 @@ func (p *planner) restarts(v *view, got *runtimeiface.Container) (bool, string) 
 	if p.o.Kills[got.ID].Rule == RuleImageChange && changed(*got, v.c) {
 		return true, "its image was changed"
 	}
-	if p.o.Kills[got.ID].Rule == RuleResize {
+	switch p.o.Kills[got.ID].Rule {
+	case RuleResize:
 		return true, "its resources were changed"
+	case RuleRestartAll:
+		return true, "all containers restart"
 	}
 	if v.kind == sidecarKind {
 		return true, "sidecars are always restarted"
@@ -31,10 +34,8 @@ func (p *planner) restarts(v *view, got *runtimeiface.Container) (bool, string) 
 	if own := v.c.RestartPolicy; own != nil {
 		policy = corev1.RestartPolicy(*own)
 	}
-	for _, rule := range v.c.RestartPolicyRules {
-		if rule.Action == corev1.ContainerRestartRuleActionRestart && matches(rule.ExitCodes, got.ExitCode) {
-			return true, fmt.Sprintf("a restart rule names exit code %d", got.ExitCode)
-		}
+	if action := ruleFor(v.c, got.ExitCode); action != "" {
+		return true, fmt.Sprintf("restart rule %s names exit code %d", action, got.ExitCode)
 	}
 	if v.kind == initKind && policy == corev1.RestartPolicyAlways {
 		policy = corev1.RestartPolicyOnFailure

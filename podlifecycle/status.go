@@ -2,6 +2,7 @@ package podlifecycle
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -227,7 +228,7 @@ func (p *planner) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 	switch {
 	case s.Phase == corev1.PodSucceeded:
 		add(corev1.PodInitialized, true, doneReason, "")
-	case p.hasInitialized() || len(incomplete) == 0:
+	case p.hasInitialized() || len(incomplete) == 0 || mayRestartAll(p.pod) && p.was(corev1.PodInitialized):
 		add(corev1.PodInitialized, true, "", "")
 	default:
 		add(corev1.PodInitialized, false, "ContainersNotInitialized",
@@ -251,11 +252,25 @@ func (p *planner) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 	if p.ending != nil && p.ending.Disruption != "" {
 		add(corev1.DisruptionTarget, true, corev1.PodReasonTerminationByKubelet, p.ending.Disruption)
 	}
+	if mayRestartAll(p.pod) {
+		reason, message := doneReason, ""
+		if p.restarting {
+			reason, message = reasonRestartStarted, "container exited with restart policy rule"
+		}
+		add(corev1.AllContainersRestarting, p.restarting, reason, message)
+	}
 	for _, c := range p.resizeConditions() {
 		add(c.Type, true, c.Reason, c.Message)
 		list[len(list)-1].ObservedGeneration = c.ObservedGeneration
 	}
 	return append(list, p.foreignConditions(list)...)
+}
+
+// was tells that a condition held in the status before.
+func (p *planner) was(kind corev1.PodConditionType) bool {
+	return slices.ContainsFunc(p.o.Prior.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == kind && c.Status == corev1.ConditionTrue
+	})
 }
 
 func (p *planner) missingGates() string {

@@ -162,6 +162,9 @@ func (p *planner) terminated(c *runtimeiface.Container, budget *int) *corev1.Con
 			t.Reason = runtimeiface.ReasonError
 		}
 	}
+	if p.o.Kills[c.ID].Rule == RuleRestartAll {
+		t.Reason = reasonRestartingAll
+	}
 	if t.Message == "" {
 		t.Message = c.Message
 	}

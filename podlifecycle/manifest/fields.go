@@ -24,7 +24,6 @@ const (
 // them: true refuses. parent is the structure that holds v, v is never zero.
 var partly = map[string]func(pod *corev1.Pod, parent, v reflect.Value) bool{
 	"PodSpec.automountServiceAccountToken": isTrueValue,
-	"PodSpec.hostUsers":                    func(_ *corev1.Pod, _, v reflect.Value) bool { return !isTrueValue(nil, v, v) },
 	"PodSpec.priorityClassName": func(_ *corev1.Pod, _, v reflect.Value) bool {
 		_, builtin := builtinPriorities[v.String()]
 		return !builtin
@@ -35,9 +34,7 @@ var partly = map[string]func(pod *corev1.Pod, parent, v reflect.Value) bool{
 	"EmptyDirVolumeSource.sizeLimit": func(_ *corev1.Pod, parent, _ reflect.Value) bool {
 		return parent.FieldByName("Medium").String() != string(corev1.StorageMediumMemory)
 	},
-	"SecurityContext.procMount":                   not(string(corev1.DefaultProcMount)),
 	"PodSecurityContext.supplementalGroupsPolicy": not(string(corev1.SupplementalGroupsPolicyMerge)),
-	"ContainerRestartRule.action":                 not(string(corev1.ContainerRestartRuleActionRestart)),
 	"AppArmorProfile.type":                        not(string(corev1.AppArmorProfileTypeUnconfined)),
 	"HTTPGetAction.protocol":                      not(string(corev1.HTTPProtocolHTTP1)),
 	"GRPCAction.mode":                             not(string(corev1.GRPCProbeModePlaintext)),
@@ -55,7 +52,7 @@ func isTrueValue(_ *corev1.Pod, _, v reflect.Value) bool { return reflect.Indire
 var verdicts = table(map[string]string{
 	"PodSpec": works + `: volumes initContainers containers restartPolicy terminationGracePeriodSeconds
 		activeDeadlineSeconds dnsPolicy dnsConfig serviceAccountName serviceAccount nodeName hostNetwork hostPID hostIPC
-		shareProcessNamespace securityContext hostname subdomain setHostnameAsFQDN hostnameOverride hostAliases priority
+		hostUsers shareProcessNamespace securityContext hostname subdomain setHostnameAsFQDN hostnameOverride hostAliases priority
 		enableServiceLinks overhead os resources runtimeClassName readinessGates nodeSelector affinity
 		` + elsewhere + `: schedulerName tolerations preemptionPolicy topologySpreadConstraints
 		schedulingGroup evictionResponders`,
@@ -87,9 +84,9 @@ var verdicts = table(map[string]string{
 	"Container": works + `: name image command args workingDir ports envFrom env resources restartPolicy
 		restartPolicyRules volumeMounts
 		livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy
-		securityContext
-		` + elsewhere + `: resizePolicy`,
-	"ContainerRestartRule":            works + `: exitCodes`,
+		securityContext resizePolicy stdin stdinOnce tty`,
+	"ContainerResizePolicy":           works + `: resourceName restartPolicy`,
+	"ContainerRestartRule":            works + `: action exitCodes`,
 	"ContainerRestartRuleOnExitCodes": works + `: operator values`,
 
 	"ContainerPort":        works + `: name containerPort protocol hostPort hostIP`,
@@ -97,7 +94,8 @@ var verdicts = table(map[string]string{
 	"ConfigMapEnvSource":   works + `: optional`,
 	"SecretEnvSource":      works + `: optional`,
 	"EnvVar":               works + `: name value valueFrom`,
-	"EnvVarSource":         works + `: fieldRef resourceFieldRef configMapKeyRef secretKeyRef`,
+	"EnvVarSource":         works + `: fieldRef resourceFieldRef configMapKeyRef secretKeyRef fileKeyRef`,
+	"FileKeySelector":      works + `: volumeName path key optional`,
 	"ConfigMapKeySelector": works + `: key optional`,
 	"SecretKeySelector":    works + `: key optional`,
 	"ResourceRequirements": works + `: limits requests`,
@@ -115,7 +113,7 @@ var verdicts = table(map[string]string{
 	"SleepAction":      works + `: seconds`,
 
 	"SecurityContext": works + `: capabilities privileged runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem
-		allowPrivilegeEscalation seccompProfile appArmorProfile`,
+		allowPrivilegeEscalation procMount seccompProfile appArmorProfile`,
 	"Capabilities":   works + `: add drop`,
 	"SeccompProfile": works + `: type localhostProfile`,
 	"PodSecurityContext": works + `: runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy sysctls
@@ -130,7 +128,6 @@ var verdicts = table(map[string]string{
 	"PodSpec.automountServiceAccountToken": noServer + " for a token",
 	"PodSpec.imagePullSecrets":             "pull secrets are not read",
 	"PodSpec.priorityClassName":            noServer + "; system-cluster-critical and system-node-critical are known",
-	"PodSpec.hostUsers":                    "user namespaces are not made",
 	"PodSpec.schedulingGates":              "a pod that may not be scheduled cannot be on a node",
 	"PodSpec.resourceClaims":               "dynamic resources are not allocated",
 
@@ -156,16 +153,10 @@ var verdicts = table(map[string]string{
 	"DownwardAPIVolumeFile.user":     filesOfRoot,
 	"HTTPGetAction.protocol":         "probes speak HTTP/1.1",
 	"GRPCAction.mode":                "probes speak plain text",
-	"ContainerRestartRule.action":    "only Restart is",
 	"Container.volumeDevices":        "block devices are not given to containers",
-	"Container.stdin":                "nothing can attach",
-	"Container.stdinOnce":            "nothing can attach",
-	"Container.tty":                  "nothing can attach",
-	"EnvVarSource.fileKeyRef":        "variables are not read from files",
 	"ResourceRequirements.claims":    "dynamic resources are not allocated",
 	"VolumeMount.bindMountOptions":   "mount options are not passed on",
 	"LifecycleHandler.tcpSocket":     "the kubelet never ran it either",
-	"SecurityContext.procMount":      "it needs user namespaces",
 	"SecurityContext.seLinuxOptions": "SELinux labels are not set", "SecurityContext.windowsOptions": "only linux is",
 	"AppArmorProfile.type": "AppArmor profiles are not set", "AppArmorProfile.localhostProfile": "AppArmor profiles are not set",
 	"PodSecurityContext.seLinuxOptions": "SELinux labels are not set", "PodSecurityContext.windowsOptions": "only linux is",
@@ -173,7 +164,7 @@ var verdicts = table(map[string]string{
 	"PodSecurityContext.supplementalGroupsPolicy": "only Merge is",
 })
 
-// table reads rows such as "yes: name image elsewhere: resizePolicy".
+// table reads rows such as "yes: name image elsewhere: affinity".
 func table(rows, single map[string]string) map[string]string {
 	result := map[string]string{}
 	for typeName, row := range rows {

@@ -21,7 +21,7 @@ func TestUnsupported(t *testing.T) {
 	}{
 		"plain":              {app, nil},
 		"for schedulers":     {app + "nodeSelector: {a: b}\naffinity: {nodeAffinity: {}}\ntolerations: [{operator: Exists}]\ntopologySpreadConstraints: [{maxSkew: 1, topologyKey: a, whenUnsatisfiable: DoNotSchedule}]\nschedulerName: mine", nil},
-		"host users":         {app + "hostUsers: false", []string{"spec.hostUsers: Unsupported value: false: user namespaces are not made"}},
+		"host users":         {app + "hostUsers: false", nil},
 		"host users true":    {app + "hostUsers: true", nil},
 		"host port":          {app + "  ports: [{containerPort: 80}, {containerPort: 81, hostPort: 81, hostIP: 127.0.0.1}]", nil},
 		"host port, network": {"hostNetwork: true\n" + app + "  ports: [{containerPort: 80}]", nil},
@@ -39,14 +39,15 @@ func TestUnsupported(t *testing.T) {
 		"AppArmor":           {app + "  securityContext: {appArmorProfile: {type: RuntimeDefault}}", []string{"spec.containers[0].securityContext.appArmorProfile.type"}},
 		"no AppArmor":        {app + "  securityContext: {appArmorProfile: {type: Unconfined}, procMount: Default}", nil},
 		"SELinux":            {app + "securityContext: {seLinuxOptions: {level: s0}}", []string{"spec.securityContext.seLinuxOptions"}},
-		"procMount":          {app + "  securityContext: {procMount: Unmasked}", []string{"spec.containers[0].securityContext.procMount: Unsupported value: \"Unmasked\""}},
+		"procMount":          {"hostUsers: false\n" + app + "  securityContext: {procMount: Unmasked}", nil},
+		"terminal":           {app + "  stdin: true\n  stdinOnce: true\n  tty: true", nil},
+		"resize policy":      {app + "  resizePolicy: [{resourceName: cpu, restartPolicy: RestartContainer}]", nil},
+		"restart rules":      {app + "  restartPolicy: Never\n  restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}, {action: RestartAllContainers, exitCodes: {operator: In, values: [2]}}]", nil},
 		"sysctls":            {app + "securityContext: {sysctls: [{name: net.ipv4.tcp_syncookies, value: '1'}, {name: kernel.msgmax, value: '1'}]}", nil},
-		"restart rules": {app + "  restartPolicy: Never\n  restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}, {action: RestartAllContainers, exitCodes: {operator: In, values: [2]}}]",
-			[]string{"spec.containers[0].restartPolicyRules[1].action: Unsupported value: \"RestartAllContainers\": only Restart is"}},
-		"for the node":    {app + "os: {name: windows}\nnodeSelector: {a: b}\naffinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: In, values: [b]}]}]}}, podAntiAffinity: {}}", nil},
-		"priority class":  {app + "priorityClassName: mine", []string{"spec.priorityClassName: Unsupported value: \"mine\""}},
-		"critical":        {app + "priorityClassName: system-node-critical", nil},
-		"no token wanted": {app + "automountServiceAccountToken: false", nil},
+		"for the node":       {app + "os: {name: windows}\nnodeSelector: {a: b}\naffinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: In, values: [b]}]}]}}, podAntiAffinity: {}}", nil},
+		"priority class":     {app + "priorityClassName: mine", []string{"spec.priorityClassName: Unsupported value: \"mine\""}},
+		"critical":           {app + "priorityClassName: system-node-critical", nil},
+		"no token wanted":    {app + "automountServiceAccountToken: false", nil},
 		"rich": {`
 shareProcessNamespace: true
 initContainers: [{name: side, image: s, restartPolicy: Always, startupProbe: {grpc: {port: 1}}}]

@@ -87,6 +87,7 @@ func (v *validator) podSpec(p *field.Path) {
 	if s := spec.ActiveDeadlineSeconds; s != nil && (*s < 1 || *s > 1<<31-1) {
 		v.add(field.Invalid(p.Child("activeDeadlineSeconds"), *s, validation.InclusiveRangeError(1, 1<<31-1)))
 	}
+	v.users(p)
 	v.dns(p)
 	v.node(p)
 	v.podSecurity(p.Child("securityContext"))

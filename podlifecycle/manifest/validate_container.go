@@ -36,7 +36,8 @@ func (v *validator) container(c *corev1.Container, p *field.Path, names sets.Set
 	v.env(c, p)
 	v.mounts(c, p.Child("volumeMounts"))
 	v.resources(&c.Resources, p.Child("resources"), v.spec.ResourceClaims)
-	v.restart(c, p, init)
+	v.restart(c, p)
+	v.resizePolicy(c, p.Child("resizePolicy"), init)
 	v.containerSecurity(c.SecurityContext, p.Child("securityContext"))
 
 	sidecar := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
@@ -57,33 +58,6 @@ func (v *validator) container(c *corev1.Container, p *field.Path, names sets.Set
 		v.hook(c.Lifecycle.PreStop, p.Child("lifecycle", "preStop"))
 		if signal := c.Lifecycle.StopSignal; signal != nil && !strings.HasPrefix(string(*signal), "SIG") {
 			v.add(field.Invalid(p.Child("lifecycle", "stopSignal"), *signal, "must be the name of a signal, such as SIGTERM"))
-		}
-	}
-}
-
-func (v *validator) restart(c *corev1.Container, p *field.Path, init bool) {
-	if c.RestartPolicy != nil {
-		oneOf(v, p.Child("restartPolicy"), *c.RestartPolicy, corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyOnFailure, corev1.ContainerRestartPolicyNever)
-	}
-	at := p.Child("restartPolicyRules")
-	if len(c.RestartPolicyRules) > 0 && c.RestartPolicy == nil {
-		v.add(field.Required(p.Child("restartPolicy"), "must specify restartPolicy when restart rules are used"))
-	}
-	if init && len(c.RestartPolicyRules) > 0 && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-		v.add(field.Forbidden(at, "may not be set for sidecars"))
-	}
-	if len(c.RestartPolicyRules) > 20 {
-		v.add(field.TooMany(at, len(c.RestartPolicyRules), 20))
-	}
-	for i, rule := range c.RestartPolicyRules {
-		oneOf(v, at.Index(i).Child("action"), rule.Action, corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers)
-		if rule.ExitCodes == nil {
-			v.add(field.Required(at.Index(i).Child("exitCodes"), "must be specified"))
-			continue
-		}
-		oneOf(v, at.Index(i).Child("exitCodes", "operator"), rule.ExitCodes.Operator, corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn)
-		if len(rule.ExitCodes.Values) > 255 {
-			v.add(field.TooMany(at.Index(i).Child("exitCodes", "values"), len(rule.ExitCodes.Values), 255))
 		}
 	}
 }
@@ -175,8 +149,9 @@ func (v *validator) envFrom(e *corev1.EnvVar, p *field.Path) {
 		count++
 		v.keyRef(ref.Name, ref.Key, p.Child("secretKeyRef"))
 	}
-	if from.FileKeyRef != nil {
+	if ref := from.FileKeyRef; ref != nil {
 		count++
+		v.fileRef(ref, p.Child("fileKeyRef"))
 	}
 	switch {
 	case e.Value != "" && count > 0:
@@ -259,6 +234,9 @@ func (v *validator) containerSecurity(context *corev1.SecurityContext, p *field.
 	v.seccomp(context.SeccompProfile, p.Child("seccompProfile"))
 	if context.ProcMount != nil {
 		oneOf(v, p.Child("procMount"), *context.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)
+		if *context.ProcMount == corev1.UnmaskedProcMount && !userNamespace(v.spec) {
+			v.add(field.Invalid(p.Child("procMount"), *context.ProcMount, "`hostUsers` must be false to use `Unmasked`"))
+		}
 	}
 	if context.AllowPrivilegeEscalation != nil && !*context.AllowPrivilegeEscalation {
 		if isTrue(context.Privileged) {
