@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +33,8 @@ type world struct {
 	verdicts   map[string]podlifecycle.Verdicts
 	hooks      map[string]podlifecycle.Hook
 	kills      map[string]podlifecycle.Kill
+	actuated   map[string]corev1.ResourceRequirements
+	cgroup     *corev1.ResourceRequirements
 	prepared   bool
 	ended      podlifecycle.Ended
 	ending     *podlifecycle.Ending
@@ -50,7 +53,8 @@ func newWorld(seed uint64) *world {
 	w := &world{
 		rng: rng, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), flights: map[string]podlifecycle.Action{},
 		cancelled: map[string]bool{}, images: map[string]podlifecycle.Image{}, faults: map[string]podlifecycle.Fault{},
-		verdicts: map[string]podlifecycle.Verdicts{}, hooks: map[string]podlifecycle.Hook{}, kills: map[string]podlifecycle.Kill{},
+		verdicts: map[string]podlifecycle.Verdicts{}, hooks: map[string]podlifecycle.Hook{}, kills: map[string]podlifecycle.Kill{}, actuated: map[string]corev1.ResourceRequirements{},
+		cgroup: &corev1.ResourceRequirements{},
 	}
 	w.together = rng.IntN(3) == 0
 	w.pod = newPod("web", func(p *corev1.Pod) {
@@ -92,6 +96,13 @@ func newWorld(seed uint64) *world {
 			if rng.IntN(4) == 0 {
 				c.ImagePullPolicy = corev1.PullAlways
 			}
+			if rng.IntN(4) == 0 {
+				never := corev1.ContainerRestartPolicyNever
+				c.RestartPolicy, c.RestartPolicyRules = &never, allOn(2)
+			}
+			if rng.IntN(4) == 0 {
+				c.ResizePolicy = []corev1.ContainerResizePolicy{{ResourceName: corev1.ResourceCPU, RestartPolicy: corev1.RestartContainer}}
+			}
 		}
 	})
 	return w
@@ -104,6 +115,7 @@ func (w *world) observed() podlifecycle.Observed {
 		Sandboxes: slices.Clone(w.sandboxes), Containers: slices.Clone(w.containers), Flights: map[string]podlifecycle.Flight{},
 		Images: maps.Clone(w.images), Faults: maps.Clone(w.faults), Verdicts: maps.Clone(w.verdicts), Hooks: maps.Clone(w.hooks),
 		Kills: maps.Clone(w.kills), Prepared: w.prepared, Ending: w.ending, Ended: w.ended, Prior: *w.status.DeepCopy(),
+		Actuated: maps.Clone(w.actuated), Cgroup: w.cgroup.DeepCopy(),
 	}
 	for lane, a := range w.flights {
 		o.Flights[lane] = podlifecycle.Flight{Type: a.Type, ID: a.ID, Deadline: a.Deadline, Image: a.Image, Cancelled: w.cancelled[lane]}
@@ -260,7 +272,16 @@ func (w *world) effect(a podlifecycle.Action) error {
 		return w.run(a.ID)
 	case podlifecycle.ActionKill:
 		w.exit(a.ID, 137)
+	case podlifecycle.ActionResize:
+		if a.ID == "" {
+			w.cgroup = &a.Size
+		} else {
+			w.actuated[a.ID] = a.Size
+		}
 	case podlifecycle.ActionRemove:
+		if a.Rule == podlifecycle.RuleRestartAll { // what it has done counts no more
+			maps.DeleteFunc(w.initDone, func(key string, _ bool) bool { return strings.HasSuffix(key, a.Container) })
+		}
 		w.containers = slices.DeleteFunc(w.containers, func(c runtimeiface.Container) bool { return c.ID == a.ID })
 	}
 	return nil
@@ -309,6 +330,7 @@ func (w *world) make(a podlifecycle.Action) string {
 	c := runtimeiface.Container{ID: fmt.Sprintf("c%d", w.serial), SandboxID: a.ID, Name: a.Container, Attempt: a.Attempt,
 		State: runtimeiface.ContainerCreated, CreatedAt: w.now, Annotations: map[string]string{
 			podlifecycle.AnnotationHash: podlifecycle.ContainerHash(w.spec(a.Container)), podlifecycle.AnnotationLevel: fmt.Sprint(a.Level)}}
+	w.actuated[c.ID] = *w.spec(a.Container).Resources.DeepCopy()
 	w.containers = append(w.containers, c)
 	return c.ID
 }
@@ -437,7 +459,11 @@ func (w *world) happen() {
 		i := w.rng.IntN(len(pod.Spec.Containers))
 		pod.Spec.Containers[i].Image = fmt.Sprintf("web:%d", 1+w.rng.IntN(2))
 		w.pod = pod
-	case n < 67:
+	case n < 66: // and its resources
+		pod := w.pod.DeepCopy()
+		pod.Spec.Containers[w.rng.IntN(len(pod.Spec.Containers))].Resources = guaranteed(fmt.Sprint(1+w.rng.IntN(3)), fmt.Sprint(1+w.rng.IntN(3), "Mi"))
+		w.pod = pod
+	case n < 68:
 		w.ending = w.ending.Merge(podlifecycle.Ending{Reason: podlifecycle.EndingDeleted, Since: w.now,
 			Grace: time.Duration(w.rng.IntN(40)) * time.Second, Forget: true})
 	case n < 72: // somebody prunes what is dead
@@ -525,6 +551,9 @@ func maxTime(a, b time.Time) time.Time {
 // atRest: every container runs, or has ended and is not to be restarted.
 func (w *world) atRest() bool {
 	if w.ending != nil {
+		return false
+	}
+	if slices.ContainsFunc(w.status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodResizeInProgress }) {
 		return false
 	}
 	for _, s := range w.status.ContainerStatuses {
