@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -100,21 +99,12 @@ func ownMetrics(meter *metrics.Meter) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
-// logs finds the log files of the manager's containers and reads them.
+// logs reads the logs of the manager's containers.
 type logs struct{ manager *podlifecycle.Manager }
 
 // ContainerLogs reads one log as opts ask.
 func (l logs) ContainerLogs(ctx context.Context, namespace, pod, container string, opts *corev1.PodLogOptions, stdout, stderr io.Writer) error {
-	path, err := l.manager.LogPath(namespace, pod, container, opts.Previous)
-	if err != nil {
-		return notFound(err)
-	}
-	o := l.options(opts)
-	o.Done = func() bool { // when the container runs again, that is another log
-		now, err := l.manager.LogPath(namespace, pod, container, false)
-		return opts.Previous || err != nil || now != path || !l.running(namespace, pod, container)
-	}
-	return crilog.Read(ctx, path, o, stdout, stderr)
+	return notFound(l.manager.Logs(ctx, namespace, pod, container, opts.Previous, l.options(opts), stdout, stderr))
 }
 
 func (logs) options(opts *corev1.PodLogOptions) crilog.Options {
@@ -129,20 +119,6 @@ func (logs) options(opts *corev1.PodLogOptions) crilog.Options {
 		o.Stream = strings.ToLower(*opts.Stream)
 	}
 	return o
-}
-
-// running says whether the container's newest instance runs.
-func (l logs) running(namespace, pod, container string) bool {
-	found, err := l.manager.Pod(namespace, pod)
-	if err != nil {
-		return false
-	}
-	for _, status := range slices.Concat(found.Status.InitContainerStatuses, found.Status.ContainerStatuses) {
-		if status.Name == container {
-			return status.State.Running != nil
-		}
-	}
-	return false
 }
 
 // missing is an error that the status server takes for its own ErrNotFound.
