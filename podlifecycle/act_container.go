@@ -74,6 +74,11 @@ func (w *worker) sandboxSpec(pod *corev1.Pod, attempt uint32) (runtimeiface.Sand
 	case pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace:
 		spec.PID = runtimeiface.NamespacePod
 	}
+	if ownUsers(pod) {
+		if err := w.mapUsers(&spec); err != nil {
+			return spec, fmt.Errorf("user namespace: %w", err)
+		}
+	}
 	spec.Privileged = slices.ContainsFunc(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), privileged)
 	if sc := pod.Spec.SecurityContext; sc != nil && len(sc.Sysctls) > 0 {
 		spec.Sysctls = map[string]string{}

@@ -222,11 +222,15 @@ func (m *Manager) recover(ctx context.Context) bool {
 	for _, known := range m.recovered {
 		w := m.newWorker(known.pod, known.state)
 		w.admitted = known.state.Status.StartTime != nil // see planner.status
+		m.users.keep(w.uid, w.users)
 		m.enlist(w)
 	}
 	m.running = map[types.UID]bool{}
 	for _, s := range sandboxes {
 		m.running[types.UID(s.UID)] = true
+		if first := usersOf(s); first != 0 {
+			m.users.keep(types.UID(s.UID), first) // what holds counts, not what was noted
+		}
 		m.mu.Lock()
 		w := m.workers[types.UID(s.UID)]
 		m.mu.Unlock()

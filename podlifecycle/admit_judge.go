@@ -74,6 +74,7 @@ func (j *judge) look(w *worker) {
 		j.names[w.key] = w
 	}
 	if w.admitted && !over {
+		_ = j.m.giveUsers(w, pod) // its sandbox would say what lacks
 		for _, key := range portKeys(pod) {
 			j.ports[key] = w
 		}
@@ -103,6 +104,10 @@ func (j *judge) decide(w *worker, pod *corev1.Pod) {
 	if port, other := clash(pod, j.ports); other != nil {
 		j.tell(w, "", &Rejection{Reason: "NodePorts", Pending: true, Message: fmt.Sprintf(
 			"%s%s is taken by pod %s", port, inFile(pod), other.key)})
+		return
+	}
+	if why := j.m.giveUsers(w, pod); why != "" {
+		j.tell(w, why, nil)
 		return
 	}
 	if crowded == nil {

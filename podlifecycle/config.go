@@ -87,6 +87,10 @@ type Config struct {
 	// AllowedUnsafeSysctls are sysctls that pods may set beside the kubelet's
 	// safe ones, a trailing * standing for any rest; nil allows no others.
 	AllowedUnsafeSysctls []string
+	// UserIDs are given out to pods with hostUsers false, such as the range that
+	// /etc/subuid and /etc/subgid keep for this; the zero value is every ID from
+	// 65536 on.
+	UserIDs UserIDs
 	// Cgroups makes a cgroup for each pod; nil leaves that to the runtime.
 	Cgroups Cgroups
 	// Volumes; nil means volume.New on Root.
@@ -139,6 +143,10 @@ func (c Config) complete() (Config, error) {
 		if n.value < 0 {
 			errs = append(errs, fmt.Errorf("%s must not be negative: %d", n.name, n.value))
 		}
+	}
+	users, err := c.UserIDs.complete()
+	if c.UserIDs = users; err != nil {
+		errs = append(errs, err)
 	}
 	if c.NodeName == "" {
 		c.NodeName = "nodekit"

@@ -12,11 +12,12 @@ import (
 )
 
 func TestNewReportsAllBadFields(t *testing.T) {
-	_, err := podlifecycle.New(podlifecycle.Config{Root: "relative", LogRoot: "too", MaxParallelPulls: -1, Relist: -time.Second})
+	_, err := podlifecycle.New(podlifecycle.Config{Root: "relative", LogRoot: "too", MaxParallelPulls: -1, Relist: -time.Second,
+		UserIDs: podlifecycle.UserIDs{First: 1000, Count: 65536}})
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, field := range []string{"Runtime", "Root", "LogRoot", "MaxParallelPulls", "Relist"} {
+	for _, field := range []string{"Runtime", "Root", "LogRoot", "MaxParallelPulls", "Relist", "UserIDs.First"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("%s is not in: %v", field, err)
 		}

@@ -29,6 +29,10 @@ const (
 // agent that knows nothing else of it any more.
 const AnnotationGrace = "nodekit.dev/grace-seconds"
 
+// AnnotationUsers of a sandbox is the first of its user IDs on the node, if it
+// has a user namespace.
+const AnnotationUsers = "nodekit.dev/user-ids"
+
 // Annotations of containers, read again after a restart of the agent.
 const (
 	// AnnotationHash is ContainerHash of what the container was made from.

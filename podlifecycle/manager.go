@@ -50,6 +50,7 @@ type Manager struct {
 
 	// Of Run's goroutine alone.
 	recovered map[types.UID]remembered
+	users     *users
 	running   map[types.UID]bool // pods that had a sandbox before the first set
 	first     bool               // the first set has been taken
 	whole     bool               // a set has been taken after all sources spoke
@@ -67,7 +68,7 @@ func New(config Config) (*Manager, error) {
 	m := &Manager{
 		config: config, pulls: make(chan struct{}, config.MaxParallelPulls), kicked: make(chan struct{}, 1),
 		stopped: make(chan struct{}), drained: make(chan struct{}), workers: map[types.UID]*worker{}, phantoms: map[string]*corev1.Pod{},
-		recovered: map[types.UID]remembered{}, dirty: make(chan struct{}, 1), ended: make(chan *worker),
+		recovered: map[types.UID]remembered{}, users: newUsers(config.UserIDs), dirty: make(chan struct{}, 1), ended: make(chan *worker),
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil}},
 	}
 	if m.node, err = config.admission(); err != nil {
@@ -308,6 +309,7 @@ func (m *Manager) remove(w *worker) {
 	}
 	m.mu.Unlock()
 	delete(m.recovered, w.uid)
+	m.users.free(w.uid)
 	w.tell()
 }
 

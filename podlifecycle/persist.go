@@ -25,6 +25,8 @@ const (
 type podState struct {
 	Status corev1.PodStatus `json:"status"`
 	Ending *Ending          `json:"ending,omitempty"`
+	// Users is the first of the pod's own user IDs.
+	Users uint32 `json:"users,omitempty"`
 	// Allocated is what was granted, Size that of the pod's cgroup.
 	Allocated *Allocation                  `json:"allocated,omitempty"`
 	Size      *corev1.ResourceRequirements `json:"size,omitempty"`

@@ -108,6 +108,14 @@ func (r *rig) stop() {
 	r.end()
 }
 
+// loseJournal takes away what the agent, which has ended, wrote down.
+func (r *rig) loseJournal() {
+	r.t.Helper()
+	if err := os.Remove(filepath.Join(r.root, "journal")); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // kill is the sudden end of the agent: what it would have written at the end
 // it has not.
 func (r *rig) kill() {

@@ -108,7 +108,9 @@ func TestLogsFollow(t *testing.T) {
 		r.settle()
 		var log bytes.Buffer
 		done := make(chan error, 1)
-		go func() { done <- r.m.Logs(t.Context(), "default", "web", "app", false, crilog.Options{Follow: true}, &log, &log) }()
+		go func() {
+			done <- r.m.Logs(t.Context(), "default", "web", "app", false, crilog.Options{Follow: true}, &log, &log)
+		}()
 		r.pass(time.Second)
 		if len(done) != 0 {
 			t.Fatal("ended while the container runs")

@@ -40,6 +40,7 @@ type worker struct {
 	// admission; pending says why not all.
 	allocated *Allocation
 	pending   *Rejection
+	users     uint32 // the first user ID of its own, 0 before its admission
 	blocked   string
 	stale     bool
 	fresh     bool // objects changed: configuration errors count no more
@@ -103,7 +104,7 @@ func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
 		hint: make(chan struct{}, 1), done: make(chan result), gone: make(chan struct{}),
 		pod: pod, status: state.Status, ending: state.Ending, ring: ring{max: m.config.Records},
 		told: map[corev1.PodConditionType]corev1.PodCondition{}, progress: map[string]string{}, flights: map[string]*flight{}, images: map[string]imageState{},
-		allocated: state.Allocated, size: state.Size, actuated: map[string]corev1.ResourceRequirements{},
+		users: state.Users, allocated: state.Allocated, size: state.Size, actuated: map[string]corev1.ResourceRequirements{},
 		faults: map[string]fault{}, hooks: map[string]Hook{}, kills: map[string]Kill{},
 		messages: map[string]string{}, exitSince: map[string]time.Time{}, lastDone: map[string]string{}, seeds: state.Verdicts,
 	}
@@ -352,7 +353,7 @@ func (w *worker) save(all bool) {
 	}
 	w.mu.Lock()
 	state := podState{Status: w.status, Ending: w.ending, Hooks: w.hooks, Kills: w.kills, Verdicts: w.verdicts(),
-		Allocated: w.allocated, Actuated: w.actuated, Size: w.size}
+		Users: w.users, Allocated: w.allocated, Actuated: w.actuated, Size: w.size}
 	records := w.ring.list()
 	w.mu.Unlock()
 	key := fingerprint(state)
