@@ -42,6 +42,29 @@
 //     InvalidManifest.
 //   - A terminal phase is remembered across reboots.
 //
+//   - A container that ended because a rule of another restarted all has its own
+//     exit in its last state, if it had one; the kubelet shows 137 for all. All
+//     restart at most once a second.
+//
+// # Resizing
+//
+// CPU and memory of containers, and of the pod as a whole, change in place when
+// a set has the same UID with other resources: from an API, a Channel, or a
+// manifest that names its metadata.uid. Without one the UID comes from the
+// content, and other resources make another pod, as with the kubelet's static
+// pods. What the node grants is remembered, so is what holds already; a resize
+// that does not fit, that would change the QoS class, or that goes below the
+// memory in use is told in PodResizePending and PodResizeInProgress and by Why.
+// A limit that is taken away, huge pages, and the size of a memory volume do not
+// change in place.
+//
+// # User namespaces
+//
+// A pod with hostUsers false has 65536 user and group IDs of Config.UserIDs as
+// long as anything of it is there. Files of its volumes keep their owners as the
+// pod sees them, by mounts with mapped IDs, where the runtime and the file
+// system can; where not, the container is not made, and the error says why.
+//
 // # Parts
 //
 // Sub-packages are the parts, each of use alone: manifest and source read

@@ -66,6 +66,10 @@ func run(ctx context.Context, o options) (err error) {
 	}
 
 	// What runs containers, and what decides which.
+	// Passable, for pods with users of their own; what lies below is not readable.
+	if err := os.MkdirAll(o.root, 0o711); err != nil {
+		return fmt.Errorf("make root: %w", err)
+	}
 	runtime, err := oci.Open(oci.Config{Root: filepath.Join(o.root, "runtime"), CgroupRoot: o.cgroup,
 		Network: oci.Network{Bridge: o.bridge, Subnets: []netip.Prefix{node.podCIDR}}, Logger: logger.WithName("runtime")})
 	if err != nil {

@@ -2,7 +2,9 @@ package cgroup_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,6 +84,43 @@ func TestEnsureSetsAndChangesLimits(t *testing.T) {
 	children, err := cgroup.New().List(filepath.Dir(path))
 	if err != nil || !reflect.DeepEqual(children, []string{path}) {
 		t.Errorf("children %q, %v", children, err)
+	}
+}
+
+func TestMemoryUsage(t *testing.T) {
+	path := own(t)
+	if err := cgroup.New().Ensure(t.Context(), path+"/child", nil); err != nil {
+		t.Fatal(err)
+	}
+	sleeper := exec.Command("sh", "-c", "read go; x=$(head -c 4000000 /dev/zero | tr '\\0' x); echo done; read end")
+	in, err := sleeper.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := sleeper.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs(t, path+"/child") {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, sleeper.Process.Pid), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _ = fmt.Fprintln(in, "go")
+	_, _ = out.Read(make([]byte, 4))
+	if used, err := cgroup.New().MemoryUsage(t.Context(), path); err != nil || used < 4_000_000 || used > 1<<30 {
+		t.Errorf("%d bytes, %v", used, err)
+	}
+	_ = in.Close()
+	_ = sleeper.Wait()
+	if _, err := cgroup.New().MemoryUsage(t.Context(), path+"/none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no such cgroup: %v", err)
+	}
+	if _, err := cgroup.New().MemoryUsage(t.Context(), "/../up"); !errors.Is(err, cgroup.ErrInvalid) {
+		t.Errorf("a path out of the hierarchy: %v", err)
 	}
 }
 

@@ -142,6 +142,14 @@ func TestContainerResources(t *testing.T) {
 		})
 	}
 	g := gomega.NewWithT(t)
+	bare := container(list("100m", ""), list("", "64Mi"))
+	within := pod(bare)
+	within.Spec.Resources = &corev1.ResourceRequirements{Limits: list("2", "1Gi")}
+	inside := qos.Node{}.ContainerResources(within, &bare)
+	g.Expect(*inside.CPU.Quota).To(gomega.Equal(int64(200000)), "the pod's, for want of its own")
+	g.Expect(*inside.CPU.Shares).To(gomega.Equal(uint64(102)))
+	g.Expect(*inside.Memory.Limit).To(gomega.Equal(int64(64<<20)), "its own")
+
 	c := container(nil, corev1.ResourceList{
 		corev1.ResourceMemory: resource.MustParse("1Gi"), "hugepages-2Mi": resource.MustParse("64Mi"), "hugepages-1Gi": resource.MustParse("2Gi"),
 	})

@@ -102,7 +102,7 @@ var _ = Describe("a directory", func() {
 			write("broken.yaml", "a: [\n")
 			write("unknown.yaml", podYAML("u", ", imag: x"))
 			write("invalid.yaml", podYAML("i", ", ports: [{containerPort: 80}, {containerPort: 0}]"))
-			write("unsupported.yaml", podYAML("h", ", tty: true"))
+			write("unsupported.yaml", podYAML("h", ", volumeDevices: [{name: d, devicePath: /dev/d}]"))
 			write("clash.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: c}\nspec: {hostNetwork: true, containers: [{name: a, image: a, ports: [{containerPort: 80}, {containerPort: 80}]}]}\n")
 			set := dir.Read()
 			Expect(names(set)).To(Equal([]string{"default/good-n1"}))
@@ -111,7 +111,7 @@ var _ = Describe("a directory", func() {
 				`clash.yaml: Pod default/c-n1: spec.containers[0].ports[1].hostPort: Duplicate value: 80: taken by spec.containers[0].ports[0]`,
 				"invalid.yaml: Pod default/i-n1: spec.containers[0].ports[1].containerPort: Required value",
 				"unknown.yaml: document 1: Pod default/u: spec.containers[0].imag: unknown field",
-				`unsupported.yaml: Pod default/h-n1: spec.containers[0].tty: Unsupported value: true: nothing can attach`,
+				`unsupported.yaml: Pod default/h-n1: spec.containers[0].volumeDevices: Unsupported value: block devices are not given to containers`,
 			}))
 			Expect(set.Broken).To(Equal([]string{"broken.yaml", "clash.yaml", "invalid.yaml", "unknown.yaml", "unsupported.yaml"}))
 		})

@@ -1,9 +1,6 @@
 package e2e_test
 
 import (
-	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -44,18 +41,8 @@ var _ = Describe("following a log", func() {
 // process finds the one of this node's containers that runs program with arg.
 func (n *node) process(program, arg string) int {
 	GinkgoHelper()
-	all, err := os.ReadDir("/proc")
-	Expect(err).NotTo(HaveOccurred())
-	for _, entry := range all {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		command, _ := os.ReadFile("/proc/" + entry.Name() + "/cmdline")
-		cgroup, _ := os.ReadFile("/proc/" + entry.Name() + "/cgroup")
-		if strings.HasPrefix(string(command), program+"\x00"+arg+"\x00") && strings.Contains(string(cgroup), n.Cgroup+"/") {
-			return pid
-		}
+	if pids := n.processes(program, arg); len(pids) > 0 {
+		return pids[0]
 	}
 	Fail("no container runs " + program + " " + arg)
 	return 0

@@ -49,6 +49,7 @@ func newNode() *node {
 	Expect(err).NotTo(HaveOccurred(), "make test-e2e builds it")
 	dir, err := os.MkdirTemp("", "nodekit-e2e-")
 	Expect(err).NotTo(HaveOccurred())
+	Expect(os.Chmod(dir, 0o711)).To(Succeed(), "roots of user namespaces lie below")
 	made, err := agenttest.NewNode(dir)
 	Expect(err).NotTo(HaveOccurred())
 	n := &node{Node: made, program: program}
