@@ -39,6 +39,10 @@ bench: tools-run ## start time of 1 and 50 pods, memory of agent and shims
 bench-runtime: tools-run tools-test ## oci and cri beside containerd, the bare OCI runtime and the kernel
 	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench runtime $(ARGS)
 
+.PHONY: bench-pods
+bench-pods: tools-bench ## agents beside the kubelet: start, crash, removal, 110 pods, idle; builds a kubelet the first time, takes about 10 min
+	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench pods $(ARGS)
+
 .PHONY: clean
 clean: ## remove what make built
 	rm -rf $(BIN) .cache
@@ -97,6 +101,7 @@ tidy: ## go.mod files are what the code needs
 	$(GO) mod tidy -diff
 	cd test/e2e && $(GO) mod tidy -diff
 	cd test/bench && $(GO) mod tidy -diff
+	cd test/kubelet && $(GO) mod tidy -diff
 
 .PHONY: verify
 verify: vet tidy cross test ## exactly what CI runs
@@ -114,6 +119,9 @@ tools-run: $(BIN)/runc $(BIN)/nodekit-shim $(BIN)/demo $(BIN)/quickstart ## buil
 tools-test: $(BIN)/runc $(BIN)/crun $(BIN)/nodekit-shim $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 $(BIN)/cni/bridge ## install and build what the tests need
 	@test/packages nft:nftables iptables-restore:iptables ip:iproute2 chromium:chromium
 
+.PHONY: tools-bench
+tools-bench: tools-test $(BIN)/kubelet $(BIN)/staticpods ## build what bench-pods compares: a kubelet among it, several minutes
+
 $(BIN)/runc:
 	@test/packages pkg-config:pkg-config /usr/include/seccomp.h:libseccomp-dev
 	GOBIN=$(BIN) $(GO) install -tags seccomp github.com/opencontainers/runc@$(RUNC_VERSION)
@@ -127,6 +135,14 @@ $(BIN)/containerd $(BIN)/containerd-shim-runc-v2:
 
 $(BIN)/cni/bridge:
 	GOBIN=$(BIN)/cni $(GO) install github.com/containernetworking/plugins/plugins/{main/bridge,main/loopback,ipam/host-local,meta/portmap}@$(CNI_VERSION)
+
+# Its version is in test/kubelet/go.mod. The kubelet tells it to nobody but asks
+# that there be one.
+$(BIN)/kubelet: test/kubelet/go.mod
+	cd test/kubelet && GOBIN=$(BIN) $(GO) install -trimpath -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$$($(GO) list -m -f '{{.Version}}' k8s.io/kubernetes)" k8s.io/kubernetes/cmd/kubelet
+
+$(BIN)/staticpods: FORCE
+	CGO_ENABLED=0 $(GO) build -o $@ ./examples/staticpods
 
 $(BIN)/staticcheck:
 	GOBIN=$(BIN) $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)

@@ -46,17 +46,18 @@ func (s *stage) idle(ctx context.Context, o runtimeOptions) error {
 	return nil
 }
 
-// containerdShims gives those that are not containerd itself.
+// containerdShims gives the daemon's shims.
 func (s *stage) containerdShims() ([]int, error) {
 	var pids []int
 	for _, p := range s.daemon.Processes() {
+		if !strings.Contains(p, "containerd-shim") {
+			continue // containerd, or who calls it
+		}
 		pid, err := strconv.Atoi(strings.Split(p, "/")[2])
 		if err != nil {
 			return nil, err
 		}
-		if pid != s.daemon.PID() {
-			pids = append(pids, pid)
-		}
+		pids = append(pids, pid)
 	}
 	return pids, nil
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nodekit/nodekit/internal/agenttest"
 )
@@ -36,6 +39,27 @@ func busy() (time.Duration, error) {
 		sum += time.Duration(n) * tick
 	}
 	return sum, nil
+}
+
+// unmount takes away every mount below a directory.
+func unmount(dir string) error {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var places []string
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {
+			places = append(places, fields[4])
+		}
+	}
+	var errs []error
+	for _, place := range slices.Backward(places) { // the last one lies on top
+		if err := unix.Unmount(place, unix.MNT_DETACH); err != nil {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", place, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // weight is what processes take.

@@ -10,19 +10,21 @@ import (
 	"os"
 )
 
-const usage = `usage: nodebench node|runtime [flags]
+const usage = `usage: nodebench node|runtime|pods [flags]
 
   node     the quickstart's agent as a user meets it: manifest to running, many
            pods at once, crash to running again, what agent and shims weigh
   runtime  runtimeiface/oci and runtimeiface/cri beside containerd, beside the
            bare sequence of the same OCI runtime and beside the kernel alone
+  pods     examples/staticpods, on containerd and daemonless, beside the kubelet
+           on the same containerd and beside bare calls
 
 nodebench SUBCOMMAND --help lists the flags. Programs are looked for in PATH;
-make bench and make bench-runtime build them first.
+make bench, make bench-runtime and make bench-pods build them first.
 `
 
 func main() {
-	commands := map[string]func(args []string) int{"node": nodeMain, "runtime": runtimeMain}
+	commands := map[string]func(args []string) int{"node": nodeMain, "runtime": runtimeMain, "pods": podsMain}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)

@@ -147,9 +147,14 @@ var (
 type criLife struct {
 	rs                   api.RuntimeServiceClient
 	image, handler, logs string
+	args                 []string
 }
 
-func (l *criLife) cycle(ctx context.Context) (start, remove time.Duration, err error) {
+// criLog is the log of a container in its pod's directory.
+const criLog = "app.log"
+
+// begin starts a pod and gives it with its sandbox's and its container's ID.
+func (l *criLife) begin(ctx context.Context) (*api.PodSandboxConfig, [2]string, error) {
 	uid := fmt.Sprintf("direct-%d", lives.Add(1))
 	pod := &api.PodSandboxConfig{
 		Metadata: &api.PodSandboxMetadata{Name: uid, Namespace: "bench", Uid: uid}, LogDirectory: filepath.Join(l.logs, uid), Hostname: uid,
@@ -157,14 +162,13 @@ func (l *criLife) cycle(ctx context.Context) (start, remove time.Duration, err e
 			NamespaceOptions: &api.NamespaceOption{Pid: api.NamespaceMode_CONTAINER}, Seccomp: &api.SecurityProfile{},
 		}},
 	}
-	began := time.Now()
 	sandbox, err := l.rs.RunPodSandbox(ctx, &api.RunPodSandboxRequest{Config: pod, RuntimeHandler: l.handler})
 	if err != nil {
-		return 0, 0, err
+		return nil, [2]string{}, err
 	}
 	container, err := l.rs.CreateContainer(ctx, &api.CreateContainerRequest{
 		PodSandboxId: sandbox.PodSandboxId, SandboxConfig: pod, Config: &api.ContainerConfig{
-			Metadata: &api.ContainerMetadata{Name: "app"}, Image: &api.ImageSpec{Image: l.image}, LogPath: "app.log",
+			Metadata: &api.ContainerMetadata{Name: "app"}, Image: &api.ImageSpec{Image: l.image}, Args: l.args, LogPath: criLog,
 			Linux: &api.LinuxContainerConfig{Resources: &api.LinuxContainerResources{}, SecurityContext: &api.LinuxContainerSecurityContext{
 				NamespaceOptions: &api.NamespaceOption{Pid: api.NamespaceMode_CONTAINER},
 				Seccomp:          &api.SecurityProfile{ProfileType: api.SecurityProfile_Unconfined},
@@ -173,19 +177,26 @@ func (l *criLife) cycle(ctx context.Context) (start, remove time.Duration, err e
 		},
 	})
 	if err != nil {
-		return 0, 0, err
+		return nil, [2]string{}, err
 	}
-	if _, err := l.rs.StartContainer(ctx, &api.StartContainerRequest{ContainerId: container.ContainerId}); err != nil {
+	_, err = l.rs.StartContainer(ctx, &api.StartContainerRequest{ContainerId: container.ContainerId})
+	return pod, [2]string{sandbox.PodSandboxId, container.ContainerId}, err
+}
+
+func (l *criLife) cycle(ctx context.Context) (start, remove time.Duration, err error) {
+	began := time.Now()
+	_, ids, err := l.begin(ctx)
+	if err != nil {
 		return 0, 0, err
 	}
 	start = time.Since(began)
 	began = time.Now()
-	if _, err := l.rs.StopContainer(ctx, &api.StopContainerRequest{ContainerId: container.ContainerId}); err != nil {
+	if _, err := l.rs.StopContainer(ctx, &api.StopContainerRequest{ContainerId: ids[1]}); err != nil {
 		return 0, 0, err
 	}
-	if _, err := l.rs.StopPodSandbox(ctx, &api.StopPodSandboxRequest{PodSandboxId: sandbox.PodSandboxId}); err != nil {
+	if _, err := l.rs.StopPodSandbox(ctx, &api.StopPodSandboxRequest{PodSandboxId: ids[0]}); err != nil {
 		return 0, 0, err
 	}
-	_, err = l.rs.RemovePodSandbox(ctx, &api.RemovePodSandboxRequest{PodSandboxId: sandbox.PodSandboxId})
+	_, err = l.rs.RemovePodSandbox(ctx, &api.RemovePodSandboxRequest{PodSandboxId: ids[0]})
 	return start, time.Since(began), err
 }

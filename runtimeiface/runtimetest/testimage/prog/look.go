@@ -35,6 +35,8 @@ func look(verb string, args []string, arg func(int) string) error {
 			time.Sleep(gap)
 		}
 		return err
+	case "now":
+		return out(strconv.FormatInt(time.Now().UnixNano(), 10) + "\n")
 	case "ids":
 		return ids()
 	case "chown":

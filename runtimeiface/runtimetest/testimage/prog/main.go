@@ -49,6 +49,8 @@
 //	dial ADDRESS TEXT sends TEXT to a server that echoes, prints the answer
 //	burn DURATION     uses that much CPU
 //	hold BYTES        touches that much memory and keeps it
+//	now WORDS...      the time, in nanoseconds since 1970; the words are to tell
+//	                  the process by
 package main
 
 import (
