@@ -6,7 +6,6 @@ require (
 	github.com/Microsoft/go-winio v0.6.2
 	github.com/containerd/cgroups/v3 v3.1.3
 	github.com/containernetworking/cni v1.3.0
-	github.com/fsnotify/fsnotify v1.10.1
 	github.com/go-logr/logr v1.4.4
 	github.com/google/cadvisor/lib v0.60.5
 	github.com/google/go-cmp v0.7.0

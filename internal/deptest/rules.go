@@ -84,9 +84,6 @@ var Reasons = map[string]map[string]string{
 		"sigs.k8s.io/json": "strict decoding that names unknown fields by path",
 		"sigs.k8s.io/yaml": "YAML as Kubernetes reads it",
 	},
-	"podlifecycle/source": {
-		"github.com/fsnotify/fsnotify": "hints that a directory changed",
-	},
 	"proxyrules": {
 		"k8s.io/api":              "Services, EndpointSlices, pods",
 		"k8s.io/apimachinery":     "selectors and names",

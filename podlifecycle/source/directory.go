@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/clock"
@@ -16,9 +15,8 @@ import (
 
 const (
 	defaultReread = 20 * time.Second
-	// How long a changed directory must be quiet before it is read, and how
-	// long it is waited for that.
-	settle, settleAtMost = 10 * time.Millisecond, 200 * time.Millisecond
+	// How long the end of writing is waited for.
+	settleAtMost = 200 * time.Millisecond
 	// How often a directory that cannot be watched is looked at.
 	retry = time.Second
 )
@@ -93,30 +91,33 @@ func checkNode(name string) (errs []error) {
 // Run calls update with the whole set, at once and whenever the set became
 // another, from one goroutine, until ctx ends. It gives nil then.
 func (d *Directory) Run(ctx context.Context, update func(Set)) error {
-	watcher, err := fsnotify.NewWatcher()
+	watcher, err := newWatch()
 	if err != nil {
 		// Often a limit of the user's. Reading still works.
 		d.config.Logger.Error(err, "directory is not watched, only read again", "path", d.config.Path, "interval", retry)
-		watcher = &fsnotify.Watcher{}
 	} else {
-		defer func() {
-			_ = watcher.Close()
-			for range watcher.Events { // closed when its goroutine has ended
-			}
-		}()
+		defer watcher.close()
 	}
 	watched := false
 	for first := true; ; first = false {
-		if err == nil && !watched {
+		if watcher != nil && !watched {
 			// Before reading, so that no change falls between.
-			watched = watcher.Add(d.config.Path) == nil
+			watched = watcher.add(d.config.Path)
 		}
-		if set, changed := d.read(); changed || first {
+		set, changed := d.readWhole(ctx, watcher)
+		if ctx.Err() != nil && !first {
+			return nil
+		}
+		if changed || first {
 			update(set)
 		}
 		wait := d.config.Reread
 		if !watched {
 			wait = min(wait, retry)
+		}
+		var woken <-chan struct{}
+		if watcher != nil {
+			woken = watcher.woken()
 		}
 		timer := d.config.Clock.NewTimer(wait)
 		select {
@@ -125,37 +126,54 @@ func (d *Directory) Run(ctx context.Context, update func(Set)) error {
 			return nil
 		case <-timer.C():
 			// A directory that was replaced is no longer the one watched.
-			watched = err == nil && watcher.Add(d.config.Path) == nil
-		case event := <-watcher.Events:
-			if event.Has(fsnotify.Remove|fsnotify.Rename) && filepath.Clean(event.Name) == filepath.Clean(d.config.Path) {
-				watched = false
-			}
-			d.settle(ctx, watcher)
-		case <-watcher.Errors:
-			// Most likely an overflow: read all again.
+			watched = watcher != nil && watcher.add(d.config.Path)
+		case <-woken:
+			watched = watched && !watcher.lost()
 		}
 		timer.Stop()
 	}
 }
 
-// settle returns when no event came for a while.
-func (d *Directory) settle(ctx context.Context, watcher *fsnotify.Watcher) {
+// readWhole reads when no file is being written, and again if anything happened
+// meanwhile: half a manifest may be a valid one. Who writes without end is read
+// as he stands.
+func (d *Directory) readWhole(ctx context.Context, watcher *watch) (Set, bool) {
+	if watcher == nil {
+		return d.read()
+	}
 	end := d.config.Clock.NewTimer(settleAtMost)
 	defer end.Stop()
+	anything := false
 	for {
-		quiet := d.config.Clock.NewTimer(settle)
-		select {
-		case <-ctx.Done():
-		case <-end.C():
-		case <-quiet.C():
-		case _, ok := <-watcher.Events:
-			quiet.Stop()
-			if ok {
-				continue
-			}
+		late := d.settle(ctx, watcher, end.C())
+		before, _ := watcher.seen()
+		set, changed := d.read()
+		anything = anything || changed
+		after, _ := watcher.seen()
+		if late {
+			watcher.poke() // it is not over
 		}
-		quiet.Stop()
-		return
+		if after == before || late || ctx.Err() != nil {
+			return set, anything
+		}
+	}
+}
+
+// settle returns when every file that was opened for writing is closed. It tells
+// whether end came before.
+func (d *Directory) settle(ctx context.Context, watcher *watch, end <-chan time.Time) (late bool) {
+	for {
+		if _, writing := watcher.seen(); !writing {
+			return false
+		}
+		select {
+		case <-watcher.woken():
+			continue
+		case <-ctx.Done():
+		case <-end:
+		}
+		watcher.settled() // one file that is never closed must not hold up the others again
+		return true
 	}
 }
 

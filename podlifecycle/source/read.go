@@ -67,8 +67,7 @@ func manifestNames(path string) ([]string, error) {
 	var names []string
 	for _, entry := range entries {
 		name := entry.Name()
-		if entry.IsDir() || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "#") || strings.HasSuffix(name, "~") ||
-			strings.HasSuffix(name, ".swp") || strings.HasSuffix(name, ".swx") {
+		if entry.IsDir() || !manifestName(name) {
 			continue
 		}
 		if info, err := os.Stat(filepath.Join(path, name)); err == nil && info.IsDir() {
@@ -77,6 +76,12 @@ func manifestNames(path string) ([]string, error) {
 		names = append(names, name)
 	}
 	return names, nil
+}
+
+// manifestName tells a manifest from what editors leave beside it.
+func manifestName(name string) bool {
+	return !strings.HasPrefix(name, ".") && !strings.HasPrefix(name, "#") && !strings.HasSuffix(name, "~") &&
+		!strings.HasSuffix(name, ".swp") && !strings.HasSuffix(name, ".swx")
 }
 
 // readFile brings one file up to date and tells whether it changed.
