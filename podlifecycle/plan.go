@@ -188,6 +188,7 @@ func (p *planner) whyEnd() *Ending {
 // sync brings the pod one step nearer to all its containers running.
 func (p *planner) sync() {
 	if !p.prepared() || p.replacing() || !p.sandboxReady() {
+		p.fetch()
 		p.cancelStale()
 		return
 	}

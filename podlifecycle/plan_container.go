@@ -256,6 +256,25 @@ func (p *planner) start(v *view, attempt uint32, level int, rule, reason, input 
 	}
 }
 
+// fetch brings the images of what will start first while the sandbox is made.
+func (p *planner) fetch() {
+	if p.sandbox != nil {
+		return // one that is being replaced
+	}
+	for _, v := range p.views {
+		f, busy := p.o.Flights[v.c.Name]
+		switch {
+		case busy && f.Type == ActionPull:
+			p.underWay(v, f)
+		case !busy && !p.elsewhere(v):
+			p.image(v, p.nextAttempt(v), RuleImage)
+		}
+		if v.kind != mainKind {
+			return
+		}
+	}
+}
+
 // image gives the ID of the container's image once it is there and nothing
 // holds up its start. Otherwise it asks for it, or says what is waited for.
 func (p *planner) image(v *view, attempt uint32, rule string) (id string) {

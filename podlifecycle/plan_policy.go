@@ -29,10 +29,8 @@ func (p *planner) startTogether() bool {
 	if f := p.o.Flights[""]; f.Type == ActionStartAll {
 		return true
 	}
-	for _, v := range p.views {
-		if v.kind == mainKind && v.cur != nil && v.cur.State != runtimeiface.ContainerCreated {
-			return false
-		}
+	if p.mainStarted() {
+		return false
 	}
 	var group []Action
 	whole := true
