@@ -211,6 +211,9 @@ func (w *worker) forgets() bool {
 func (w *worker) land(r result) {
 	f := w.flights[r.lane]
 	delete(w.flights, r.lane)
+	if f.Type != ActionPrepare && f.Type != ActionPull && f.Type != ActionRefresh {
+		w.looked = time.Time{} // the view must be newer than the action
+	}
 	f.cancel()
 	now := w.m.config.Clock.Now()
 	took := now.Sub(f.began)

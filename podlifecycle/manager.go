@@ -114,14 +114,25 @@ func (m *Manager) scheme() string {
 	return ""
 }
 
-// hint wakes a pod's worker. Events say no more than that something changed.
+// hint wakes a pod's worker.
 func (m *Manager) hint(uid types.UID) {
-	m.mu.Lock()
-	w := m.workers[uid]
-	m.mu.Unlock()
-	if w != nil {
+	if w := m.worker(uid); w != nil {
 		w.wake()
 	}
+}
+
+// heard tells a pod's worker of an event of the runtime, which says no more than
+// that something changed.
+func (m *Manager) heard(uid types.UID) {
+	if w := m.worker(uid); w != nil {
+		w.heard()
+	}
+}
+
+func (m *Manager) worker(uid types.UID) *worker {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.workers[uid]
 }
 
 // Run keeps the pods running until ctx ends, and gives nil then. Pods run on:
@@ -266,7 +277,7 @@ func (m *Manager) watch(ctx context.Context) {
 		}
 		m.wakeAll()
 		for e := range events {
-			m.hint(types.UID(e.PodUID))
+			m.heard(types.UID(e.PodUID))
 		}
 	}
 }

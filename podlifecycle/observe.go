@@ -20,16 +20,9 @@ import (
 // Flights whatever it does meanwhile: so the view is never older than the
 // last action.
 func (w *worker) observe(ctx context.Context) (Observed, *corev1.Pod, error) {
-	listCtx, cancel := context.WithTimeout(ctx, observeTimeout)
-	defer cancel()
-	uid := string(w.uid)
-	sandboxes, err := w.m.config.Runtime.ListSandboxes(listCtx, runtimeiface.SandboxFilter{UID: uid})
+	sandboxes, containers, err := w.lists(ctx)
 	if err != nil {
-		return Observed{}, nil, fmt.Errorf("list sandboxes: %w", err)
-	}
-	containers, err := w.m.config.Runtime.ListContainers(listCtx, runtimeiface.ContainerFilter{Labels: map[string]string{LabelPodUID: uid}})
-	if err != nil {
-		return Observed{}, nil, fmt.Errorf("list containers: %w", err)
+		return Observed{}, nil, err
 	}
 	now := w.m.config.Clock.Now()
 	w.learn(containers, now)
@@ -83,6 +76,30 @@ func (w *worker) observe(ctx context.Context) (Observed, *corev1.Pod, error) {
 		}
 	}
 	return o, w.pod, nil
+}
+
+// lists asks the runtime for the pod, or gives what it said if only actions that
+// are none of its business have ended since.
+func (w *worker) lists(ctx context.Context) ([]runtimeiface.Sandbox, []runtimeiface.Container, error) {
+	now := w.m.config.Clock.Now()
+	if age := now.Sub(w.looked); !w.looked.IsZero() && age >= 0 && age < lookAge {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.seen.sandboxes, w.seen.containers, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	own := map[string]string{LabelPodUID: string(w.uid)}
+	sandboxes, err := w.m.config.Runtime.ListSandboxes(ctx, runtimeiface.SandboxFilter{UID: string(w.uid), Labels: own})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list sandboxes: %w", err)
+	}
+	containers, err := w.m.config.Runtime.ListContainers(ctx, runtimeiface.ContainerFilter{Labels: own})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list containers: %w", err)
+	}
+	w.looked = now
+	return sandboxes, containers, nil
 }
 
 // learn keeps what belongs to containers by ID, and drops what belongs to

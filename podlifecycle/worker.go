@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 
 	"github.com/nodekit/nodekit/podlifecycle/probe"
 	"github.com/nodekit/nodekit/runtimeiface"
@@ -19,6 +20,11 @@ const (
 	observeTimeout = 30 * time.Second
 	observeRetry   = time.Second
 	staleRetry     = time.Second
+	// How long a look at the runtime may serve a second decision.
+	lookAge = time.Second
+	// How long the runtime's events wait for an action under way, of which they
+	// most likely tell, and whose end is looked at anyway.
+	linger = 50 * time.Millisecond
 )
 
 // worker keeps one pod, by UID, going: observe, plan, act, record, sleep.
@@ -28,6 +34,7 @@ type worker struct {
 	key  string // namespace/name
 	log  logr.Logger
 	hint chan struct{} // look again
+	news chan struct{} // the runtime has told something
 	done chan result   // flights that landed
 	gone chan struct{} // closed at the end
 
@@ -59,6 +66,7 @@ type worker struct {
 	objects  string // of the ConfigMaps and Secrets it refers to, when last told
 
 	// Of the worker's goroutine alone.
+	looked    time.Time // when seen was asked for; zero: it is out of date
 	flights   map[string]*flight
 	images    map[string]imageState
 	faults    map[string]fault
@@ -101,7 +109,7 @@ type fault struct {
 func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
 	w := &worker{
 		m: m, uid: pod.UID, key: pod.Namespace + "/" + pod.Name, log: m.config.Logger.WithValues("pod", pod.Namespace+"/"+pod.Name, "podUID", pod.UID),
-		hint: make(chan struct{}, 1), done: make(chan result), gone: make(chan struct{}),
+		hint: make(chan struct{}, 1), news: make(chan struct{}, 1), done: make(chan result), gone: make(chan struct{}),
 		pod: pod, status: state.Status, ending: state.Ending, ring: ring{max: m.config.Records},
 		told: map[corev1.PodConditionType]corev1.PodCondition{}, progress: map[string]string{}, flights: map[string]*flight{}, images: map[string]imageState{},
 		users: state.Users, allocated: state.Allocated, size: state.Size, actuated: map[string]corev1.ResourceRequirements{},
@@ -131,6 +139,14 @@ func (w *worker) wake() {
 	}
 }
 
+// heard makes the worker look again, soon or after what is under way.
+func (w *worker) heard() {
+	select {
+	case w.news <- struct{}{}:
+	default:
+	}
+}
+
 // end asks for the pod's end; repeated, it can only become faster.
 func (w *worker) end(e Ending) {
 	w.mu.Lock()
@@ -152,21 +168,10 @@ func (w *worker) run(ctx context.Context) (forgotten bool) {
 		if forgotten {
 			return true
 		}
-		timer.Stop()
-		select { // a tick that came before the Stop
-		case <-timer.C():
-		default:
-		}
 		if wait <= 0 {
 			wait = time.Hour
 		}
-		timer.Reset(wait)
-		select {
-		case <-w.hint:
-		case r := <-w.done:
-			w.land(r)
-		case <-timer.C():
-		case <-ctx.Done():
+		if !w.rest(ctx, timer, wait) {
 			w.leave()
 			return false
 		}
@@ -174,11 +179,62 @@ func (w *worker) run(ctx context.Context) (forgotten bool) {
 	}
 }
 
+// rest sleeps until there is something to do, or ctx ends.
+func (w *worker) rest(ctx context.Context, timer clock.Timer, wait time.Duration) bool {
+	reset(timer, wait)
+	for lingering := false; ; {
+		select {
+		case <-w.hint:
+			w.looked = time.Time{}
+		case <-w.news:
+			w.looked = time.Time{}
+			if w.starting() {
+				if !lingering && wait > linger {
+					reset(timer, linger)
+				}
+				lingering = true
+				continue
+			}
+		case r := <-w.done:
+			w.land(r)
+		case <-timer.C():
+			w.looked = time.Time{}
+		case <-ctx.Done():
+			return false
+		}
+		return true
+	}
+}
+
+// starting tells whether something is under way that is quick and changes what
+// the runtime tells.
+func (w *worker) starting() bool {
+	for _, f := range w.flights {
+		switch f.Type {
+		case ActionRunSandbox, ActionCreate, ActionStart, ActionStartAll:
+			return true
+		}
+	}
+	return false
+}
+
+func reset(timer clock.Timer, wait time.Duration) {
+	timer.Stop()
+	select { // a tick that came before the Stop
+	case <-timer.C():
+	default:
+	}
+	timer.Reset(wait)
+}
+
 // landAll takes what has ended meanwhile, so that one look serves them all.
 func (w *worker) landAll() {
 	for {
 		select {
 		case <-w.hint:
+			w.looked = time.Time{}
+		case <-w.news:
+			w.looked = time.Time{}
 		case r := <-w.done:
 			w.land(r)
 		default:
