@@ -336,7 +336,7 @@ func (w *worker) teardown(ctx context.Context, pod *corev1.Pod, cgroup string, f
 		}
 	}
 	if forget {
-		if err := os.RemoveAll(w.m.logDir(pod)); err != nil {
+		if err := volume.RemoveTree(ctx, w.m.logDir(pod)); err != nil {
 			return fmt.Errorf("remove logs: %w", err)
 		}
 	}

@@ -94,6 +94,7 @@ func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	}
 	switch {
 	case err == nil:
+		w.m.images.pulled(img.ID, w.m.config.Clock.Now())
 		return img, "", nil
 	case errors.Is(err, runtimeiface.ErrInvalidImageName):
 		return img, "InvalidImageName", invalidName(ref, err)

@@ -53,6 +53,9 @@ func (m *Manager) reconcile(ctx context.Context) {
 	m.whole = m.whole || set != nil && len(set.Waiting) == 0
 	m.admit()
 	m.launch(ctx)
+	if m.whole && !m.swept {
+		m.sweep(ctx)
+	}
 	if draining && len(m.list()) == 0 {
 		select {
 		case <-m.drained:
@@ -244,33 +247,7 @@ func (m *Manager) recover(ctx context.Context) bool {
 		}
 		m.adopt(s, containers)
 	}
-	m.removeStrays(ctx)
 	return true
-}
-
-// removeStrays removes the directories of pods that nobody knows any more.
-func (m *Manager) removeStrays(ctx context.Context) {
-	uids, err := m.config.Volumes.Pods()
-	if err != nil {
-		m.config.Logger.Error(err, "list pod directories")
-		return
-	}
-	known := map[types.UID]bool{}
-	for _, w := range m.list() {
-		known[w.uid] = true
-	}
-	for _, pod := range m.objects().Pods {
-		known[pod.UID] = true
-	}
-	for _, uid := range uids {
-		if known[uid] {
-			continue
-		}
-		m.config.Logger.Info("removing what a lost pod left", "podUID", uid)
-		if err := m.config.Volumes.Teardown(ctx, uid); err != nil {
-			m.config.Logger.Error(err, "remove what a lost pod left", "podUID", uid)
-		}
-	}
 }
 
 // adopt makes a worker for a sandbox of which nothing else is known.

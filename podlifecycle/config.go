@@ -17,6 +17,8 @@ import (
 
 	"github.com/nodekit/nodekit/podlifecycle/admission"
 	"github.com/nodekit/nodekit/podlifecycle/hostfiles"
+	"github.com/nodekit/nodekit/podlifecycle/imagegc"
+	"github.com/nodekit/nodekit/podlifecycle/logs"
 	"github.com/nodekit/nodekit/podlifecycle/probe"
 	"github.com/nodekit/nodekit/podlifecycle/qos"
 	"github.com/nodekit/nodekit/podlifecycle/security"
@@ -31,6 +33,7 @@ type Runtime interface {
 	runtimeiface.Containers
 	runtimeiface.Images
 	runtimeiface.Streams
+	runtimeiface.Logs
 	runtimeiface.Events
 	Version(ctx context.Context) (runtimeiface.Version, error)
 }
@@ -101,6 +104,19 @@ type Config struct {
 	Auth func(pod *corev1.Pod, image string) *runtimeiface.Auth
 	// MaxParallelPulls bounds the image pulls at one time; 0 means 4.
 	MaxParallelPulls int
+	// ImageGC is when images are removed that nobody uses; the zero value is the
+	// kubelet's policy: from 85 % of the file system on, down to 80 %.
+	ImageGC imagegc.Policy
+	// KeptDead is how many dead instances of each container are kept, with their
+	// logs; 0 means 1.
+	KeptDead int
+	// LogRotation bounds the containers' logs; the zero value keeps 5 files of
+	// 10 MiB.
+	LogRotation logs.Policy
+	// LogLinks is a directory, absolute, for links to the containers' logs with
+	// names such as NAME_NAMESPACE_CONTAINER-ID.log, like /var/log/containers;
+	// "" makes none.
+	LogLinks string
 	// PullStall ends a pull that has made no progress for so long; 0 means 5 min.
 	PullStall time.Duration
 	// Relist is how often everything is looked at again, should an event be
@@ -136,10 +152,20 @@ func (c Config) complete() (Config, error) {
 	} else if !filepath.IsAbs(c.LogRoot) {
 		errs = append(errs, fmt.Errorf("the LogRoot must be an absolute path: %q", c.LogRoot))
 	}
+	if c.LogLinks != "" && !filepath.IsAbs(c.LogLinks) {
+		errs = append(errs, fmt.Errorf("LogLinks must be an absolute path: %q", c.LogLinks))
+	}
+	var err error
+	if c.ImageGC, err = c.ImageGC.Complete(); err != nil {
+		errs = append(errs, fmt.Errorf("ImageGC: %w", err))
+	}
+	if c.LogRotation, err = c.LogRotation.Complete(); err != nil {
+		errs = append(errs, fmt.Errorf("LogRotation: %w", err))
+	}
 	for _, n := range []struct {
 		name  string
 		value int
-	}{{"MaxParallelPulls", c.MaxParallelPulls}, {"Records", c.Records}, {"Relist", int(c.Relist)}, {"PullStall", int(c.PullStall)}} {
+	}{{"KeptDead", c.KeptDead}, {"MaxParallelPulls", c.MaxParallelPulls}, {"Records", c.Records}, {"Relist", int(c.Relist)}, {"PullStall", int(c.PullStall)}} {
 		if n.value < 0 {
 			errs = append(errs, fmt.Errorf("%s must not be negative: %d", n.name, n.value))
 		}

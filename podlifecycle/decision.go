@@ -146,5 +146,8 @@ const (
 	RuleCompleted      = "completed"
 	RuleGarbage        = "garbage"
 	RuleRefresh        = "refresh"
+	RuleImageGC        = "image-gc"
+	RuleLogs           = "logs"
+	RuleStrays         = "strays"
 	RuleTerminalStatus = "terminal-status"
 )

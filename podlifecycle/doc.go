@@ -72,7 +72,7 @@
 //
 // Sub-packages are the parts, each of use alone: manifest and source read
 // desired pods; admission, env, hostfiles, qos and security are pure; volume, probe and
-// cgroup act; journal remembers.
+// cgroup act; imagegc and logs keep what pods leave in bounds; journal remembers.
 //
 // # Traps
 //

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodekit/nodekit/podlifecycle/admission"
+	"github.com/nodekit/nodekit/podlifecycle/imagegc"
 	"github.com/nodekit/nodekit/podlifecycle/journal"
 	"github.com/nodekit/nodekit/podlifecycle/probe"
 	"github.com/nodekit/nodekit/podlifecycle/source"
@@ -47,6 +48,10 @@ type Manager struct {
 	workers  map[types.UID]*worker
 	phantoms map[string]*corev1.Pod // by namespace/name: manifests that are no pods
 	draining bool
+	ring     ring // decisions about the node
+
+	images    imageWatch
+	collector chan struct{} // held by whoever removes images
 
 	// Of Run's goroutine alone.
 	recovered map[types.UID]remembered
@@ -54,6 +59,7 @@ type Manager struct {
 	running   map[types.UID]bool // pods that had a sandbox before the first set
 	first     bool               // the first set has been taken
 	whole     bool               // a set has been taken after all sources spoke
+	swept     bool               // what lost pods left has been looked for once
 	told      map[string]bool    // problems of manifests that are on the log
 	group     sync.WaitGroup
 	ended     chan *worker
@@ -69,6 +75,7 @@ func New(config Config) (*Manager, error) {
 		config: config, pulls: make(chan struct{}, config.MaxParallelPulls), kicked: make(chan struct{}, 1),
 		stopped: make(chan struct{}), drained: make(chan struct{}), workers: map[types.UID]*worker{}, phantoms: map[string]*corev1.Pod{},
 		recovered: map[types.UID]remembered{}, users: newUsers(config.UserIDs), dirty: make(chan struct{}, 1), ended: make(chan *worker),
+		ring: ring{max: config.Records}, images: imageWatch{uses: map[string]imagegc.Use{}}, collector: make(chan struct{}, 1),
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil}},
 	}
 	if m.node, err = config.admission(); err != nil {
@@ -156,6 +163,8 @@ func (m *Manager) Run(ctx context.Context) error {
 		}
 	})
 	helpers.Go(func() { m.syncJournal(ctx) })
+	helpers.Go(func() { m.collectImages(ctx) })
+	helpers.Go(func() { m.keepLogs(ctx) })
 	m.loop(ctx)
 	cancel()
 	m.group.Wait()
@@ -218,6 +227,8 @@ func (m *Manager) loop(ctx context.Context) {
 	}
 	ticker := m.config.Clock.NewTicker(m.config.Relist)
 	defer ticker.Stop()
+	sweeper := m.config.Clock.NewTicker(sweepEvery)
+	defer sweeper.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -229,6 +240,8 @@ func (m *Manager) loop(ctx context.Context) {
 			m.reconcile(ctx)
 		case <-ticker.C():
 			m.relist(ctx)
+		case <-sweeper.C():
+			m.sweep(ctx)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func (w *worker) observe(ctx context.Context) (Observed, *corev1.Pod, error) {
 		Prepared: w.prepared, Stale: w.stale, Ending: w.ending, Ended: w.ended,
 		Rejected: w.rejected, Blocked: w.blocked, Prior: w.status,
 		Allocated: w.allocated, ResizePending: w.pending, Actuated: w.actuated, Cgroup: w.size,
-		Node: NodeFacts{HostIPs: w.m.config.NodeIPs, Scheme: w.m.scheme()},
+		Node: NodeFacts{HostIPs: w.m.config.NodeIPs, Scheme: w.m.scheme(), KeptDead: w.m.config.KeptDead},
 	}
 	for lane, f := range w.flights {
 		o.Flights[lane] = f.Flight

@@ -70,6 +70,8 @@ type NodeFacts struct {
 	HostIPs []netip.Addr
 	// Scheme before "://" in container IDs; "" means "unknown".
 	Scheme string
+	// KeptDead is how many dead instances of each container stay; 0 means 1.
+	KeptDead int
 }
 
 // Flight is an action under way.

@@ -107,30 +107,32 @@ func (p *planner) counts(c *runtimeiface.Container) bool {
 	return false
 }
 
-// garbage keeps one dead instance of each container, for its last state, and
-// no sandbox that holds none of those.
+// garbage keeps the newest dead instance of each container, for its last state,
+// or as many as the node keeps, and no sandbox that holds none of those.
 func (p *planner) garbage() {
-	keep := map[string]bool{}
+	keep, limit := map[string]bool{}, max(1, p.o.Node.KeptDead)
 	for _, v := range p.views {
-		kept := false
+		kept := 0
 		for i := range p.instances[v.c.Name] {
 			c := &p.instances[v.c.Name][i]
 			if v.cur != nil && c.ID == v.cur.ID {
 				keep[c.SandboxID] = true
-				kept = c.State == runtimeiface.ContainerExited
+				if c.State == runtimeiface.ContainerExited {
+					kept++
+				}
 				continue
 			}
 			if alive(c) {
 				keep[c.SandboxID] = true
 				continue
 			}
-			if !kept && c.State == runtimeiface.ContainerExited && c == v.past {
-				kept, keep[c.SandboxID] = true, true
+			if kept < limit && c.State == runtimeiface.ContainerExited && v.past != nil && c.Attempt <= v.past.Attempt {
+				kept, keep[c.SandboxID] = kept+1, true
 				continue
 			}
 			if _, flying := p.o.Flights[v.c.Name]; !flying && !p.busy[v.c.Name] && p.settled(v) {
 				p.act(Action{Type: ActionRemove, Container: v.c.Name, ID: c.ID, Attempt: c.Attempt,
-					Rule: RuleGarbage, Reason: "a newer instance is kept"})
+					Rule: RuleGarbage, Reason: "newer instances are kept"})
 			}
 			keep[c.SandboxID] = true // until it is gone
 		}

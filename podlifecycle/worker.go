@@ -86,6 +86,7 @@ type worker struct {
 	probing   string // what probes were last told
 	saved     string // what was last written to the journal, but for records
 	saveErr   error
+	links     map[string]string // of logs: target by name
 }
 
 // seen is the newest look at the runtime.
@@ -283,6 +284,7 @@ func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) 
 		w.begin(ctx, granted, a, now)
 	}
 	w.publish(before, d)
+	w.linkLogs(pod, o.Containers)
 	w.probe(pod, o, d)
 	w.save(false)
 	ending := d.Ending
@@ -428,6 +430,7 @@ func (w *worker) save(all bool) {
 // forget removes the last that is known of the pod.
 func (w *worker) forget() {
 	w.m.probes.Remove(w.uid)
+	w.unlinkLogs(nil)
 	for _, key := range []string{keyState, keySpec} {
 		if err := w.m.journal.Delete(key + string(w.uid)); err != nil {
 			w.log.Error(err, "journal write failed")

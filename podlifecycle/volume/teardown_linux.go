@@ -97,6 +97,29 @@ func ours(podDir, mount string) bool {
 	return false
 }
 
+// RemoveTree removes a directory and all below. It never follows a link nor
+// crosses into a mount: if something is mounted there, it removes nothing and gives
+// ErrMounted. Not there: nil.
+func RemoveTree(ctx context.Context, path string) error {
+	if info, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err == nil && !info.IsDir() {
+		return fmt.Errorf("remove %s: %w", path, unix.ENOTDIR)
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	mounts, err := mountsBelow(real)
+	if err != nil {
+		return err
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("%s: %w", strings.Join(mounts, ", "), ErrMounted)
+	}
+	return removeTree(ctx, real)
+}
+
 // removeTree removes path and all below, on one mount only.
 func removeTree(ctx context.Context, path string) error {
 	parent, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

@@ -300,6 +300,24 @@ var _ = Describe("volumes on a kernel", func() {
 			Expect(m.PodDir(pod.UID)).NotTo(BeADirectory())
 		})
 
+		It("is of use for any directory, and stops before a mount too", func(ctx context.Context) {
+			dir := filepath.Join(root, "logs", "one")
+			data, live := filepath.Join(root, "user-data"), filepath.Join(dir, "live")
+			Expect(os.MkdirAll(live, 0o700)).To(Succeed())
+			Expect(os.Mkdir(data, 0o700)).To(Succeed())
+			Expect(os.WriteFile(filepath.Join(data, "precious"), []byte("x"), 0o600)).To(Succeed())
+			Expect(os.Symlink(data, filepath.Join(dir, "link"))).To(Succeed())
+			Expect(unix.Mount(data, live, "", unix.MS_BIND, "")).To(Succeed())
+			Expect(volume.RemoveTree(ctx, dir)).To(MatchError(volume.ErrMounted))
+			Expect(filepath.Join(dir, "link")).To(BeADirectory(), "nothing beside it is gone")
+			Expect(unix.Unmount(live, 0)).To(Succeed())
+			Expect(volume.RemoveTree(ctx, dir)).To(Succeed())
+			Expect(dir).NotTo(BeADirectory())
+			Expect(filepath.Join(data, "precious")).To(BeAnExistingFile())
+			Expect(volume.RemoveTree(ctx, dir)).To(Succeed(), "it is gone")
+			Expect(volume.RemoveTree(ctx, filepath.Join(data, "precious"))).NotTo(Succeed(), "no directory")
+		})
+
 		It("says that a volume is busy and can be called again", func(ctx context.Context) {
 			pod := podWith(memoryDir(""))
 			Expect(m.Setup(ctx, pod, nil)).To(Succeed())

@@ -21,5 +21,8 @@ func bindSubPath(_, _, _ string, _ bool) error { return ErrNotSupported }
 
 func canRecursiveReadOnly() bool { return false }
 
+// RemoveTree needs Linux, where it can tell a mount from a directory; here it is ErrNotSupported.
+func RemoveTree(context.Context, string) error { return ErrNotSupported }
+
 // Teardown needs Linux, where it can tell a mount from a directory; here it is ErrNotSupported.
 func (m *Manager) Teardown(context.Context, types.UID) error { return ErrNotSupported }
