@@ -9,7 +9,8 @@
 // images, streams, logs and events, with promises that runtimetest checks on
 // any backend. Package runtimeiface/oci is a backend without a daemon: it
 // drives an OCI runtime such as runc, with images, network and one small shim
-// per pod. Package runtimeiface/crilog reads the logs.
+// per pod. Package runtimeiface/crilog reads the logs, runtimeiface/dockerconfig
+// credentials.
 //
 // Package podlifecycle brings desired pods to running pods: a pure, exported
 // Plan that decides, a Manager that acts and records why, and helpers that

@@ -157,16 +157,15 @@ func (w *worker) doer(pod *corev1.Pod, a Action, f *flight) func(context.Context
 	case ActionPull:
 		return func(ctx context.Context) (func(), error) { return w.pull(ctx, pod, c, a) }
 	case ActionCreate:
-		user := w.images[a.Container].user
-		sandbox := w.sandbox(a.ID)
-		return func(ctx context.Context) (func(), error) { return w.create(ctx, pod, c, a, sandbox, user) }
+		img, sandbox := w.images[a.Container], w.sandbox(a.ID)
+		return func(ctx context.Context) (func(), error) { return w.create(ctx, pod, c, a, sandbox, img) }
 	case ActionStartAll:
-		users := map[string]string{}
+		images := map[string]imageState{}
 		for _, one := range a.Group {
-			users[one.Container] = w.images[one.Container].user
+			images[one.Container] = w.images[one.Container]
 		}
 		sandbox := w.sandbox(a.ID)
-		return func(ctx context.Context) (func(), error) { return w.startAll(ctx, pod, a, sandbox, users) }
+		return func(ctx context.Context) (func(), error) { return w.startAll(ctx, pod, a, sandbox, images) }
 	case ActionStart:
 		return limited(containerTimeout, func(ctx context.Context) error { return w.start(ctx, a.ID) })
 	case ActionPostStart:

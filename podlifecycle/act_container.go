@@ -119,8 +119,8 @@ func (m *Manager) mark(labels map[string]string, pod *corev1.Pod) {
 }
 
 // create makes a container and starts it.
-func (w *worker) create(ctx context.Context, pod *corev1.Pod, c *corev1.Container, a Action, sandbox runtimeiface.Sandbox, user string) (func(), error) {
-	spec, err := w.containerSpec(ctx, pod, c, a, sandbox, user)
+func (w *worker) create(ctx context.Context, pod *corev1.Pod, c *corev1.Container, a Action, sandbox runtimeiface.Sandbox, img imageState) (func(), error) {
+	spec, err := w.containerSpec(ctx, pod, c, a, sandbox, img)
 	if err != nil {
 		return nil, &waitingError{"CreateContainerConfigError", true, fmt.Errorf("container %s%s: %w", c.Name, inFile(pod), err)}
 	}
@@ -140,11 +140,11 @@ func (w *worker) create(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 }
 
 // startAll makes the containers of a group, and starts them once all are made.
-func (w *worker) startAll(ctx context.Context, pod *corev1.Pod, a Action, sandbox runtimeiface.Sandbox, users map[string]string) (func(), error) {
+func (w *worker) startAll(ctx context.Context, pod *corev1.Pod, a Action, sandbox runtimeiface.Sandbox, images map[string]imageState) (func(), error) {
 	group := make([]runtimeiface.ContainerSpec, len(a.Group))
 	for i, one := range a.Group {
 		c := containerOf(pod, one.Container)
-		spec, err := w.containerSpec(ctx, pod, c, one, sandbox, users[one.Container])
+		spec, err := w.containerSpec(ctx, pod, c, one, sandbox, images[one.Container])
 		if err != nil {
 			return nil, &waitingError{"CreateContainerConfigError", true, fmt.Errorf("container %s%s: %w", c.Name, inFile(pod), err)}
 		}
@@ -192,7 +192,7 @@ func (w *worker) start(ctx context.Context, id string) error {
 	return &waitingError{"RunContainerError", false, fmt.Errorf("start container: %w", err)}
 }
 
-func (w *worker) containerSpec(ctx context.Context, pod *corev1.Pod, c *corev1.Container, a Action, sandbox runtimeiface.Sandbox, user string) (runtimeiface.ContainerSpec, error) {
+func (w *worker) containerSpec(ctx context.Context, pod *corev1.Pod, c *corev1.Container, a Action, sandbox runtimeiface.Sandbox, img imageState) (runtimeiface.ContainerSpec, error) {
 	cfg := &w.m.config
 	set := w.m.objects()
 	informed := w.informed(pod, sandbox)
@@ -200,12 +200,15 @@ func (w *worker) containerSpec(ctx context.Context, pod *corev1.Pod, c *corev1.C
 	if err != nil {
 		return runtimeiface.ContainerSpec{}, err
 	}
-	sec, err := cfg.Security.Resolve(pod, c, user)
+	sec, err := cfg.Security.Resolve(pod, c, img.user)
 	if err != nil {
 		return runtimeiface.ContainerSpec{}, err
 	}
 	mounts, err := cfg.Volumes.Mounts(ctx, informed, c, environ)
 	if err != nil {
+		return runtimeiface.ContainerSpec{}, err
+	}
+	if err := mountImages(pod, mounts, img); err != nil {
 		return runtimeiface.ContainerSpec{}, err
 	}
 	spec := runtimeiface.ContainerSpec{
@@ -231,6 +234,24 @@ func (w *worker) containerSpec(ctx context.Context, pod *corev1.Pod, c *corev1.C
 		return spec, err
 	}
 	return spec, w.addMessageFile(&spec, pod, c, a.Attempt)
+}
+
+// mountImages puts the IDs of images in the place of the references that the
+// volumes' mounts of Type "image" have.
+func mountImages(pod *corev1.Pod, mounts []specs.Mount, img imageState) error {
+	for i := range mounts {
+		if mounts[i].Type != "image" {
+			continue
+		}
+		at := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.Image != nil && v.Image.Reference == mounts[i].Source && img.volumes[v.Name] != ""
+		})
+		if at < 0 {
+			return fmt.Errorf("image %s of a volume: %w", mounts[i].Source, runtimeiface.ErrNotFound)
+		}
+		mounts[i].Source = img.volumes[pod.Spec.Volumes[at].Name]
+	}
+	return nil
 }
 
 // informed is the pod with the addresses that the environment may ask for.

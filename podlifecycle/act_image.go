@@ -9,37 +9,76 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/nodekit/nodekit/podlifecycle/credential"
 	"github.com/nodekit/nodekit/runtimeiface"
 )
 
 // progressEvery bounds how often a pull's progress makes a new status.
 const progressEvery = time.Second
 
-// pull brings a container's image, as its policy says.
+// wanted is an image that a container needs, and the field that names it.
+type wanted struct {
+	ref, field string
+	policy     corev1.PullPolicy
+	volume     string // the image volume, or "" for the container's own
+}
+
+// imagesOf are the images that a container needs, its own first, then those of the
+// image volumes that it mounts.
+func imagesOf(pod *corev1.Pod, c *corev1.Container, ref string) []wanted {
+	list := []wanted{{ref: ref, field: imageField(pod, c), policy: PullPolicy(c)}}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		mounts := func(m corev1.VolumeMount) bool { return m.Name == v.Name }
+		if v.Image == nil || !slices.ContainsFunc(c.VolumeMounts, mounts) {
+			continue
+		}
+		list = append(list, wanted{ref: v.Image.Reference, field: fmt.Sprintf("spec.volumes[%d].image.reference", i),
+			policy: pullPolicy(v.Image.PullPolicy, v.Image.Reference), volume: v.Name})
+	}
+	return list
+}
+
+// pull brings a container's image and those of its volumes, as their policies say.
 func (w *worker) pull(ctx context.Context, pod *corev1.Pod, c *corev1.Container, a Action) (func(), error) {
 	old := w.m.config.Clock.Now()
-	img, reason, err := w.getImage(ctx, pod, c, a.Image)
-	state := imageState{Image: Image{Ref: a.Image, Attempt: a.Attempt, ID: img.ID}, user: img.User}
-	if err != nil {
+	state := imageState{Image: Image{Ref: a.Image, Attempt: a.Attempt}, volumes: map[string]string{}}
+	for _, want := range imagesOf(pod, c, a.Image) {
+		img, reason, err := w.getImage(ctx, pod, c, want)
+		if err == nil {
+			if want.volume == "" {
+				state.ID, state.user = img.ID, img.User
+			} else {
+				state.volumes[want.volume] = img.ID
+			}
+			continue
+		}
 		if ctx.Err() != nil {
 			return nil, errCancelled
 		}
-		err = fmt.Errorf("%s%s: %w", imageField(pod, c), inFile(pod), err)
-		state.Reason, state.Message, state.At = reason, err.Error(), old
-		return func() {
-			now := w.m.config.Clock.Now()
-			if before := w.images[a.Container]; before.Ref == a.Image {
-				state.failures = before.failures
-			}
-			state.failures++
-			state.At = now
-			if reason != "InvalidImageName" {
-				state.RetryAt = now.Add(PullDelay(state.failures))
-			}
-			w.images[a.Container] = state
-		}, fmt.Errorf("%s: %w", reason, err)
+		err = fmt.Errorf("%s%s: %w", want.field, inFile(pod), err)
+		state.Reason, state.Message, state.Failed, state.At = reason, err.Error(), want.ref, old
+		return func() { w.notPulled(a.Container, state) }, fmt.Errorf("%s: %w", reason, err)
 	}
 	return func() { w.images[a.Container] = state }, nil
+}
+
+// notPulled keeps what went wrong, and when to try again.
+func (w *worker) notPulled(container string, state imageState) {
+	now := w.m.config.Clock.Now()
+	if before := w.images[container]; before.Ref == state.Ref {
+		state.failures = before.failures
+	}
+	state.failures++
+	state.At = now
+	switch state.Reason {
+	case "InvalidImageName":
+	case "ErrImageNeverPull": // somebody else will bring it
+		state.RetryAt = now.Add(backoffFirst)
+	default:
+		state.RetryAt = now.Add(PullDelay(state.failures))
+	}
+	w.images[container] = state
 }
 
 // imageField is the path of a container's image in its pod.
@@ -53,9 +92,9 @@ func imageField(pod *corev1.Pod, c *corev1.Container) string {
 	return fmt.Sprintf("spec.containers[%d].image", at)
 }
 
-func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Container, ref string) (runtimeiface.Image, string, error) {
-	rt, policy := w.m.config.Runtime, PullPolicy(c)
-	if policy != corev1.PullAlways {
+func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Container, want wanted) (runtimeiface.Image, string, error) {
+	rt, ref := w.m.config.Runtime, want.ref
+	if want.policy != corev1.PullAlways {
 		lookCtx, cancel := context.WithTimeout(ctx, observeTimeout)
 		img, err := rt.ImageStatus(lookCtx, ref)
 		cancel()
@@ -66,8 +105,8 @@ func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 			return img, "InvalidImageName", invalidName(ref, err)
 		case !errors.Is(err, runtimeiface.ErrNotFound):
 			return img, "ErrImagePull", fmt.Errorf("look for image %s: %w", ref, err)
-		case policy == corev1.PullNever:
-			return img, "ErrImageNeverPull", fmt.Errorf("container image %q is not present with pull policy of Never", ref)
+		case want.policy == corev1.PullNever:
+			return img, "ErrImageNeverPull", neverPull(ref)
 		}
 	}
 	select {
@@ -76,22 +115,7 @@ func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	case <-ctx.Done():
 		return runtimeiface.Image{}, "ErrImagePull", ctx.Err()
 	}
-	spec := runtimeiface.ImageSpec{Ref: ref}
-	if w.m.config.Auth != nil {
-		spec.Auth = w.m.config.Auth(pod, ref)
-	}
-	pullCtx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stalled := w.m.config.Clock.AfterFunc(w.m.config.PullStall, func() { cancel(errStalled) })
-	defer stalled.Stop()
-	note := w.progressOf(c.Name)
-	img, err := rt.PullImage(pullCtx, spec, func(p runtimeiface.PullProgress) {
-		stalled.Reset(w.m.config.PullStall)
-		note(p)
-	})
-	if err != nil && ctx.Err() == nil && pullCtx.Err() != nil {
-		err = context.Cause(pullCtx)
-	}
+	img, err := w.pullImage(ctx, pod, c, ref)
 	switch {
 	case err == nil:
 		w.m.images.pulled(img.ID, w.m.config.Clock.Now())
@@ -100,6 +124,104 @@ func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 		return img, "InvalidImageName", invalidName(ref, err)
 	}
 	return img, "ErrImagePull", fmt.Errorf("pull image %s: %w", ref, err)
+}
+
+// pullImage pulls with each credential that fits, until one is taken.
+func (w *worker) pullImage(ctx context.Context, pod *corev1.Pod, c *corev1.Container, ref string) (runtimeiface.Image, error) {
+	auths, lacking := w.auths(ctx, pod, ref)
+	var errs []error
+	for _, auth := range auths {
+		img, err := w.pullWith(ctx, c, runtimeiface.ImageSpec{Ref: ref, Auth: auth})
+		if err == nil {
+			return img, nil
+		}
+		if !slices.ContainsFunc(errs, func(other error) bool { return other.Error() == err.Error() }) {
+			errs = append(errs, err)
+		}
+		// A registry may hide what it does not show to everybody.
+		if !errors.Is(err, runtimeiface.ErrUnauthorized) && !errors.Is(err, runtimeiface.ErrNotFound) {
+			break
+		}
+	}
+	if lacking != nil {
+		errs = append(errs, fmt.Errorf("credentials: %w", lacking))
+	}
+	if len(errs) == 1 {
+		return runtimeiface.Image{}, errs[0]
+	}
+	return runtimeiface.Image{}, errors.Join(errs...)
+}
+
+// pullWith pulls once. What makes no progress for too long is given up.
+func (w *worker) pullWith(ctx context.Context, c *corev1.Container, spec runtimeiface.ImageSpec) (runtimeiface.Image, error) {
+	pullCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := w.m.config.Clock.AfterFunc(w.m.config.PullStall, func() { cancel(errStalled) })
+	defer stalled.Stop()
+	note := w.progressOf(c.Name)
+	img, err := w.m.config.Runtime.PullImage(pullCtx, spec, func(p runtimeiface.PullProgress) {
+		stalled.Reset(w.m.config.PullStall)
+		note(p)
+	})
+	if err != nil && ctx.Err() == nil && pullCtx.Err() != nil {
+		err = context.Cause(pullCtx)
+	}
+	return img, err
+}
+
+// auths gives what to show to the registry of ref, the best first, never nothing:
+// nil is to come as nobody. What kept some from being found is the error.
+func (w *worker) auths(ctx context.Context, pod *corev1.Pod, ref string) ([]*runtimeiface.Auth, error) {
+	cfg, set := &w.m.config, w.m.objects()
+	var found []runtimeiface.Auth
+	var errs []error
+	add := func(auths []runtimeiface.Auth, err error) {
+		for _, auth := range auths {
+			if !slices.Contains(found, auth) {
+				found = append(found, auth)
+			}
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if cfg.Auth != nil {
+		if auth := cfg.Auth(pod, ref); auth != nil {
+			add([]runtimeiface.Auth{*auth}, nil)
+		}
+	}
+	var secrets []*corev1.Secret
+	for i, name := range pod.Spec.ImagePullSecrets {
+		if secret := set.Secret(pod.Namespace, name.Name); secret != nil {
+			secrets = append(secrets, secret)
+		} else {
+			add(nil, fmt.Errorf("spec.imagePullSecrets[%d].name: secret %s/%s is not in the set", i, pod.Namespace, name.Name))
+		}
+	}
+	add(credential.FromSecrets(secrets, ref))
+	if cfg.Credentials != nil {
+		add(cfg.Credentials.Credentials(ctx, ref))
+	}
+	add(credential.FromFiles(cfg.AuthFiles, ref))
+	err := errors.Join(errs...)
+	if err != nil {
+		w.log.Info("not all credentials can be used", "image", ref, "error", err.Error())
+	}
+	if len(found) == 0 {
+		return []*runtimeiface.Auth{nil}, err
+	}
+	var list []*runtimeiface.Auth
+	for i := range found {
+		list = append(list, &found[i])
+	}
+	return list, err
+}
+
+// neverPull is the kubelet's text about an image that nobody has brought.
+type neverPull string
+
+func (e neverPull) Error() string {
+	return fmt.Sprintf("Container image %q is not present with pull policy of Never", string(e))
 }
 
 var errStalled = errors.New("no progress")

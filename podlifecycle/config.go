@@ -58,6 +58,12 @@ type Volumes interface {
 	Pods() ([]types.UID, error)
 }
 
+// Credentials finds what a registry may be shown for an image, the best first;
+// *credential.Plugins does. An error comes beside what could be found.
+type Credentials interface {
+	Credentials(ctx context.Context, image string) ([]runtimeiface.Auth, error)
+}
+
 // Config of a Manager.
 type Config struct {
 	// Runtime that the pods run on; required.
@@ -100,8 +106,14 @@ type Config struct {
 	Volumes Volumes
 	// Prober makes probe attempts; nil means probe.NewProber on Runtime.
 	Prober probe.Attempter
-	// Auth gives the credential for an image, or nil for none; may be nil.
+	// Auth gives a credential for an image, or nil for none, which is tried before
+	// those of the pod's imagePullSecrets; may be nil.
 	Auth func(pod *corev1.Pod, image string) *runtimeiface.Auth
+	// Credentials are asked after the imagePullSecrets; may be nil.
+	Credentials Credentials
+	// AuthFiles are files such as docker's config.json, looked at for each pull,
+	// after all else; nil is none.
+	AuthFiles []string
 	// MaxParallelPulls bounds the image pulls at one time; 0 means 4.
 	MaxParallelPulls int
 	// ImageGC is when images are removed that nobody uses; the zero value is the

@@ -44,6 +44,11 @@
 //     InvalidManifest.
 //
 //   - A terminal phase is remembered across reboots.
+//   - An image that is on the node may be used by every pod, whatever its pull
+//     secrets: who pulled it with which is not remembered, as the kubelet's
+//     KubeletEnsureSecretPulledImages does. imagePullPolicy Always asks the registry.
+//   - A pull goes on with the next credential only where the registry refuses or
+//     hides the image. A pull secret that is missing or bad is told in the status.
 //
 //   - A container that ended because a rule of another restarted all has its own
 //     exit in its last state, if it had one; the kubelet shows 137 for all. All
@@ -72,7 +77,8 @@
 //
 // Sub-packages are the parts, each of use alone: manifest and source read
 // desired pods; admission, env, hostfiles, qos and security are pure; volume, probe and
-// cgroup act; imagegc and logs keep what pods leave in bounds; journal remembers.
+// cgroup act; credential finds what registries want; imagegc and logs keep what
+// pods leave in bounds; journal remembers.
 //
 // # Traps
 //

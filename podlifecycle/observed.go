@@ -96,8 +96,10 @@ type Image struct {
 	// ID once it is there, as CreateContainer wants it.
 	ID string
 	// Reason is ErrImagePull, InvalidImageName or ErrImageNeverPull, with
-	// Message, if the last try failed At; "" if it did not.
+	// Message, if the last try failed At; "" if it did not. Failed is what could
+	// not be had: Ref, or the reference of an image volume; "" is Ref.
 	Reason, Message string
+	Failed          string
 	At              time.Time
 	// RetryAt is when to try again; zero: not before the spec changes.
 	RetryAt time.Time

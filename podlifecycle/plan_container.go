@@ -1,6 +1,7 @@
 package podlifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -323,7 +324,7 @@ func (p *planner) imageRetry(v *view, img Image) bool {
 	if img.Reason == "ErrImagePull" {
 		if shown := img.At.Add(errorShown); !p.now.Before(shown) {
 			v.waiting.Reason = "ImagePullBackOff"
-			v.waiting.Message = fmt.Sprintf("Back-off pulling image %q: %s", v.c.Image, img.Message)
+			v.waiting.Message = fmt.Sprintf("Back-off pulling image %q: %s", cmp.Or(img.Failed, v.c.Image), img.Message)
 		} else {
 			p.wake(shown, "show ImagePullBackOff", "ErrImagePull has been shown")
 		}
@@ -336,10 +337,14 @@ func (p *planner) imageRetry(v *view, img Image) bool {
 // PullPolicy gives the container's imagePullPolicy, or what the API server
 // would set: Always for the tag latest and for none, else IfNotPresent.
 func PullPolicy(c *corev1.Container) corev1.PullPolicy {
-	if c.ImagePullPolicy != "" {
-		return c.ImagePullPolicy
+	return pullPolicy(c.ImagePullPolicy, c.Image)
+}
+
+func pullPolicy(policy corev1.PullPolicy, image string) corev1.PullPolicy {
+	if policy != "" {
+		return policy
 	}
-	if tag, digest := imageTag(c.Image); !digest && (tag == "" || tag == "latest") {
+	if tag, digest := imageTag(image); !digest && (tag == "" || tag == "latest") {
 		return corev1.PullAlways
 	}
 	return corev1.PullIfNotPresent

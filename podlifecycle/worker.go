@@ -98,6 +98,7 @@ type seen struct {
 type imageState struct {
 	Image
 	user     string
+	volumes  map[string]string // IDs of image volumes, by name of the volume
 	failures int
 }
 

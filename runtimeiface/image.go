@@ -48,7 +48,9 @@ type ImageSpec struct {
 // Auth is a registry credential. It is never logged.
 type Auth struct {
 	Username, Password string
-	// RegistryToken is a bearer token; it excludes the other two.
+	// IdentityToken is exchanged for an access token.
+	IdentityToken string
+	// RegistryToken is a bearer token; it excludes the others.
 	RegistryToken string
 }
 

@@ -143,6 +143,7 @@ func TestMayImport(t *testing.T) {
 	}{
 		{"podlifecycle", "runtimeiface", true},
 		{"podlifecycle/volume", "runtimeiface", true},
+		{"podlifecycle", "runtimeiface/dockerconfig", true},
 		{"podlifecycle", "runtimeiface/oci", false},
 		{"metrics", "runtimeiface", false},
 		{"runtimeiface/oci", "runtimeiface", true},

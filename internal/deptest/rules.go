@@ -29,8 +29,9 @@ func MayImport(from, to string) bool {
 	case fromFront == toFront:
 		return true // a parent, a child or a sibling below it; Go refuses circles
 	case fromFront == "podlifecycle":
-		// crilog reads the files whose format runtimeiface promises, and no more.
-		return to == "runtimeiface" || to == "runtimeiface/crilog"
+		// crilog reads the files whose format runtimeiface promises, and no more;
+		// dockerconfig the credentials that pulls by either need.
+		return to == "runtimeiface" || to == "runtimeiface/crilog" || to == "runtimeiface/dockerconfig"
 	default:
 		return false
 	}
@@ -79,6 +80,9 @@ var Reasons = map[string]map[string]string{
 	},
 	"podlifecycle/cgroup": {
 		"github.com/containerd/cgroups/v3": "making and limiting cgroups of v1 and v2",
+	},
+	"podlifecycle/credential": {
+		"sigs.k8s.io/yaml": "the configuration of credential provider plug-ins",
 	},
 	"podlifecycle/manifest": {
 		"sigs.k8s.io/json": "strict decoding that names unknown fields by path",

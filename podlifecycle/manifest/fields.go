@@ -53,7 +53,7 @@ var verdicts = table(map[string]string{
 	"PodSpec": works + `: volumes initContainers containers restartPolicy terminationGracePeriodSeconds
 		activeDeadlineSeconds dnsPolicy dnsConfig serviceAccountName serviceAccount nodeName hostNetwork hostPID hostIPC
 		hostUsers shareProcessNamespace securityContext hostname subdomain setHostnameAsFQDN hostnameOverride hostAliases priority
-		enableServiceLinks overhead os resources runtimeClassName readinessGates nodeSelector affinity
+		imagePullSecrets enableServiceLinks overhead os resources runtimeClassName readinessGates nodeSelector affinity
 		` + elsewhere + `: schedulerName tolerations preemptionPolicy topologySpreadConstraints
 		schedulingGroup evictionResponders`,
 	"PodOS":                   works + `: name`,
@@ -64,7 +64,8 @@ var verdicts = table(map[string]string{
 	"NodeSelectorRequirement": works + `: key operator values`,
 
 	"Volume":               works + `: name`,
-	"VolumeSource":         works + `: hostPath emptyDir secret configMap downwardAPI projected`,
+	"VolumeSource":         works + `: hostPath emptyDir secret configMap downwardAPI projected image`,
+	"ImageVolumeSource":    works + `: reference pullPolicy`,
 	"HostPathVolumeSource": works + `: path type`,
 	"SecretVolumeSource":   works + `: secretName items defaultMode optional`,
 	"KeyToPath":            works + `: key path mode`,
@@ -126,7 +127,6 @@ var verdicts = table(map[string]string{
 }, map[string]string{
 	"PodSpec.ephemeralContainers":          "containers cannot be added to a running pod",
 	"PodSpec.automountServiceAccountToken": noServer + " for a token",
-	"PodSpec.imagePullSecrets":             "pull secrets are not read",
 	"PodSpec.priorityClassName":            noServer + "; system-cluster-critical and system-node-critical are known",
 	"PodSpec.schedulingGates":              "a pod that may not be scheduled cannot be on a node",
 	"PodSpec.resourceClaims":               "dynamic resources are not allocated",
@@ -142,7 +142,6 @@ var verdicts = table(map[string]string{
 	"VolumeSource.azureFile": noPlugin, "VolumeSource.vsphereVolume": noPlugin, "VolumeSource.quobyte": noPlugin,
 	"VolumeSource.azureDisk": noPlugin, "VolumeSource.photonPersistentDisk": noPlugin, "VolumeSource.portworxVolume": noPlugin,
 	"VolumeSource.scaleIO": noPlugin, "VolumeSource.storageos": noPlugin, "VolumeSource.csi": noPlugin, "VolumeSource.ephemeral": noPlugin,
-	"VolumeSource.image": "images are not mounted as volumes",
 
 	"VolumeProjection.serviceAccountToken": noServer + " for a token",
 	"VolumeProjection.clusterTrustBundle":  noServer,

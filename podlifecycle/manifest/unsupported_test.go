@@ -28,7 +28,7 @@ func TestUnsupported(t *testing.T) {
 		"token":              {app + "volumes: [{name: a}, {name: t, projected: {sources: [{configMap: {name: c}}, {serviceAccountToken: {path: t}}]}}]", []string{"spec.volumes[1].projected.sources[1].serviceAccountToken: Unsupported value: there is no API server"}},
 		"network volume":     {app + "volumes: [{name: v1, nfs: {server: s, path: /}}]", []string{"spec.volumes[0].nfs: Unsupported value: there are no volume plug-ins"}},
 		"claim":              {app + "volumes: [{name: v1, persistentVolumeClaim: {claimName: c}}]", []string{"spec.volumes[0].persistentVolumeClaim"}},
-		"image volume":       {app + "volumes: [{name: v1, image: {reference: r}}]", []string{"spec.volumes[0].image: Unsupported value: images are not mounted as volumes"}},
+		"image volume":       {app + "imagePullSecrets: [{name: s}]\nvolumes: [{name: v1, image: {reference: r, pullPolicy: Never}}]", nil},
 		"ephemeral":          {app + "ephemeralContainers: [{name: d, image: d}]", []string{"spec.ephemeralContainers"}},
 		"gpu":                {app + "  resources: {limits: {example.com/gpu: 1}}", []string{"spec.containers[0].resources.limits[example.com/gpu]: Unsupported value: \"1\": there are no device plug-ins", "spec.containers[0].resources.requests[example.com/gpu]"}},
 		"ephemeral storage":  {app + "  resources: {limits: {ephemeral-storage: 1Gi}}", []string{"spec.containers[0].resources.limits[ephemeral-storage]: Unsupported value: \"1Gi\""}},

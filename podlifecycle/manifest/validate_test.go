@@ -109,7 +109,9 @@ func TestValidate(t *testing.T) {
 				"spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[1].matchExpressions[1].values: Invalid value"}},
 		"affinity to nothing": {app + "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: []}}}",
 			[]string{"spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required value"}},
-		"sleep":       {app + "  lifecycle: {preStop: {sleep: {seconds: 31}}}", []string{"spec.containers[0].lifecycle.preStop.sleep.seconds: Invalid value"}},
+		"sleep": {app + "  lifecycle: {preStop: {sleep: {seconds: 31}}}", []string{"spec.containers[0].lifecycle.preStop.sleep.seconds: Invalid value"}},
+		"image volume": {app + "volumes: [{name: v, image: {pullPolicy: Maybe}}, {name: w, image: {reference: ' r'}}]",
+			[]string{"spec.volumes[0].image.pullPolicy: Unsupported value", "spec.volumes[0].image.reference: Required value", "spec.volumes[1].image.reference: Invalid value"}},
 		"pull policy": {app + "  imagePullPolicy: Maybe", []string{"spec.containers[0].imagePullPolicy: Unsupported value"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -61,6 +61,14 @@ func (v *validator) volume(volume *corev1.Volume, p *field.Path) {
 		v.downward(volume.DownwardAPI.Items, at.Child("items"))
 	case volume.Projected != nil:
 		v.projected(volume.Projected, p.Child("projected"))
+	case volume.Image != nil:
+		at := p.Child("image")
+		if volume.Image.Reference == "" {
+			v.add(field.Required(at.Child("reference"), ""))
+		} else if strings.TrimSpace(volume.Image.Reference) != volume.Image.Reference {
+			v.add(field.Invalid(at.Child("reference"), volume.Image.Reference, "must not have leading or trailing whitespace"))
+		}
+		oneOf(v, at.Child("pullPolicy"), volume.Image.PullPolicy, corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
 	}
 }
 

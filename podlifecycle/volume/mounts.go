@@ -19,7 +19,9 @@ import (
 // is the container's environment as NAME=value, for subPathExpr. Volumes are
 // set up before. A subPath is made if it is missing, and held by a bind mount of
 // its own, so that nobody can swap it for a symbolic link later. The error is
-// an *Error; it wraps ErrEscape for a path out of the volume.
+// an *Error; it wraps ErrEscape for a path out of the volume. An image volume is a
+// mount of Type "image" with the reference as Source, for the caller to put the
+// image's ID in its place, and subPath as option "subpath=".
 func (m *Manager) Mounts(ctx context.Context, pod *corev1.Pod, container *corev1.Container, environ []string) ([]specs.Mount, error) {
 	for _, name := range []string{string(pod.UID), container.Name} {
 		if err := element(name); err != nil {
@@ -44,7 +46,6 @@ func (m *Manager) Mounts(ctx context.Context, pod *corev1.Pod, container *corev1
 		if volume == nil {
 			return fail(p.Child("name"), ErrMissing)
 		}
-		source := m.path(pod.UID, volume)
 		sub, subAt := mount.SubPath, p.Child("subPath")
 		if mount.SubPathExpr != "" {
 			var err error
@@ -57,6 +58,13 @@ func (m *Manager) Mounts(ctx context.Context, pod *corev1.Pod, container *corev1
 			if path.IsAbs(sub) || hasDotDot(sub) {
 				return fail(subAt, fmt.Errorf("%q: %w", sub, ErrEscape))
 			}
+		}
+		if volume.Image != nil {
+			mounts = append(mounts, imageMount(volume, mount, sub))
+			continue
+		}
+		source := m.path(pod.UID, volume)
+		if sub != "" {
 			target := filepath.Join(m.PodDir(pod.UID), "volume-subpaths", volume.Name, container.Name, strconv.Itoa(i))
 			makeMissing := volume.EmptyDir != nil || volume.HostPath != nil
 			if err := bindSubPath(source, sub, target, makeMissing); err != nil {
@@ -70,6 +78,14 @@ func (m *Manager) Mounts(ctx context.Context, pod *corev1.Pod, container *corev1
 		})
 	}
 	return mounts, nil
+}
+
+func imageMount(volume *corev1.Volume, mount *corev1.VolumeMount, sub string) specs.Mount {
+	m := specs.Mount{Type: "image", Source: volume.Image.Reference, Destination: path.Join("/", mount.MountPath), Options: []string{"ro"}}
+	if sub != "" {
+		m.Options = append(m.Options, "subpath="+path.Clean(sub))
+	}
+	return m
 }
 
 // options of an OCI mount. Volumes of content are read-only for everybody.

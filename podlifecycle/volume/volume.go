@@ -127,6 +127,8 @@ func (m *Manager) one(pod *corev1.Pod, volume *corev1.Volume, objects Objects, a
 		return p.Child("name"), false, err
 	}
 	switch {
+	case volume.Image != nil: // the runtime mounts it
+		return p, false, nil
 	case volume.EmptyDir != nil:
 		if !all {
 			return p, false, nil

@@ -35,7 +35,7 @@ func (r *Runtime) PullImage(ctx context.Context, spec runtimeiface.ImageSpec, pr
 	ref := withTag(spec.Ref)
 	request := &api.PullImageRequest{Image: &api.ImageSpec{Image: ref, UserSpecifiedImage: spec.Ref}}
 	if a := spec.Auth; a != nil {
-		request.Auth = &api.AuthConfig{Username: a.Username, Password: a.Password, RegistryToken: a.RegistryToken}
+		request.Auth = &api.AuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
 	}
 	pulled, err := r.is.PullImage(ctx, request)
 	if err != nil {

@@ -15,7 +15,7 @@ func (r *Runtime) PullImage(ctx context.Context, spec runtimeiface.ImageSpec, pr
 	}
 	var opts image.PullOptions
 	if a := spec.Auth; a != nil {
-		opts.Auth = image.Auth{Username: a.Username, Password: a.Password, RegistryToken: a.RegistryToken}
+		opts.Auth = image.Auth{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
 	}
 	if progress != nil {
 		opts.Progress = func(p image.Progress) {

@@ -2,14 +2,16 @@ package image
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
-	"strings"
+
+	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/dockerconfig"
 )
 
 const (
@@ -107,53 +109,31 @@ func readAuthFile(file, host, repo string) ([]Auth, error) {
 	if len(data) > maxAuthFile {
 		return nil, fmt.Errorf("more than %d bytes", maxAuthFile)
 	}
-	config, err := parseAuthConfig(data)
+	return lookupAuth(data, host, repo)
+}
+
+func lookupAuth(data []byte, host, repo string) ([]Auth, error) {
+	config, err := dockerconfig.Parse(data)
 	if err != nil {
 		return nil, err
 	}
-	return config.lookup(host, repo)
+	found, err := dockerconfig.Lookup(host, repo, config)
+	if errors.Is(err, runtimeiface.ErrNotSupported) {
+		err = notSupported{err}
+	}
+	var auths []Auth
+	for _, a := range found {
+		auths = append(auths, Auth(a))
+	}
+	return auths, err
 }
 
-// matchRegistry tells whether the key of an auths entry fits a repository, as
-// the kubelet's URLsMatch does (pkg/credentialprovider of Kubernetes v1.37):
-// the port is the same, the host has as many labels, each of which may be a
-// pattern, and the path begins with the key's.
-func matchRegistry(key, host, repo string) bool {
-	keyHost, keyPath := cutKey(key)
-	keyName, keyPort, _ := cutPort(keyHost)
-	name, port, _ := cutPort(host)
-	if keyPort != port || !strings.HasPrefix("/"+repo, keyPath) {
-		return false
-	}
-	patterns, labels := strings.Split(keyName, "."), strings.Split(name, ".")
-	if len(patterns) != len(labels) {
-		return false
-	}
-	for i, pattern := range patterns {
-		if pattern == labels[i] { // [::1] is no pattern
-			continue
-		}
-		if ok, err := path.Match(pattern, labels[i]); err != nil || !ok {
-			return false
-		}
-	}
-	return true
-}
+// notSupported is an error of a config.json that asks for a credential helper.
+type notSupported struct{ error }
 
-// cutKey splits "https://index.docker.io/v1/" and "host:5000/team" into host
-// and path. The roots of the registry API, /v1/ and /v2/, are no path.
-func cutKey(key string) (host, path string) {
-	key = strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
-	host, path, ok := strings.Cut(key, "/")
-	if !ok {
-		return host, ""
-	}
-	path = "/" + path
-	if strings.HasPrefix(path, "/v1/") || strings.HasPrefix(path, "/v2/") {
-		path = path[len("/v1"):]
-	}
-	if path == "/" {
-		path = ""
-	}
-	return host, path
+// Is tells so in this package's words.
+func (notSupported) Is(target error) bool { return target == ErrNotSupported }
+
+func encodeBasic(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 }

@@ -4,12 +4,12 @@ import "github.com/google/go-containerregistry/pkg/v1/types"
 
 // The parsers of outside text, for tables and fuzzing.
 var (
-	Loopback      = loopback
-	EntryPath     = entryPath
-	Whiteout      = whiteout
-	MatchRegistry = matchRegistry
-	RetryAfter    = retryAfter
-	Redact        = redact
+	Loopback   = loopback
+	EntryPath  = entryPath
+	Whiteout   = whiteout
+	LookupAuth = lookupAuth
+	RetryAfter = retryAfter
+	Redact     = redact
 )
 
 // Canonical gives the full name of a reference.
@@ -19,15 +19,6 @@ func Canonical(ref string) (string, error) {
 		return "", err
 	}
 	return r.canonical(), nil
-}
-
-// LookupAuth gives the credentials that a config.json has for a repository.
-func LookupAuth(data []byte, host, repo string) ([]Auth, error) {
-	c, err := parseAuthConfig(data)
-	if err != nil {
-		return nil, err
-	}
-	return c.lookup(host, repo)
 }
 
 // ReadManifest tells what a manifest is, and what an index gives for p.
