@@ -34,22 +34,18 @@
 //   - Images are pulled for all containers of a pod that may start, in
 //     parallel; containers without a postStart hook start at once and not one
 //     after the other.
-//
 //   - A pod whose host port is taken stays Pending until it is free, because
 //     there is no scheduler that would have held it back. So does one that fits
 //     as soon as pods that end have made room. Any other that the node cannot
 //     take is Failed with the kubelet's reason, see package admission.
-//
 //   - A manifest that is no valid pod is shown as a Pending pod with reason
 //     InvalidManifest.
-//
 //   - A terminal phase is remembered across reboots.
 //   - An image that is on the node may be used by every pod, whatever its pull
 //     secrets: who pulled it with which is not remembered, as the kubelet's
 //     KubeletEnsureSecretPulledImages does. imagePullPolicy Always asks the registry.
 //   - A pull goes on with the next credential only where the registry refuses or
 //     hides the image. A pull secret that is missing or bad is told in the status.
-//
 //   - A container that ended because a rule of another restarted all has its own
 //     exit in its last state, if it had one; the kubelet shows 137 for all. All
 //     restart at most once a second.

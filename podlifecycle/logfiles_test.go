@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodekit/nodekit/podlifecycle"
@@ -153,7 +154,7 @@ func TestStrays(t *testing.T) {
 		write(t, filepath.Join(logDir, "app", "0.log"), "text")
 		write(t, filepath.Join(others, "0.log"), "text")
 		write(t, filepath.Join(r.root, "logs", "default_web_uid-web", "app", "9.log"), "text")
-		_ = r.cgroups.Ensure(t.Context(), "/kubepods/burstable/podlost", nil)
+		_ = r.cgroups.Ensure(t.Context(), "/kubepods/burstable/podlost", &specs.LinuxResources{})
 		r.start()
 		r.m.Set(source.Set{Pods: []*corev1.Pod{newPod("web")}, Waiting: []string{"http"}})
 		r.pass(2 * time.Minute)
