@@ -92,6 +92,10 @@ func (j *judge) decide(w *worker, pod *corev1.Pod) {
 		j.tell(w, fmt.Sprintf("waiting until the pod of the same name with UID %s is gone", other.uid), nil)
 		return
 	}
+	if reason, message := j.m.refuse(pod); reason != "" {
+		j.tell(w, "", &Rejection{Reason: reason, Message: rejectedPrefix + message})
+		return
+	}
 	result := j.held.Admit(pod)
 	crowded := result.Short // fits once those that end have gone
 	if crowded != nil {
@@ -113,6 +117,11 @@ func (j *judge) decide(w *worker, pod *corev1.Pod) {
 	if crowded == nil {
 		w.admitted = true
 		w.record(Record{Time: j.now, Rule: RuleAdmission, Action: "admit", Reason: "the node has what it asks for"})
+		if limits := j.m.unkept(pod); len(limits) > 0 {
+			w.log.Info("pod has limits that nobody keeps", "fields", limits)
+			w.record(Record{Time: j.now, Rule: RuleEviction, Input: strings.Join(limits, ", "), Action: "none",
+				Reason: "nothing measures what the pod writes, see Config.Eviction"})
+		}
 		j.tell(w, "", nil)
 		return
 	}

@@ -114,6 +114,10 @@ type Config struct {
 	// AuthFiles are files such as docker's config.json, looked at for each pull,
 	// after all else; nil is none.
 	AuthFiles []string
+	// Eviction ends pods when the node is short of memory, disk or processes, or
+	// a pod takes more disk than its limits; nil leaves it to the kernel, and
+	// Why tells of each pod whose limits are not kept.
+	Eviction *Eviction
 	// MaxParallelPulls bounds the image pulls at one time; 0 means 4.
 	MaxParallelPulls int
 	// ImageGC is when images are removed that nobody uses; the zero value is the
@@ -191,6 +195,11 @@ func (c Config) complete() (Config, error) {
 	}
 	if _, err := c.admission(); err != nil {
 		errs = append(errs, err)
+	}
+	if c.Eviction != nil {
+		if _, err := newEvictor(nil, *c.Eviction); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("podlifecycle config: %w", err)

@@ -38,6 +38,8 @@
 //     there is no scheduler that would have held it back. So does one that fits
 //     as soon as pods that end have made room. Any other that the node cannot
 //     take is Failed with the kubelet's reason, see package admission.
+//   - Pods are evicted if Config.Eviction is set; without it, and in it without Disk,
+//     limits of what a pod may write are told of by Why and not kept.
 //   - A manifest that is no valid pod is shown as a Pending pod with reason
 //     InvalidManifest.
 //   - A terminal phase is remembered across reboots.
@@ -72,8 +74,8 @@
 // # Parts
 //
 // Sub-packages are the parts, each of use alone: manifest and source read
-// desired pods; admission, env, hostfiles, qos and security are pure; volume, probe and
-// cgroup act; credential finds what registries want; imagegc and logs keep what
+// desired pods; admission, env, eviction, hostfiles, qos and security are pure;
+// volume, probe and cgroup act; credential finds what registries want; imagegc and logs keep what
 // pods leave in bounds; journal remembers.
 //
 // # Traps

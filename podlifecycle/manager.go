@@ -31,6 +31,7 @@ const syncEvery = time.Second
 type Manager struct {
 	config  Config
 	node    *admission.Node
+	evictor *evictor // nil: nobody is evicted
 	probes  *probe.Manager
 	http    *http.Client
 	pulls   chan struct{}
@@ -80,6 +81,11 @@ func New(config Config) (*Manager, error) {
 	}
 	if m.node, err = config.admission(); err != nil {
 		return nil, fmt.Errorf("podlifecycle config: %w", err)
+	}
+	if config.Eviction != nil {
+		if m.evictor, err = newEvictor(m, *config.Eviction); err != nil {
+			return nil, fmt.Errorf("podlifecycle config: %w", err)
+		}
 	}
 	m.probes, err = probe.New(probe.Config{
 		Prober: config.Prober, Clock: config.Clock, Seed: config.Seed, Logger: config.Logger,
@@ -165,6 +171,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	helpers.Go(func() { m.syncJournal(ctx) })
 	helpers.Go(func() { m.collectImages(ctx) })
 	helpers.Go(func() { m.keepLogs(ctx) })
+	if m.evictor != nil {
+		helpers.Go(func() { m.evictor.run(ctx) })
+		helpers.Go(func() { m.evictor.measureLimits(ctx) })
+	}
 	m.loop(ctx)
 	cancel()
 	m.group.Wait()

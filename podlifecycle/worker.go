@@ -53,6 +53,7 @@ type worker struct {
 	fresh     bool // objects changed: configuration errors count no more
 	announce  bool // the pod itself changed: tell of it, whatever its status
 	next      *Next
+	over      bool                                            // its end is through: nothing of it takes up the node any more
 	told      map[corev1.PodConditionType]corev1.PodCondition // by others, for the next look
 	ring      ring
 	seen      seen
@@ -329,7 +330,7 @@ func (w *worker) accept(o Observed, d Decision) corev1.PodStatus {
 		}
 	}
 	before := w.status
-	w.status = d.Status
+	w.status, w.over = d.Status, d.Done
 	return before
 }
 

@@ -31,9 +31,6 @@ var partly = map[string]func(pod *corev1.Pod, parent, v reflect.Value) bool{
 	"EmptyDirVolumeSource.medium": func(_ *corev1.Pod, _, v reflect.Value) bool {
 		return v.String() != string(corev1.StorageMediumMemory)
 	},
-	"EmptyDirVolumeSource.sizeLimit": func(_ *corev1.Pod, parent, _ reflect.Value) bool {
-		return parent.FieldByName("Medium").String() != string(corev1.StorageMediumMemory)
-	},
 	"PodSecurityContext.supplementalGroupsPolicy": not(string(corev1.SupplementalGroupsPolicyMerge)),
 	"AppArmorProfile.type":                        not(string(corev1.AppArmorProfileTypeUnconfined)),
 	"HTTPGetAction.protocol":                      not(string(corev1.HTTPProtocolHTTP1)),
@@ -132,7 +129,7 @@ var verdicts = table(map[string]string{
 	"PodSpec.resourceClaims":               "dynamic resources are not allocated",
 
 	"EmptyDirVolumeSource.medium":    "only \"\" and Memory are",
-	"EmptyDirVolumeSource.sizeLimit": "nothing measures a volume on disk; medium Memory is limited",
+	"EmptyDirVolumeSource.sizeLimit": works,
 	"EmptyDirVolumeSource.mode":      works,
 
 	"VolumeSource.gcePersistentDisk": noPlugin, "VolumeSource.awsElasticBlockStore": noPlugin, "VolumeSource.gitRepo": noPlugin,

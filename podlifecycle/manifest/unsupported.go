@@ -139,12 +139,7 @@ func (w *walker) resources(list corev1.ResourceList, p *field.Path) {
 	for _, name := range names {
 		quantity := list[corev1.ResourceName(name)]
 		switch {
-		case name == "cpu", name == "memory", strings.HasPrefix(name, corev1.ResourceHugePagesPrefix), quantity.IsZero():
-		case name == "ephemeral-storage":
-			// A request alone only matters to a scheduler.
-			if strings.HasSuffix(p.String(), "limits") {
-				w.refuse(p.Key(name), reflect.ValueOf(quantity.String()), "nothing measures what a container writes")
-			}
+		case name == "cpu", name == "memory", name == "ephemeral-storage", strings.HasPrefix(name, corev1.ResourceHugePagesPrefix), quantity.IsZero():
 		default:
 			w.refuse(p.Key(name), reflect.ValueOf(quantity.String()), "there are no device plug-ins")
 		}

@@ -200,6 +200,24 @@ func (m *Manager) path(uid types.UID, volume *corev1.Volume) string {
 	return m.dir(uid, kind, volume.Name)
 }
 
+// DiskDir gives where, below a Manager's Root, the files of a volume lie that take
+// up the node's disk and go with the pod: emptyDirs on disk and ConfigMaps.
+// It is "" for all others.
+func DiskDir(root string, uid types.UID, volume *corev1.Volume) string {
+	kind := ""
+	switch {
+	case element(string(uid)) != nil || element(volume.Name) != nil:
+	case volume.EmptyDir != nil && volume.EmptyDir.Medium == corev1.StorageMediumDefault:
+		kind = emptyDirKind
+	case volume.ConfigMap != nil:
+		kind = configMapKind
+	}
+	if kind == "" {
+		return ""
+	}
+	return filepath.Join(root, "pods", string(uid), "volumes", kind, volume.Name)
+}
+
 func (m *Manager) emptyDir(pod *corev1.Pod, volume *corev1.Volume) error {
 	dir := m.dir(pod.UID, emptyDirKind, volume.Name)
 	mode := uint32(0o777)
