@@ -35,7 +35,7 @@ func (e *evictor) candidates() []candidate {
 	for _, w := range e.m.list() {
 		w.mu.Lock()
 		if w.status.StartTime != nil && w.ending == nil && !terminal(w.status.Phase) {
-			c := candidate{pod: w.pod, containers: w.seen.containers}
+			c := candidate{pod: w.allocated.Granted(w.pod), containers: w.seen.containers}
 			for _, s := range w.seen.sandboxes {
 				if s.State == runtimeiface.SandboxReady && s.CgroupParent != "" {
 					c.cgroup = s.CgroupParent
