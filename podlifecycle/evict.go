@@ -48,9 +48,9 @@ type Eviction struct {
 	// RootFS measures a container's writable layer, by its ID; nil: layers
 	// count for nothing.
 	RootFS func(ctx context.Context, containerID string) (eviction.Disk, error)
-	// Reclaim collects garbage, such as unused images and dead containers, before
-	// pods are evicted for a disk; nil: there is none. It is asked for whatever
-	// can be had, not for an amount.
+	// Reclaim collects other garbage before pods are evicted for a disk, beside
+	// images that nobody uses, which Manager.Reclaim removes; nil: there is none.
+	// It is asked for whatever can be had, not for an amount.
 	Reclaim func(ctx context.Context, signal eviction.Signal) error
 	// Interval between two looks at the node; 0 means 10 s.
 	Interval time.Duration
@@ -167,22 +167,21 @@ func (e *evictor) waits(now time.Time) bool {
 func (e *evictor) relieve(ctx context.Context, s eviction.Starved, reading eviction.Reading) bool {
 	log := e.m.config.Logger.WithValues("signal", s.Signal, "shortage", s.String())
 	log.Info("node is short")
+	note := func(action, reason string) {
+		e.m.note(Record{Rule: RuleEviction, Input: s.String(), Action: action, Reason: reason})
+		log.V(4).Info("eviction decided", "action", action, "reason", reason)
+	}
 	garbage := !reading.DedicatedImageFS || s.Signal == eviction.ImageFSAvailable || s.Signal == eviction.ImageFSInodes
-	if s.Signal.Disk() && garbage && e.config.Reclaim != nil {
-		reclaimCtx, cancel := context.WithTimeout(ctx, reclaimTimeout)
-		err := e.config.Reclaim(reclaimCtx, s.Signal)
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			log.Error(err, "garbage could not be collected")
-		}
+	if s.Signal.Disk() && garbage {
+		e.reclaim(ctx, s.Signal)
 		again, ok := e.read(ctx)
 		if ok && e.policy.Relieved(again) {
-			log.Info("garbage was enough, no pod is evicted")
+			note("none", "removing unused images and other garbage was enough")
 			return false
 		}
 	}
 	if s.Signal.Disk() && e.config.Disk == nil {
-		log.Info("nothing measures what pods write, so none is evicted for it")
+		note("none", "nothing measures what pods write, so none is evicted for it")
 		return false
 	}
 	pods := e.usage(ctx, s.Signal)
@@ -197,11 +196,30 @@ func (e *evictor) relieve(ctx context.Context, s eviction.Starved, reading evict
 		}
 	}
 	if victim == nil {
-		log.Info("there is no pod to evict")
+		note("none", "there is no pod that may be evicted")
 		return false
 	}
+	note("evict", "pod "+victim.Pod.Namespace+"/"+victim.Pod.Name+" goes first")
 	e.evict(*victim, s.String())
 	return true
+}
+
+// reclaim frees what no pod needs.
+func (e *evictor) reclaim(ctx context.Context, signal eviction.Signal) {
+	ctx, cancel := context.WithTimeout(ctx, reclaimTimeout)
+	defer cancel()
+	log := e.m.config.Logger.WithValues("signal", signal)
+	freed, err := e.m.Reclaim(ctx)
+	if err != nil && ctx.Err() == nil {
+		log.Error(err, "unused images could not be removed")
+	}
+	log.Info("unused images removed", "bytes", freed)
+	if e.config.Reclaim == nil {
+		return
+	}
+	if err := e.config.Reclaim(ctx, signal); err != nil && ctx.Err() == nil {
+		log.Error(err, "garbage could not be collected")
+	}
 }
 
 func (e *evictor) evict(v eviction.Victim, input string) {

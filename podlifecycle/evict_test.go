@@ -14,6 +14,7 @@ import (
 
 	"github.com/nodekit/nodekit/podlifecycle"
 	"github.com/nodekit/nodekit/podlifecycle/eviction"
+	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
 
 // fakeNode is what a node has left and what its pods use, as the test says.
@@ -166,6 +167,16 @@ func TestEvictionForMemory(t *testing.T) {
 				t.Errorf("why %s does not say %q: %s", name, word, text)
 			}
 		}
+		var records []string
+		for _, rec := range r.m.Records() {
+			records = append(records, rec.String())
+		}
+		for _, word := range []string{"[eviction] condition True: kubelet has insufficient memory available (MemoryPressure)",
+			"[eviction] evict: pod default/b goes first (memory.available is 50Mi, below 100Mi)"} {
+			if !strings.Contains(strings.Join(records, "\n"), word) {
+				t.Errorf("the node's records do not say %q: %q", word, records)
+			}
+		}
 		r.pass(30 * time.Second)
 		if got := phases(r, "a", "b", "c", "crit"); got != "Failed Failed Failed Running" {
 			t.Errorf("phases at the end %s", got)
@@ -220,6 +231,9 @@ func TestEvictionForDisk(t *testing.T) {
 			r.settle()
 			node.set(eviction.NodeFSAvailable, 10<<20)
 			r.pass(10500 * time.Millisecond)
+			if len(r.fake.Calls(runtimetest.OpRemoveImage)) == 0 {
+				t.Error("the unused image is still there")
+			}
 			if len(node.asked) != 1 || node.asked[0] != eviction.NodeFSAvailable {
 				t.Errorf("garbage was asked for %v", node.asked)
 			}

@@ -62,6 +62,7 @@ func (e *evictor) tell(a eviction.Assessment, now time.Time) {
 	}
 	e.mu.Unlock()
 	for _, c := range changed {
+		e.m.note(Record{Rule: RuleEviction, Input: string(c.Type), Action: "condition " + string(c.Status), Reason: c.Message})
 		e.m.config.Logger.Info("node condition changed", "condition", c.Type, "status", c.Status)
 	}
 }
