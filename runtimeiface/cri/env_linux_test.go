@@ -11,9 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/sys/unix"
 
 	"github.com/nodekit/nodekit/internal/containerdtest"
@@ -47,8 +44,12 @@ func newNode(tb testing.TB) *node {
 		tb.Fatal(err)
 	}
 	n := &node{tb: tb, dir: dir, logs: filepath.Join(dir, "logs"), images: testimage.Serve(tb)}
+	pause, err := containerdtest.PushPause(n.images.Prog)
+	if err != nil {
+		tb.Fatal(err)
+	}
 	n.daemon, err = containerdtest.New(containerdtest.Config{
-		Dir: dir, Pause: n.pushPause(), Handlers: map[string]containerdtest.Handler{"second": {Root: filepath.Join(dir, "second")}},
+		Dir: dir, Pause: pause, Handlers: map[string]containerdtest.Handler{"second": {Root: filepath.Join(dir, "second")}},
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -57,33 +58,6 @@ func newNode(tb testing.TB) *node {
 	tb.Cleanup(n.remove)
 	n.start()
 	return n
-}
-
-// pushPause makes the image of sandboxes of the test's own program.
-func (n *node) pushPause() string {
-	n.tb.Helper()
-	from, err := name.ParseReference(n.images.Prog)
-	if err != nil {
-		n.tb.Fatal(err)
-	}
-	img, err := remote.Image(from)
-	if err != nil {
-		n.tb.Fatal(err)
-	}
-	cf, err := img.ConfigFile()
-	if err != nil {
-		n.tb.Fatal(err)
-	}
-	config := *cf.Config.DeepCopy()
-	config.Labels = map[string]string{"role": "pause"}
-	if img, err = mutate.Config(img, config); err != nil {
-		n.tb.Fatal(err)
-	}
-	to := from.Context().Registry.Repo("test", "pause").Tag("1")
-	if err := remote.Write(to, img); err != nil {
-		n.tb.Fatal(err)
-	}
-	return to.Name()
 }
 
 // start starts containerd and dials it once it answers.

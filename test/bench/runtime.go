@@ -11,10 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-
 	"github.com/nodekit/nodekit/internal/containerdtest"
 	"github.com/nodekit/nodekit/runtimeiface/oci"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest/testimage"
@@ -77,7 +73,7 @@ func benchRuntimes(o runtimeOptions) (err error) {
 	}
 	defer server.Close()
 	s := &stage{dir: dir, image: server.Images().Prog, cgroup: fmt.Sprintf("/nodebench-%d", os.Getpid())}
-	if s.pause, err = pushPause(s.image); err != nil {
+	if s.pause, err = containerdtest.PushPause(s.image); err != nil {
 		return err
 	}
 	if err := s.open(o.runtimes); err != nil {
@@ -124,30 +120,6 @@ func (s *stage) close() error {
 		errs = append(errs, s.daemon.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// pushPause makes the image of containerd's sandboxes: the same program, under a
-// digest of its own.
-func pushPause(image string) (string, error) {
-	from, err := name.ParseReference(image)
-	if err != nil {
-		return "", err
-	}
-	img, err := remote.Image(from)
-	if err != nil {
-		return "", err
-	}
-	cf, err := img.ConfigFile()
-	if err != nil {
-		return "", err
-	}
-	config := *cf.Config.DeepCopy()
-	config.Labels = map[string]string{"role": "pause"}
-	if img, err = mutate.Config(img, config); err != nil {
-		return "", err
-	}
-	to := from.Context().Registry.Repo("test", "pause").Tag("1")
-	return to.Name(), remote.Write(to, img)
 }
 
 // figures are what the cycles of one subject took.
