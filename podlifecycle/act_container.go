@@ -196,7 +196,8 @@ func (w *worker) containerSpec(ctx context.Context, pod *corev1.Pod, c *corev1.C
 	cfg := &w.m.config
 	set := w.m.objects()
 	informed := w.informed(pod, sandbox)
-	environ, err := env.Resolve(env.Input{Pod: informed, Container: c, Objects: set, Services: set.Services, Allocatable: cfg.Allocatable})
+	environ, err := env.Resolve(env.Input{Pod: informed, Container: c, Objects: set, Services: set.Services, Allocatable: cfg.Allocatable,
+		File: func(volume, path string) ([]byte, error) { return cfg.Volumes.File(pod, volume, path) }})
 	if err != nil {
 		return runtimeiface.ContainerSpec{}, err
 	}

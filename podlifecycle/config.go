@@ -54,6 +54,8 @@ type Volumes interface {
 	Setup(ctx context.Context, pod *corev1.Pod, objects volume.Objects) error
 	Update(ctx context.Context, pod *corev1.Pod, objects volume.Objects) (changed []string, err error)
 	Mounts(ctx context.Context, pod *corev1.Pod, container *corev1.Container, environ []string) ([]specs.Mount, error)
+	// File reads a file that a container has left in an emptyDir.
+	File(pod *corev1.Pod, volume, path string) ([]byte, error)
 	Teardown(ctx context.Context, uid types.UID) error
 	Pods() ([]types.UID, error)
 }

@@ -255,6 +255,7 @@ type fakeVolumes struct {
 	mu    sync.Mutex
 	err   error
 	calls []string
+	files map[string]string // by pod, volume and path
 }
 
 var _ podlifecycle.Volumes = (*fakeVolumes)(nil)
@@ -298,6 +299,15 @@ func (v *fakeVolumes) Update(_ context.Context, pod *corev1.Pod, _ volume.Object
 }
 func (v *fakeVolumes) Mounts(context.Context, *corev1.Pod, *corev1.Container, []string) ([]specs.Mount, error) {
 	return nil, nil
+}
+func (v *fakeVolumes) File(pod *corev1.Pod, volume, path string) ([]byte, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	text, ok := v.files[pod.Name+"/"+volume+"/"+path]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return []byte(text), nil
 }
 func (v *fakeVolumes) Teardown(_ context.Context, uid types.UID) error {
 	if err := v.note("teardown " + string(uid)); err != nil {

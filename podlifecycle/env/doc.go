@@ -13,7 +13,7 @@
 //	spec.Command = env.Expand(container.Command, environ)
 //	spec.Args = env.Expand(container.Args, environ)
 //
-// It is pure. It neither looks anything up by itself nor knows the image's own
+// It is pure, but for Input.File. It neither looks anything up by itself nor knows the image's own
 // environment, which a runtime puts before this one.
 //
 // # Traps
@@ -21,6 +21,10 @@
 //   - status.podIP is what pod.Status says: fill it in before resolving.
 //   - $(VAR) sees variables that stand earlier, those of services included,
 //     never later ones, nor the image's.
+//   - A fileKeyRef is read when the container is made, each time; what its init
+//     containers have written is there by then. A file that is missing is an
+//     error even for an optional reference, and an empty value is none: both as
+//     with the kubelet.
 //   - An optional reference that is missing leaves the variable out; it does not
 //     become empty.
 package env

@@ -27,6 +27,9 @@ type Input struct {
 	// Services, of any namespace: those of the pod's become variables while
 	// enableServiceLinks is not false, and "kubernetes" of "default" always.
 	Services []*corev1.Service
+	// File reads a file of one of the pod's volumes, for fileKeyRef; nil makes that
+	// ErrNotSupported.
+	File func(volume, path string) ([]byte, error)
 	// Allocatable stands for the limits that a container does not set, for
 	// resourceFieldRef.
 	Allocatable corev1.ResourceList
@@ -156,7 +159,7 @@ func (r *resolver) variable(v *corev1.EnvVar, path *field.Path) {
 		r.key(v.Name, string(value), ok, secret != nil, ref.Optional, ref.Key,
 			r.object("Secret", ref.Name), path.Child("secretKeyRef"))
 	case from.FileKeyRef != nil:
-		r.fail(path.Child("fileKeyRef"), v.Name, "", ErrNotSupported)
+		r.file(v.Name, from.FileKeyRef, path.Child("fileKeyRef"))
 	default:
 		r.fail(path, v.Name, "", fmt.Errorf("empty valueFrom: %w", ErrNotSupported))
 	}
@@ -173,6 +176,27 @@ func (r *resolver) key(variable, value string, ok, objectThere bool, optional *b
 	default:
 		r.fail(path.Child("name"), variable, object, ErrMissing)
 	}
+}
+
+// file sets a variable from a file. As with the kubelet, an empty value counts
+// as none, and a file that is not there as a fault, even if ref is optional.
+func (r *resolver) file(variable string, ref *corev1.FileKeySelector, path *field.Path) {
+	if r.File == nil {
+		r.fail(path, variable, "", ErrNotSupported)
+		return
+	}
+	object := fmt.Sprintf("file %s of volume %s", ref.Path, ref.VolumeName)
+	text, err := r.File(ref.VolumeName, ref.Path)
+	if err != nil {
+		r.fail(path.Child("path"), variable, object, err)
+		return
+	}
+	value, err := fileValue(string(text), ref.Key)
+	if err != nil {
+		r.fail(path.Child("path"), variable, object, err)
+		return
+	}
+	r.key(variable, value, value != "", true, ref.Optional, ref.Key, object, path)
 }
 
 func (r *resolver) resource(variable string, ref *corev1.ResourceFieldSelector, path *field.Path) {

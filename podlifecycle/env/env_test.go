@@ -153,7 +153,7 @@ func TestResolveNamesWhatIsMissing(t *testing.T) {
 			"pod shop/web: container app: spec.containers[1].env[0].valueFrom.resourceFieldRef.containerName: variable A: container nobody: not found", env.ErrMissing},
 		"resource": {nil, []corev1.EnvVar{resourceRef("A", "", "limits.gpu", "")},
 			`pod shop/web: container app: spec.containers[1].env[0].valueFrom.resourceFieldRef.resource: variable A: resource "limits.gpu": no such field`, env.ErrField},
-		"file": {nil, []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{}}}},
+		"file, nobody to read it": {nil, []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{}}}},
 			"pod shop/web: container app: spec.containers[1].env[0].valueFrom.fileKeyRef: variable A: not supported", env.ErrNotSupported},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,8 @@ var (
 	ErrMissing = errors.New("not found")
 	// ErrField: the downward API has no such field or resource.
 	ErrField = errors.New("no such field")
+	// ErrFile: a file of variables is not written as it must be.
+	ErrFile = errors.New("is no file of variables")
 	// ErrNotSupported: this way of giving a value is not supported.
 	ErrNotSupported = errors.New("not supported")
 )
@@ -26,7 +28,7 @@ type Error struct {
 	// Object is what is referred to, such as ConfigMap default/settings, or key
 	// "level" of it; "" if none is.
 	Object string
-	// Err wraps ErrMissing, ErrField or ErrNotSupported.
+	// Err wraps ErrMissing, ErrField, ErrFile, ErrNotSupported or an error of Input.File.
 	Err error
 }
 

@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -112,6 +113,33 @@ func makeSubPath(volume, sub string) error {
 	}
 	// In spite of the umask, for the last element as the kubelet does for each.
 	return root.Chmod(sub, info.Mode())
+}
+
+// readBeneath reads a regular file of the volume that is no larger than most.
+func readBeneath(volume, sub string, most int64) ([]byte, error) {
+	fd, err := openBeneath(volume, sub)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var info unix.Stat_t
+	if err := unix.Fstat(fd, &info); err != nil {
+		return nil, fmt.Errorf("stat: %w", err)
+	}
+	// A pipe of the pod's would keep us for ever.
+	if info.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, fmt.Errorf("is no regular file: %w", ErrInvalid)
+	}
+	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	text, err := io.ReadAll(io.LimitReader(file, most+1))
+	if err == nil && int64(len(text)) > most {
+		err = fmt.Errorf("is larger than %d bytes: %w", most, ErrInvalid)
+	}
+	return text, err
 }
 
 func openBeneath(volume, sub string) (int, error) {

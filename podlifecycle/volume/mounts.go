@@ -88,6 +88,28 @@ func imageMount(volume *corev1.Volume, mount *corev1.VolumeMount, sub string) sp
 	return m
 }
 
+// maxFile is how much File reads, in bytes.
+const maxFile = 1 << 20
+
+// File reads a file of one of the pod's emptyDir volumes, which a container has
+// left there. Links in path do not lead out of the volume: ErrEscape. What is
+// no regular file, or larger than 1 MiB, is ErrInvalid. The error may also be
+// ErrMissing, for the volume or the file.
+func (m *Manager) File(pod *corev1.Pod, volume, path string) ([]byte, error) {
+	v := findVolume(pod, volume)
+	if v == nil {
+		return nil, fmt.Errorf("volume %s: %w", volume, ErrMissing)
+	}
+	if v.EmptyDir == nil {
+		return nil, fmt.Errorf("volume %s is no emptyDir: %w", volume, ErrInvalid)
+	}
+	text, err := readBeneath(m.path(pod.UID, v), path, maxFile)
+	if err != nil {
+		return nil, fmt.Errorf("read %s of volume %s: %w", path, volume, err)
+	}
+	return text, nil
+}
+
 // options of an OCI mount. Volumes of content are read-only for everybody.
 func options(mount *corev1.VolumeMount, content bool) []string {
 	result := []string{"rbind"}

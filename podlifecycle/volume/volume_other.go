@@ -19,6 +19,8 @@ func mountMemory(string, memory) error { return ErrNotSupported }
 
 func bindSubPath(_, _, _ string, _ bool) error { return ErrNotSupported }
 
+func readBeneath(string, string, int64) ([]byte, error) { return nil, ErrNotSupported }
+
 func canRecursiveReadOnly() bool { return false }
 
 // RemoveTree needs Linux, where it can tell a mount from a directory; here it is ErrNotSupported.
