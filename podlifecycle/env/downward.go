@@ -73,10 +73,12 @@ func lines(m map[string]string) string {
 	return out.String()
 }
 
-// Resource gives the value of a resourceFieldRef for container: the resource
-// divided by the divisor, rounded up. A limit that is not set is allocatable's;
-// a request that is not set is 0. The error wraps ErrField.
-func Resource(container *corev1.Container, ref *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
+// Resource gives the value of a resourceFieldRef for container of pod: the
+// resource divided by the divisor, rounded up. A limit that is not set is that of
+// the pod's own resources, or else allocatable's; a request that is not set is 0.
+// The error wraps ErrField. Source: Kubernetes v1.37.0
+// pkg/kubelet/kubelet_resources.go.
+func Resource(pod *corev1.Pod, container *corev1.Container, ref *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
 	kind, name, _ := strings.Cut(ref.Resource, ".")
 	resourceName := corev1.ResourceName(name)
 	switch {
@@ -89,6 +91,9 @@ func Resource(container *corev1.Container, ref *corev1.ResourceFieldSelector, al
 	switch kind {
 	case "limits":
 		quantity = container.Resources.Limits[resourceName]
+		if own := pod.Spec.Resources; quantity.Sign() <= 0 && own != nil && (resourceName == corev1.ResourceCPU || resourceName == corev1.ResourceMemory) {
+			quantity = own.Limits[resourceName]
+		}
 		if quantity.Sign() <= 0 {
 			quantity = allocatable[resourceName]
 		}

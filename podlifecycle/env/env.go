@@ -208,7 +208,7 @@ func (r *resolver) resource(variable string, ref *corev1.ResourceFieldSelector, 
 			return
 		}
 	}
-	value, err := Resource(container, ref, r.Allocatable)
+	value, err := Resource(r.Pod, container, ref, r.Allocatable)
 	if err != nil {
 		r.fail(path.Child("resource"), variable, "", err)
 		return

@@ -169,6 +169,14 @@ func TestResolveNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
+func TestLimitsOfThePod(t *testing.T) {
+	g := NewWithT(t)
+	in := input(corev1.Container{Env: []corev1.EnvVar{resourceRef("CPU", "", "limits.cpu", "1m"), resourceRef("MEMORY", "", "limits.memory", "1Mi")}})
+	in.Services, in.Pod.Spec.EnableServiceLinks = nil, new(false)
+	in.Pod.Spec.Resources = &corev1.ResourceRequirements{Limits: corev1.ResourceList{"cpu": resource.MustParse("2")}}
+	g.Expect(env.Resolve(in)).To(Equal([]string{"CPU=2000", "MEMORY=8192"}), "the pod's, else the node's")
+}
+
 func TestResolveTellsOfEveryMissingObject(t *testing.T) {
 	g := NewWithT(t)
 	in := input(corev1.Container{Env: []corev1.EnvVar{configMapKey("A", "none", "k", nil), secretKey("B", "none", "k", nil)}})

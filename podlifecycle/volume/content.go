@@ -162,7 +162,7 @@ func (c *content) downward(items []corev1.DownwardAPIVolumeFile, fallback uint32
 			if container == nil {
 				return at.Child("containerName"), fmt.Errorf("container %q: %w", item.ResourceFieldRef.ContainerName, ErrMissing)
 			}
-			value, err = env.Resource(container, item.ResourceFieldRef, c.allocatable)
+			value, err = env.Resource(c.pod, container, item.ResourceFieldRef, c.allocatable)
 		}
 		if err == nil {
 			err = c.add(item.Path, []byte(value), m)
