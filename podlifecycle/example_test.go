@@ -83,3 +83,51 @@ func ExampleManager() {
 	// stopped: <nil> 0
 	// ended: <nil>
 }
+
+// A server offers commands in containers by the names that its callers know.
+func ExampleManager_Exec() {
+	root, err := os.MkdirTemp("", "agent")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(root)
+	rt, err := runtimetest.NewFake(runtimetest.FakeConfig{Images: []runtimetest.FakeImage{{Ref: "web:1", Program: runtimetest.Program{
+		Exec: func(_ context.Context, p runtimetest.Process, _ []byte) runtimetest.ExecResult {
+			return runtimetest.ExecResult{Stdout: fmt.Sprintln(p.Argv, "in", p.Container), Code: 3}
+		},
+	}}}})
+	if err != nil {
+		panic(err)
+	}
+	running := make(chan struct{}, 1)
+	m, err := podlifecycle.New(podlifecycle.Config{Runtime: rt, Root: root, OnStatus: func(pod *corev1.Pod) {
+		if pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil {
+			select {
+			case running <- struct{}{}:
+			default:
+			}
+		}
+	}})
+	if err != nil {
+		panic(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- m.Run(ctx) }()
+	m.Set(source.Set{Pods: []*corev1.Pod{{
+		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "default", UID: "0e1f"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "web:1"}}},
+	}}})
+	<-running
+
+	code, err := m.Exec(ctx, "default", "web", "app", runtimeiface.ExecSpec{Command: []string{"ls", "/"}, Stdout: os.Stdout})
+	fmt.Println("exit code:", code, err)
+	_, err = m.Exec(ctx, "default", "web", "db", runtimeiface.ExecSpec{Command: []string{"ls"}})
+	fmt.Println(err)
+	cancel()
+	<-ended
+	// Output:
+	// [ls /] in app
+	// exit code: 3 <nil>
+	// exec: container db in pod default/web: not found
+}
