@@ -45,7 +45,7 @@ var _ = Describe("fields of a pod", func() {
 		Expect(inside(pid, "--net", "cat", "/proc/sys/net/ipv4/ip_local_port_range")).To(Equal("20000\t30000"))
 		Expect(memoryLimit(pid)).To(Equal(int64(96<<20)), "the pod's limit is each container's")
 		Expect(quota(pid, "..")).To(HavePrefix("30000"))
-		Expect(mountOptions(pid, "/proc/kcore")).NotTo(BeEmpty(), "masked by default")
+		Expect(mountOptions(pid, "/proc/sys")).To(HavePrefix("ro"), "by default")
 	})
 
 	It("tell how it is stopped, and what of /proc it sees", func() {
@@ -62,7 +62,7 @@ var _ = Describe("fields of a pod", func() {
 			g.Expect(list).To(HaveLen(2))
 			g.Expect(list[1].LastTerminationState.Terminated).To(HaveField("ExitCode", BeEquivalentTo(2)), "what Go does on SIGQUIT")
 		}).WithTimeout(30 * time.Second).Should(Succeed())
-		Expect(mountOptions(n.process("/bin/demo", "sleep"), "/proc/kcore")).To(BeEmpty())
+		Expect(mountOptions(n.process("/bin/demo", "sleep"), "/proc/sys")).To(BeEmpty())
 	})
 })
 
