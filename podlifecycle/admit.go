@@ -223,8 +223,9 @@ func (m *Manager) recover(ctx context.Context) bool {
 		return false
 	}
 	for _, known := range m.recovered {
-		w := m.newWorker(known.pod, known.state)
-		w.admitted = known.state.Status.StartTime != nil // see planner.status
+		state := known.returned()
+		w := m.newWorker(known.pod, state)
+		w.admitted = state.Status.StartTime != nil // see planner.status
 		m.users.keep(w.uid, w.users)
 		m.enlist(w)
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodekit/nodekit/podlifecycle/admission"
+	"github.com/nodekit/nodekit/podlifecycle/shutdown"
 )
 
 // rejectedPrefix stands before the message of a pod that is Failed because the
@@ -28,6 +29,7 @@ type judge struct {
 	// without those that end. Who fits only beside staying waits.
 	held, staying *admission.Load
 	granted       map[types.UID]*corev1.Pod // as it is in them
+	closing       bool                      // the node is about to go down
 }
 
 // admit decides for each pod whether it may run: first those that have been
@@ -50,8 +52,8 @@ func (m *Manager) admit() {
 		return rank[a.uid] - rank[b.uid]
 	})
 	j := judge{m: m, now: m.config.Clock.Now(), names: map[string]*worker{}, ports: map[string]*worker{}, uids: map[types.UID]*worker{},
-		granted: map[types.UID]*corev1.Pod{},
-		held:    m.node.Load(), staying: m.node.Load()}
+		granted: map[types.UID]*corev1.Pod{}, closing: m.isClosing(),
+		held: m.node.Load(), staying: m.node.Load()}
 	for _, w := range workers {
 		j.uids[w.uid] = w
 	}
@@ -90,6 +92,10 @@ func (j *judge) look(w *worker) {
 func (j *judge) decide(w *worker, pod *corev1.Pod) {
 	if other := j.names[w.key]; other != nil {
 		j.tell(w, fmt.Sprintf("waiting until the pod of the same name with UID %s is gone", other.uid), nil)
+		return
+	}
+	if j.closing {
+		j.tell(w, "", &Rejection{Reason: shutdown.ReasonRejected, Pending: true, Message: shutdown.MessageRejected})
 		return
 	}
 	if reason, message := j.m.refuse(pod); reason != "" {

@@ -149,5 +149,6 @@ const (
 	RuleImageGC        = "image-gc"
 	RuleLogs           = "logs"
 	RuleStrays         = "strays"
+	RuleShutdown       = "shutdown"
 	RuleTerminalStatus = "terminal-status"
 )

@@ -49,6 +49,7 @@ type Manager struct {
 	workers  map[types.UID]*worker
 	phantoms map[string]*corev1.Pod // by namespace/name: manifests that are no pods
 	draining bool
+	closing  bool // the node is about to go down
 	ring     ring // decisions about the node
 
 	images    imageWatch
@@ -344,7 +345,12 @@ func (m *Manager) remove(w *worker) {
 	m.mu.Unlock()
 	delete(m.recovered, w.uid)
 	m.users.free(w.uid)
-	w.tell()
+	w.mu.Lock()
+	revived := w.revived
+	w.mu.Unlock()
+	if !revived {
+		w.tell() // the one that follows has news soon
+	}
 }
 
 // relist looks at everything and wakes the workers that missed something.

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodekit/nodekit/podlifecycle/probe"
+	"github.com/nodekit/nodekit/podlifecycle/shutdown"
 	"github.com/nodekit/nodekit/runtimeiface"
 )
 
@@ -170,6 +171,7 @@ const (
 	EndingCompleted = "Completed"        // all its containers have done their work
 	EndingDeadline  = "DeadlineExceeded" // activeDeadlineSeconds
 	EndingSandbox   = "SandboxLost"      // its sandbox is gone and it may not restart
+	EndingShutdown  = shutdown.Reason    // the node is about to go down
 	EndingPreempted = "Preempting"       // a critical pod needs its room
 	EndingEvicted   = "Evicted"          // the node is short of something, or the pod took more than its limit
 )

@@ -29,14 +29,15 @@ const (
 
 // worker keeps one pod, by UID, going: observe, plan, act, record, sleep.
 type worker struct {
-	m    *Manager
-	uid  types.UID
-	key  string // namespace/name
-	log  logr.Logger
-	hint chan struct{} // look again
-	news chan struct{} // the runtime has told something
-	done chan result   // flights that landed
-	gone chan struct{} // closed at the end
+	m        *Manager
+	uid      types.UID
+	key      string // namespace/name
+	log      logr.Logger
+	hint     chan struct{} // look again
+	news     chan struct{} // the runtime has told something
+	done     chan result   // flights that landed
+	gone     chan struct{} // closed at the end
+	finished chan struct{} // closed once nothing of the pod is left to end
 
 	mu       sync.Mutex
 	pod      *corev1.Pod // never changed, only replaced
@@ -52,6 +53,7 @@ type worker struct {
 	stale     bool
 	fresh     bool // objects changed: configuration errors count no more
 	announce  bool // the pod itself changed: tell of it, whatever its status
+	revived   bool // it ended for a shutdown that was called off, and starts anew
 	next      *Next
 	over      bool                                            // its end is through: nothing of it takes up the node any more
 	told      map[corev1.PodConditionType]corev1.PodCondition // by others, for the next look
@@ -112,7 +114,7 @@ type fault struct {
 func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
 	w := &worker{
 		m: m, uid: pod.UID, key: pod.Namespace + "/" + pod.Name, log: m.config.Logger.WithValues("pod", pod.Namespace+"/"+pod.Name, "podUID", pod.UID),
-		hint: make(chan struct{}, 1), news: make(chan struct{}, 1), done: make(chan result), gone: make(chan struct{}),
+		hint: make(chan struct{}, 1), news: make(chan struct{}, 1), done: make(chan result), gone: make(chan struct{}), finished: make(chan struct{}),
 		pod: pod, status: state.Status, ending: state.Ending, ring: ring{max: m.config.Records},
 		told: map[corev1.PodConditionType]corev1.PodCondition{}, progress: map[string]string{}, flights: map[string]*flight{}, images: map[string]imageState{},
 		users: state.Users, allocated: state.Allocated, size: state.Size, actuated: map[string]corev1.ResourceRequirements{},
@@ -293,9 +295,14 @@ func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) 
 	if ending == nil {
 		ending = o.Ending
 	}
-	if d.Done && ending.Forget {
-		w.forget()
-		return true, 0
+	if d.Done {
+		revived := w.finish()
+		if ending.Forget {
+			w.forget()
+		}
+		if ending.Forget || revived {
+			return true, 0
+		}
 	}
 	if d.Next != nil && (wait == 0 || d.Next.At.Sub(now) < wait) {
 		wait = max(time.Millisecond, d.Next.At.Sub(now))
