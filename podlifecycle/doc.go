@@ -51,6 +51,9 @@
 //   - A container that ended because a rule of another restarted all has its own
 //     exit in its last state, if it had one; the kubelet shows 137 for all. All
 //     restart at most once a second.
+//   - A pod that comes while the node shuts down is not Failed but Pending, with
+//     reason NodeShutdown, until the shutdown is called off or the agent starts
+//     anew. Pods that ended for a shutdown that was called off run again at once.
 //
 // # Resizing
 //
@@ -75,8 +78,9 @@
 //
 // Sub-packages are the parts, each of use alone: manifest and source read
 // desired pods; admission, env, eviction, hostfiles, qos and security are pure;
-// volume, probe and cgroup act; credential finds what registries want; imagegc and logs keep what
-// pods leave in bounds; journal remembers.
+// volume, probe and cgroup act; credential finds what registries want; imagegc and
+// logs keep what pods leave in bounds; shutdown orders the end of a node's pods, and
+// shutdown/logind says when; journal remembers.
 //
 // # Traps
 //

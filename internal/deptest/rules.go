@@ -84,6 +84,9 @@ var Reasons = map[string]map[string]string{
 	"podlifecycle/credential": {
 		"sigs.k8s.io/yaml": "the configuration of credential provider plug-ins",
 	},
+	"podlifecycle/shutdown/logind": {
+		"github.com/godbus/dbus/v5": "what logind is spoken to over",
+	},
 	"podlifecycle/manifest": {
 		"sigs.k8s.io/json": "strict decoding that names unknown fields by path",
 		"sigs.k8s.io/yaml": "YAML as Kubernetes reads it",

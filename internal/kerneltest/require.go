@@ -34,6 +34,8 @@ const (
 	// CNI is the CNI plug-ins bridge, loopback, host-local and portmap in folder
 	// cni of a directory in PATH; see CNIBinDir.
 	CNI Need = "cni"
+	// DBus is dbus-daemon in PATH.
+	DBus Need = "dbus-daemon"
 )
 
 // TB is what Require needs of a testing.TB or a GinkgoT().

@@ -163,10 +163,11 @@ func (w *Watch) session(ctx context.Context) error {
 		case !preparing && w.done != nil:
 			w.callOff()
 			w.config.Logger.Info("node shutdown was called off")
+			err := w.hold(ctx, bus)
 			if w.config.Resume != nil {
 				w.config.Resume()
 			}
-			if err := w.hold(ctx, bus); err != nil {
+			if err != nil {
 				return err
 			}
 		}
