@@ -43,6 +43,7 @@ type flight struct {
 type result struct {
 	lane string
 	err  error
+	at   time.Time // when it ended
 	// cancelled: its context had ended.
 	cancelled bool
 	// then changes the worker's own state, in its goroutine.
@@ -75,9 +76,15 @@ func (w *worker) begin(ctx context.Context, pod *corev1.Pod, a Action, now time.
 	w.flights[lane] = f
 	w.log.V(4).Info("action", "action", describe(a), "container", a.Container, "rule", a.Rule, "reason", a.Reason)
 	do := w.doer(pod, a, f)
+	if a.Type == ActionPersist { // there is nothing else to do for the pod meanwhile
+		then, err := do(flightCtx)
+		w.land(result{lane, err, w.m.config.Clock.Now(), false, then})
+		w.wake()
+		return
+	}
 	go func() {
 		then, err := do(flightCtx)
-		w.done <- result{lane, err, flightCtx.Err() != nil, then}
+		w.done <- result{lane, err, w.m.config.Clock.Now(), flightCtx.Err() != nil, then}
 	}()
 }
 
@@ -215,7 +222,7 @@ func (w *worker) land(r result) {
 	}
 	f.cancel()
 	now := w.m.config.Clock.Now()
-	took := now.Sub(f.began)
+	took := r.at.Sub(f.began)
 	word := "done"
 	switch {
 	case r.cancelled && r.err != nil:

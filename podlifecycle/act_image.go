@@ -109,6 +109,9 @@ func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 			return img, "ErrImageNeverPull", neverPull(ref)
 		}
 	}
+	if err := ctx.Err(); err != nil { // an agent that ends begins no pull
+		return runtimeiface.Image{}, "ErrImagePull", err
+	}
 	select {
 	case w.m.pulls <- struct{}{}:
 		defer func() { <-w.m.pulls }()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -201,7 +202,8 @@ func (m *Manager) holders(ctx context.Context, set *source.Set, images []runtime
 			want(wanted, pod)
 		}
 	}
-	for ref, pod := range wanted {
+	for _, ref := range slices.Sorted(maps.Keys(wanted)) {
+		pod := wanted[ref]
 		id, there := byName[ref]
 		if !there {
 			image, err := m.config.Runtime.ImageStatus(ctx, ref)

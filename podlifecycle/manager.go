@@ -240,18 +240,43 @@ func (m *Manager) loop(ctx context.Context) {
 	defer ticker.Stop()
 	sweeper := m.config.Clock.NewTicker(sweepEvery)
 	defer sweeper.Stop()
-	for {
+	for ctx.Err() == nil {
+		changed, due, dusty := false, false, false
 		select {
 		case <-ctx.Done():
 			return
 		case <-m.kicked:
-			m.reconcile(ctx)
+			changed = true
 		case w := <-m.ended:
 			m.remove(w)
-			m.reconcile(ctx)
+			changed = true
 		case <-ticker.C():
-			m.relist(ctx)
+			due = true
 		case <-sweeper.C():
+			dusty = true
+		}
+		for more := true; more; { // what came meanwhile, so that one look serves it all
+			select {
+			case <-m.kicked:
+				changed = true
+			case w := <-m.ended:
+				m.remove(w)
+				changed = true
+			case <-ticker.C():
+				due = true
+			case <-sweeper.C():
+				dusty = true
+			default:
+				more = false
+			}
+		}
+		if changed {
+			m.reconcile(ctx)
+		}
+		if due {
+			m.relist(ctx)
+		}
+		if dusty {
 			m.sweep(ctx)
 		}
 	}
@@ -348,8 +373,8 @@ func (m *Manager) remove(w *worker) {
 	w.mu.Lock()
 	revived := w.revived
 	w.mu.Unlock()
-	if !revived {
-		w.tell() // the one that follows has news soon
+	if !revived && m.config.OnStatus != nil { // the one that follows has news soon
+		m.config.OnStatus(w.snapshot())
 	}
 }
 

@@ -2,7 +2,6 @@ package podlifecycle
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -191,14 +190,6 @@ func (w *worker) verdicts() map[string]map[probe.Kind]probe.Result {
 		}
 	}
 	return all
-}
-
-func fingerprint(s podState) string {
-	text, err := json.Marshal(s)
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
 }
 
 // look tells in short how the pod stands in the runtime, to see by a list of

@@ -196,6 +196,18 @@ func (e *Ending) Merge(other Ending) *Ending {
 	return &merged
 }
 
+// resumed is the ending for an agent that finds it in its journal, nil for nil:
+// by the clock that nobody can set, and never more grace than there was if the
+// node's clock was set back meanwhile.
+func (e *Ending) resumed(now time.Time) *Ending {
+	if e == nil {
+		return nil
+	}
+	found := *e
+	found.Since = now.Add(-max(0, now.Round(0).Sub(e.Since)))
+	return &found
+}
+
 func (e *Ending) deadline() time.Time { return e.Since.Add(e.Grace) }
 
 // Ended are the steps after the last container has exited.

@@ -1,6 +1,7 @@
 package podlifecycle
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -21,7 +22,8 @@ const (
 	keptRecords = 20
 )
 
-// podState is what the runtime cannot tell of a pod.
+// podState is what the runtime cannot tell of a pod. Status comes first, see
+// stateText.
 type podState struct {
 	Status corev1.PodStatus `json:"status"`
 	Ending *Ending          `json:"ending,omitempty"`
@@ -88,4 +90,27 @@ func putJSON(j *journal.Journal, key string, value any) error {
 		return fmt.Errorf("encode %s: %w", key, err)
 	}
 	return j.Put(key, text)
+}
+
+// encode gives JSON of what always has one.
+func encode(value any) []byte {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Appendf(nil, "%q", err)
+	}
+	return text
+}
+
+// stateText joins the parts of a podState that are encoded already: its status,
+// the rest without status and records, and the records. A status is encoded once
+// for all that ask whether it changed, a record once for all.
+func stateText(status, rest []byte, records [][]byte) []byte {
+	rest = bytes.TrimPrefix(rest, []byte(`{"status":{}`))
+	text := make([]byte, 0, len(status)+len(rest)+len(records)*300)
+	text = append(append(text, `{"status":`...), status...)
+	text = append(text, rest[:len(rest)-1]...)
+	if len(records) > 0 {
+		text = append(append(append(text, `,"records":[`...), bytes.Join(records, []byte(","))...), ']')
+	}
+	return append(text, '}')
 }

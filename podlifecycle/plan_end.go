@@ -2,6 +2,8 @@ package podlifecycle
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nodekit/nodekit/runtimeiface"
@@ -18,15 +20,15 @@ func (p *planner) end() {
 	if !p.containersEnded() {
 		return
 	}
-	for lane := range p.o.Flights {
+	waits := false
+	for _, lane := range slices.Sorted(maps.Keys(p.o.Flights)) {
 		if lane != "" {
 			p.cancel(lane, RuleEnding, e.Reason)
+			waits = true
 		}
 	}
-	for lane := range p.o.Flights {
-		if lane != "" {
-			return
-		}
+	if waits {
+		return
 	}
 	if f, busy := p.o.Flights[""]; busy {
 		if f.Type == ActionPrepare || f.Type == ActionRunSandbox || f.Type == ActionStartAll {

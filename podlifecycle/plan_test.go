@@ -91,7 +91,7 @@ func TestRestartDelay(t *testing.T) {
 }
 
 // What has ended is not begun again, even when nothing else is remembered.
-func TestTerminalPhaseAloneIsEnough(t *testing.T) {
+func TestTrap6TerminalPhaseAloneIsEnough(t *testing.T) {
 	for _, phase := range []corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed} {
 		d := podlifecycle.Plan(newPod("web"), podlifecycle.Observed{Prior: corev1.PodStatus{Phase: phase}}, time.Now())
 		if len(d.Actions) != 1 || d.Actions[0].Type != podlifecycle.ActionPersist || d.Status.Phase != phase {

@@ -15,7 +15,8 @@ type ring struct {
 type numbered struct {
 	Record
 	number int
-	open   bool // the action is under way
+	open   bool   // the action is under way
+	text   []byte // as JSON, once it was asked for
 }
 
 // add keeps a record and gives its number. An equal one among the newest is
@@ -30,7 +31,7 @@ func (r *ring) add(rec Record, open bool) int {
 		}
 	}
 	r.next++
-	r.records = append(r.records, numbered{rec, r.next, open})
+	r.records = append(r.records, numbered{Record: rec, number: r.next, open: open})
 	if over := len(r.records) - r.max; over > 0 {
 		r.records = append(r.records[:0:0], r.records[over:]...)
 	}
@@ -40,7 +41,7 @@ func (r *ring) add(rec Record, open bool) int {
 func (r *ring) fold(i int, at time.Time, took time.Duration) {
 	old := r.records[i]
 	old.Count = max(old.Count, 1) + 1
-	old.Last, old.Took = at, took
+	old.Last, old.Took, old.text = at, took, nil
 	copy(r.records[i:], r.records[i+1:])
 	r.records[len(r.records)-1] = old
 }
@@ -52,7 +53,7 @@ func (r *ring) finish(number int, result string, err error, took time.Duration) 
 		if n.number != number {
 			continue
 		}
-		n.open, n.Result, n.Took = false, result, took
+		n.open, n.Result, n.Took, n.text = false, result, took, nil
 		if err != nil {
 			n.Error = err.Error()
 		}
@@ -73,6 +74,20 @@ func (r *ring) list() []Record {
 	out := make([]Record, len(r.records))
 	for i := range r.records {
 		out[i] = r.records[i].Record
+	}
+	return out
+}
+
+// texts gives the newest records as JSON.
+func (r *ring) texts(most int) [][]byte {
+	newest := r.records[max(0, len(r.records)-most):]
+	out := make([][]byte, len(newest))
+	for i := range newest {
+		n := &newest[i]
+		if n.text == nil {
+			n.text = encode(n.Record)
+		}
+		out[i] = n.text
 	}
 	return out
 }

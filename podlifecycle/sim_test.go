@@ -1,15 +1,22 @@
 package podlifecycle_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"runtime/debug"
 	"strconv"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodekit/nodekit/podlifecycle"
 	"github.com/nodekit/nodekit/podlifecycle/source"
@@ -18,11 +25,13 @@ import (
 )
 
 // Whole lives of a node: the Manager on the fake runtime in virtual time, with
-// pods that come, change and go, programs that crash, calls that fail, hang or
-// have their effect all the same, lost events, dying shims, reboots and
-// restarts of the agent. After each step the invariants must hold; at the end,
-// left in peace, everything wanted must run and nothing else must be left.
-// NODEKIT_SIM_SEEDS sets how many, NODEKIT_SIM_SEED plays one again.
+// pods that come, change and go, programs that crash, calls that fail, hang,
+// last, overtake each other or have their effect all the same, events that are
+// lost, late or told twice, dying shims, reboots, a clock that is set, and
+// restarts and crashes of the agent. After each step the invariants must hold;
+// at the end, left in peace, everything wanted must run and nothing else must
+// be left. NODEKIT_SIM_SEEDS sets how many, NODEKIT_SIM_SEED plays one again,
+// to the letter.
 func TestSimulation(t *testing.T) {
 	seeds, first := 30, 0
 	if testing.Short() {
@@ -34,67 +43,250 @@ func TestSimulation(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("NODEKIT_SIM_SEED")); err == nil {
 		seeds, first = 1, n
 	}
-	for seed := first; seed < first+seeds; seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			bubble(t, func(t *testing.T) { simulate(t, uint64(seed)) })
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // lives are short and small
+	const together = 1000                             // a million waiting tests would want memory
+	for from := first; from < first+seeds; from += together {
+		t.Run(fmt.Sprintf("from %d", from), func(t *testing.T) {
+			for seed := from; seed < min(from+together, first+seeds); seed++ {
+				t.Run(fmt.Sprint(seed), func(t *testing.T) {
+					t.Parallel()
+					bubble(t, func(t *testing.T) {
+						if _, err := simulate(t, uint64(seed)); err != nil {
+							t.Errorf("%v\nagain with: NODEKIT_SIM_SEED=%d go test -run TestSimulation ./podlifecycle", err, seed)
+						}
+					})
+				})
+			}
 		})
 	}
 }
 
-func simImages() []runtimetest.FakeImage {
-	exit := func(after time.Duration, code int32) runtimetest.Program {
-		return runtimetest.Program{Exit: &runtimetest.Exit{After: after, Code: code}}
-	}
-	return []runtimetest.FakeImage{
-		{Ref: "web:1", PullTakes: time.Second}, {Ref: "web:2", PullTakes: 30 * time.Second},
-		{Ref: "init:1", Program: exit(2*time.Second, 0)},
-		{Ref: "job:1", Program: exit(90*time.Second, 0)},
-		{Ref: "crash:1", Program: exit(7*time.Second, 3)},
-		{Ref: "flaky:1", Choose: func(p runtimetest.Process) runtimetest.Program {
-			if p.Attempt < 3 {
-				return exit(time.Second, 1)
-			}
-			return runtimetest.Program{}
-		}},
-		{Ref: "deaf:1", Program: runtimetest.Program{IgnoreStop: true}},
-		{Ref: "broken:1", Program: runtimetest.Program{StartError: "no such file"}},
+// A seed gives the same life each time, to the letter.
+func TestSimulationReplays(t *testing.T) {
+	for seed := range uint64(6) {
+		var first []string
+		for range 2 {
+			bubble(t, func(t *testing.T) {
+				trace, err := simulate(t, seed)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if first == nil {
+					first = trace
+				}
+				for i := range max(len(first), len(trace)) {
+					if i >= len(first) || i >= len(trace) || first[i] != trace[i] {
+						t.Fatalf("seed %d: step %d of %d and %d differs:\n%s\nwas\n%s", seed, i, len(trace), len(first),
+							strings.Join(trace[max(0, i-20):min(len(trace), i+1)], "\n"), first[min(i, len(first)-1)])
+					}
+				}
+			})
+		}
+		if len(first) < 200 {
+			t.Errorf("seed %d: a trace of %d lines", seed, len(first))
+		}
 	}
 }
 
 type sim struct {
 	*rig
+	seed    uint64
 	rng     *rand.Rand
+	turns   *turns
+	clock   *settable
+	runtime *turnRuntime
 	desired map[string]*corev1.Pod
 	serial  int
-	phases  map[string]corev1.PodPhase
+	moments int
+	calm    bool // nothing goes wrong any more
+	trace   []string
+	began   time.Time
+	checks
 }
 
-func simulate(t *testing.T, seed uint64) {
-	s := &sim{rig: newRig(t, simImages()...), rng: rand.New(rand.NewPCG(seed, 2)), desired: map[string]*corev1.Pod{}, phases: map[string]corev1.PodPhase{}}
+// simulate plays one life, and gives everything that was done in it, in order.
+func simulate(t *testing.T, seed uint64) (trace []string, err error) {
+	s := newSim(t, seed)
+	defer func() {
+		s.halt()
+		trace = s.trace
+		if err != nil {
+			err = fmt.Errorf("seed %d: %w\n%s", seed, err, strings.Join(trace[max(0, len(trace)-60):], "\n"))
+		}
+		if os.Getenv("NODEKIT_SIM_SEED") != "" {
+			t.Log(strings.Join(trace, "\n"))
+		}
+	}()
 	s.start()
 	s.apply()
 	for range 60 {
-		s.chaos(seed)
-		s.pass(time.Duration(s.rng.IntN(8000)) * time.Millisecond)
-		s.invariants(seed)
+		s.chaos()
+		if err := s.pass(time.Duration(s.rng.IntN(8000)) * time.Millisecond); err != nil {
+			return nil, err
+		}
 	}
-	s.fake.ClearFaults()
-	s.fake.Silence(false)
-	s.apply()
-	for range 40 {
-		s.pass(30 * time.Second)
-		s.invariants(seed)
+	s.calmDown()
+	var unrest error
+	for range 60 {
+		if err := s.pass(20 * time.Second); err != nil {
+			return nil, err
+		}
+		if unrest = s.atRest(); unrest == nil {
+			break
+		}
 	}
-	s.atRest(seed)
+	if unrest != nil {
+		return nil, unrest
+	}
+	if err := s.pass(time.Minute); err != nil {
+		return nil, err
+	}
 	s.desired = map[string]*corev1.Pod{}
 	s.apply()
-	s.pass(5 * time.Minute)
-	if st := s.fake.State(); len(st.Sandboxes)+len(st.Containers)+len(s.m.Pods())+s.cgroups.left() != 0 {
-		t.Errorf("seed %d: left %d sandboxes, %d containers, %d pods, %d cgroups", seed, len(st.Sandboxes), len(st.Containers), len(s.m.Pods()), s.cgroups.left())
+	for range 30 {
+		if err := s.pass(10 * time.Second); err != nil {
+			return nil, err
+		}
+		if unrest = s.nothingLeft(); unrest == nil {
+			break
+		}
 	}
-	if uids, err := s.volumes.Pods(); err != nil || len(uids) != 0 {
-		t.Errorf("seed %d: directories left: %v %v", seed, uids, err)
+	return nil, unrest
+}
+
+func newSim(t *testing.T, seed uint64) *sim {
+	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), clock: &settable{}, desired: map[string]*corev1.Pod{}, began: time.Now(), checks: newChecks()}
+	s.turns = newTurns(s.choose)
+	fake, err := runtimetest.NewFake(runtimetest.FakeConfig{Clock: s.clock})
+	if err != nil {
+		t.Fatal(err)
 	}
+	root := scratch(t)
+	s.rig = &rig{t: t, fake: fake, root: root, volumes: &fakeVolumes{root: root}, cgroups: &fakeCgroups{paths: map[string]bool{}}, prober: &fakeProber{}}
+	s.runtime = &turnRuntime{fake, s.turns, s.arrives}
+	s.runtime.gate()
+	s.tune = func(c *podlifecycle.Config) {
+		c.Runtime, c.Clock, c.Seed, c.MaxParallelPulls = s.runtime, s.clock, seed, 100
+		c.Volumes, c.Cgroups = &turnVolumes{s.volumes, s.turns}, &turnCgroups{s.cgroups, s.turns}
+		c.Prober = &turnProber{s.prober, s.turns}
+		c.OnStatus = func(pod *corev1.Pod) {
+			s.turns.wait("status ", pod.UID, " ", pod.Status.Phase, " ready=", isReady(pod))
+			s.reported(pod)
+		}
+	}
+	return s
+}
+
+// scratch is a directory in memory if there is one: what is synced there costs
+// nothing.
+func scratch(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "nodekit-sim-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// choose has one of those who wait go on; in a calm all are quick.
+func (s *sim) choose(keys []string) (int, lead) {
+	s.inspect(s.fake)
+	i := s.rng.IntN(len(keys))
+	key, l, word := keys[i], lead{}, ""
+	event := strings.HasPrefix(key, "event ")
+	if !s.calm {
+		switch n := s.rng.IntN(400); {
+		case n < 6:
+			l.after, word = time.Duration(1+s.rng.IntN(5000))*time.Millisecond+s.moment(), " later"
+		case n < 7:
+			l.after, word = 40*time.Second+s.moment(), " much later"
+		case n < 40 && event:
+			l.drop, word = true, " lost"
+		case n < 60 && event:
+			l.twice, word = true, " twice"
+		}
+	}
+	s.acted = s.acted || l.after == 0 && (strings.HasPrefix(key, string(runtimetest.OpStartContainer)) || strings.HasPrefix(key, string(runtimetest.OpRunContainers)))
+	s.note(key + word)
+	return i, l
+}
+
+func (s *sim) note(text string) {
+	s.trace = append(s.trace, fmt.Sprintf("%9.3f %s", time.Since(s.began).Seconds(), text))
+}
+
+func (s *sim) start() {
+	s.note("the agent starts")
+	s.incarnation()
+	s.rig.start()
+	synctest.Wait() // or it would begin beside what comes now
+}
+
+// halt ends the agent, in order; those who wait go on and find it ending.
+func (s *sim) halt() {
+	if s.cancel == nil {
+		return
+	}
+	calm := s.calm
+	s.calm = true
+	s.cancel()
+	for ended := false; !ended; {
+		s.turns.pass(0)
+		select {
+		case err := <-s.done:
+			if err != nil {
+				s.violated("Run: %v", err)
+			}
+			ended = true
+		default:
+			s.turns.pass(100 * time.Millisecond)
+		}
+	}
+	s.cancel, s.calm = nil, calm
+}
+
+// crash ends the agent in the midst of what it does: its last calls have their
+// effect, and the journal ends anywhere in what was written of them.
+func (s *sim) crash() {
+	for range s.rng.IntN(12) {
+		s.turns.one()
+	}
+	synctest.Wait()
+	path := filepath.Join(s.root, "journal")
+	before, err := os.ReadFile(path)
+	if err != nil {
+		s.violated("read journal: %v", err)
+		return
+	}
+	s.turns.one()
+	synctest.Wait()
+	text, err := os.ReadFile(path)
+	part := s.rng.Float64()
+	if err == nil && bytes.HasPrefix(text, before) {
+		text = text[:len(before)+int(part*float64(len(text)-len(before)+1))]
+	}
+	s.note("the agent crashes")
+	s.dead.Store(true)
+	s.halt()
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		s.violated("write journal: %v", err)
+	}
+}
+
+// pass lets time pass and everything happen, and checks.
+func (s *sim) pass(d time.Duration) error {
+	s.fake.ForgetCalls()
+	s.turns.pass(d)
+	s.acted = true
+	s.inspect(s.fake)
+	var running []string
+	for _, c := range s.fake.State().Containers {
+		if c.State == runtimeiface.ContainerRunning {
+			running = append(running, fmt.Sprintf("%s.%s/%d", c.Labels[podlifecycle.LabelPodUID], c.Name, c.Attempt))
+		}
+	}
+	s.note(fmt.Sprint("runs: ", running))
+	return s.verdict(s.rig)
 }
 
 func (s *sim) apply() {
@@ -102,15 +294,188 @@ func (s *sim) apply() {
 	for i := range s.serial {
 		if pod := s.desired[fmt.Sprintf("pod%d", i)]; pod != nil {
 			pods = append(pods, pod)
+			s.specs[pod.UID] = pod
 		}
 	}
 	s.set(pods...)
 }
 
+// moment gives a time that no other is equal to: two things that end at one
+// moment would come in any order.
+func (s *sim) moment() time.Duration {
+	s.moments++
+	return time.Duration(s.moments) * time.Microsecond
+}
+
+// image gives a name of its own to one of simImages for one container, so that
+// calls about it are told apart.
+func (s *sim) image(pod, container, base string) string {
+	for _, image := range simImages() {
+		if image.Ref == base {
+			image.Content, image.Ref = base, pod+"-"+container+"-"+base
+			own := s.moment()
+			if image.PullTakes > 0 {
+				image.PullTakes += own
+			}
+			program, choose := image.Program, image.Choose
+			image.Choose = func(p runtimetest.Process) runtimetest.Program {
+				out := program
+				if choose != nil {
+					out = choose(p)
+				}
+				if out.Exit != nil {
+					out.Exit = &runtimetest.Exit{After: out.Exit.After + own, Code: out.Exit.Code}
+				}
+				out.Exec = func(context.Context, runtimetest.Process, []byte) runtimetest.ExecResult {
+					return runtimetest.ExecResult{Takes: 2*time.Second + own}
+				}
+				return out
+			}
+			if err := s.fake.AddImage(image); err != nil {
+				s.violated("add image: %v", err)
+			}
+			return image.Ref
+		}
+	}
+	panic("no image " + base)
+}
+
 func (s *sim) one(list ...string) string { return list[s.rng.IntN(len(list))] }
 
+func (s *sim) some() string { return fmt.Sprintf("pod%d", s.rng.IntN(s.serial)) }
+
+// chaos does one thing that nobody asked for, or that somebody does ask for.
+func (s *sim) chaos() {
+	st := s.fake.State()
+	n := s.rng.IntN(100)
+	s.note(fmt.Sprint("chaos ", n))
+	switch {
+	case n < 20 || len(s.desired) == 0:
+		name := fmt.Sprintf("pod%d", s.serial)
+		s.serial++
+		s.desired[name] = s.randomPod(name)
+		s.apply()
+	case n < 30:
+		delete(s.desired, s.some())
+		s.apply()
+	case n < 36: // changed in place
+		if pod := s.desired[s.some()]; pod != nil {
+			pod = pod.DeepCopy()
+			pod.Spec.Containers[0].Image = s.image(pod.Name, "main0", s.one("web:1", "web:2", "flaky:1"))
+			s.desired[pod.Name] = pod
+			s.apply()
+		}
+	case n < 41:
+		s.replace(s.some())
+	case n < 50 && len(st.Containers) > 0:
+		_ = s.fake.Exit(st.Containers[s.rng.IntN(len(st.Containers))].ID, int32(s.rng.IntN(4)))
+	case n < 54 && len(st.Sandboxes) > 0:
+		_ = s.fake.KillShim(st.Sandboxes[s.rng.IntN(len(st.Sandboxes))].ID)
+	case n < 56:
+		s.fake.Reboot(s.rng.IntN(2) == 0)
+	case n < 58:
+		s.fake.LoseEvents()
+	case n < 60:
+		s.fake.Silence(s.rng.IntN(2) == 0)
+	case n < 63:
+		s.setClock()
+	case n < 71:
+		s.restart()
+	case n < 75:
+		s.prober.breaks(s.one("ready", "live", "up"), s.rng.IntN(2) == 0)
+	case n < 80:
+		s.heal()
+	case n < 96:
+		ops := []runtimetest.Op{"", runtimetest.OpRunSandbox, runtimetest.OpStopSandbox, runtimetest.OpRemoveSandbox, runtimetest.OpCreateContainer,
+			runtimetest.OpRunContainers, runtimetest.OpStartContainer, runtimetest.OpStopContainer, runtimetest.OpRemoveContainer, runtimetest.OpListContainers,
+			runtimetest.OpListSandboxes, runtimetest.OpPullImage, runtimetest.OpImageStatus, runtimetest.OpExec, runtimetest.OpSubscribe,
+			runtimetest.OpContainerStatus, runtimetest.OpVersion}
+		hang := s.rng.IntN(6) == 0
+		s.fake.Inject(runtimetest.Fault{Op: ops[s.rng.IntN(len(ops))], Times: 1 + s.rng.IntN(4), Hang: hang, AfterEffect: s.rng.IntN(2) == 0,
+			Err: []error{nil, errors.New("by chance"), runtimeiface.ErrUnavailable}[s.rng.IntN(3)],
+			// A hook that hangs may, for ever.
+			Match: func(c runtimetest.Call) bool { return !hang || c.Op != runtimetest.OpExec }})
+	}
+}
+
+// heal ends all faults but the turns.
+func (s *sim) heal() {
+	s.fake.ClearFaults()
+	s.runtime.gate()
+}
+
+func (s *sim) setClock() {
+	seconds := int64(s.rng.IntN(6*3600)) - 3*3600
+	s.back = s.back || seconds < 0
+	s.clock.ahead.Add(seconds)
+	s.fake.ClockStepped(time.Duration(seconds) * time.Second)
+}
+
+// replace puts another pod in the place of one, of the same name and perhaps
+// of the same UID.
+func (s *sim) replace(name string) {
+	if s.desired[name] == nil {
+		return
+	}
+	if s.rng.IntN(2) == 0 {
+		delete(s.desired, name)
+		s.apply()
+		s.turns.pass(0)
+	}
+	pod := s.randomPod(name)
+	if s.rng.IntN(2) == 0 {
+		pod.UID += "x"
+	}
+	s.desired[name] = pod
+	if old, err := s.m.Pod("default", name); err == nil && old.UID == pod.UID && old.DeletionTimestamp == nil {
+		delete(s.desired, name) // a source would have given it another UID
+	}
+	s.apply()
+}
+
+// restart ends the agent, in order or not, and begins it anew.
+func (s *sim) restart() {
+	if s.rng.IntN(2) == 0 {
+		s.note("the agent stops")
+		s.halt()
+	} else {
+		delete(s.desired, s.some())
+		s.apply()
+		s.crash()
+	}
+	s.turns.pass(time.Duration(s.rng.IntN(20)) * time.Second)
+	if s.rng.IntN(8) == 0 {
+		s.setClock()
+	}
+	s.start()
+	if s.rng.IntN(2) == 0 { // a source has not spoken yet
+		var some []*corev1.Pod
+		for i := range s.serial {
+			if pod := s.desired[fmt.Sprintf("pod%d", i)]; pod != nil && s.rng.IntN(2) == 0 {
+				some = append(some, pod)
+			}
+		}
+		s.m.Set(source.Set{Pods: some, Waiting: []string{"late"}})
+		s.turns.pass(time.Duration(s.rng.IntN(5000)) * time.Millisecond)
+	}
+	s.apply()
+}
+
+func (s *sim) calmDown() {
+	s.note("calm")
+	s.calm = true
+	s.heal()
+	s.fake.Silence(false)
+	for _, probe := range []string{"ready", "live", "up"} {
+		s.prober.breaks(probe, false)
+	}
+	s.apply()
+}
+
 func (s *sim) randomPod(name string) *corev1.Pod {
+	chance := func(one int) bool { return s.rng.IntN(one) == 0 }
 	return newPod(name, func(p *corev1.Pod) {
+		p.UID = types.UID("u" + strings.TrimPrefix(name, "pod"))
 		grace := int64(s.rng.IntN(20))
 		p.Spec.TerminationGracePeriodSeconds = &grace
 		p.Spec.RestartPolicy = corev1.RestartPolicy(s.one("Always", "Always", "OnFailure", "Never"))
@@ -118,179 +483,90 @@ func (s *sim) randomPod(name string) *corev1.Pod {
 			podlifecycle.AnnotationStartPolicy:   s.one("", "", podlifecycle.StartAllOrNothing),
 			podlifecycle.AnnotationFailurePolicy: s.one("", "", podlifecycle.FailureReplacePod),
 		}
-		for i := range s.rng.IntN(3) {
-			c := container(fmt.Sprintf("init%d", i), "init:1")
-			if s.rng.IntN(2) == 0 {
+		if chance(10) {
+			limit := int64(20 + s.rng.IntN(600))
+			p.Spec.ActiveDeadlineSeconds = &limit
+		}
+		for i := range s.rng.IntN(4) {
+			c := container(fmt.Sprintf("init%d", i), s.one("init:1", "init:1", "late:1"))
+			if chance(2) {
 				c = sidecar(fmt.Sprintf("side%d", i), s.one("web:1", "flaky:1", "deaf:1"))
+				s.addProbes(&c)
 			}
+			c.Image = s.image(name, c.Name, c.Image)
 			p.Spec.InitContainers = append(p.Spec.InitContainers, c)
 		}
 		p.Spec.Containers = nil
-		for i := range 1 + s.rng.IntN(2) {
+		for i := range 1 + s.rng.IntN(3) {
 			c := container(fmt.Sprintf("main%d", i), s.one("web:1", "web:1", "job:1", "flaky:1", "deaf:1", "crash:1", "broken:1"))
-			if s.rng.IntN(3) == 0 {
-				c.ReadinessProbe = execProbe("ready")
+			c.Image = s.image(name, c.Name, c.Image)
+			s.addProbes(&c)
+			if chance(4) {
+				exec := &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"hook"}}}
+				c.Lifecycle = &corev1.Lifecycle{PostStart: exec, PreStop: exec}
+				if chance(2) {
+					c.Lifecycle.PreStop = &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 3}}
+				}
 			}
-			if s.rng.IntN(4) == 0 {
-				c.LivenessProbe = execProbe("live")
+			if chance(6) {
+				c.ImagePullPolicy = corev1.PullAlways
 			}
-			if s.rng.IntN(4) == 0 {
-				c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 2}},
-					PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 3}}}
+			if chance(8) {
+				own := corev1.ContainerRestartPolicy(s.one("Always", "OnFailure", "Never"))
+				c.RestartPolicy = &own
+				c.RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestart,
+					ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{1, 3}}}}
+			}
+			if chance(12) {
+				c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}}
 			}
 			p.Spec.Containers = append(p.Spec.Containers, c)
 		}
 	})
 }
 
-func (s *sim) chaos(seed uint64) {
-	st := s.fake.State()
-	switch n := s.rng.IntN(100); {
-	case n < 22 || len(s.desired) == 0:
-		name := fmt.Sprintf("pod%d", s.serial)
-		s.serial++
-		s.desired[name] = s.randomPod(name)
-		s.apply()
-	case n < 32:
-		delete(s.desired, fmt.Sprintf("pod%d", s.rng.IntN(s.serial)))
-		s.apply()
-	case n < 38: // changed in place
-		if pod := s.desired[fmt.Sprintf("pod%d", s.rng.IntN(s.serial))]; pod != nil {
-			pod = pod.DeepCopy()
-			pod.Spec.Containers[0].Image = s.one("web:1", "web:2", "flaky:1")
-			s.desired[pod.Name] = pod
-			s.apply()
-		}
-	case n < 43: // replaced, by one of the same name and perhaps of the same UID
-		name := fmt.Sprintf("pod%d", s.rng.IntN(s.serial))
-		if s.desired[name] != nil {
-			if s.rng.IntN(2) == 0 {
-				delete(s.desired, name)
-				s.apply()
-				s.settle()
-			}
-			pod := s.randomPod(name)
-			if s.rng.IntN(2) == 0 {
-				pod.UID += "x"
-			}
-			s.desired[name] = pod
-			if old, err := s.m.Pod("default", name); err == nil && old.UID == pod.UID && old.DeletionTimestamp == nil {
-				delete(s.desired, name) // a source would have given it another UID
-			}
-			s.apply()
-		}
-	case n < 53 && len(st.Containers) > 0:
-		_ = s.fake.Exit(st.Containers[s.rng.IntN(len(st.Containers))].ID, int32(s.rng.IntN(3)))
-	case n < 57 && len(st.Sandboxes) > 0:
-		_ = s.fake.KillShim(st.Sandboxes[s.rng.IntN(len(st.Sandboxes))].ID)
-	case n < 59:
-		s.fake.Reboot(s.rng.IntN(2) == 0)
-	case n < 62:
-		s.fake.LoseEvents()
-	case n < 65:
-		s.fake.Silence(s.rng.IntN(2) == 0)
-	case n < 72:
+func (s *sim) addProbes(c *corev1.Container) {
+	if s.rng.IntN(3) == 0 {
+		c.ReadinessProbe = execProbe("ready")
+	}
+	if s.rng.IntN(4) == 0 {
+		c.LivenessProbe = execProbe("live")
 		if s.rng.IntN(2) == 0 {
-			s.stop()
-		} else {
-			s.kill()
+			grace := int64(s.rng.IntN(5))
+			c.LivenessProbe.TerminationGracePeriodSeconds = &grace
 		}
-		s.pass(time.Duration(s.rng.IntN(20)) * time.Second)
-		s.start()
-		if s.rng.IntN(2) == 0 { // a source has not spoken yet
-			s.m.Set(source.Set{Waiting: []string{"late"}})
-			s.settle()
-		}
-		s.apply()
-	case n < 75:
-		s.prober.breaks(s.one("ready", "live"), s.rng.IntN(2) == 0)
-	case n < 80:
-		s.fake.ClearFaults()
-	case n < 95:
-		ops := []runtimetest.Op{"", runtimetest.OpRunSandbox, runtimetest.OpStopSandbox, runtimetest.OpRemoveSandbox, runtimetest.OpCreateContainer,
-			runtimetest.OpRunContainers, runtimetest.OpStartContainer, runtimetest.OpStopContainer, runtimetest.OpRemoveContainer, runtimetest.OpListContainers,
-			runtimetest.OpListSandboxes, runtimetest.OpPullImage, runtimetest.OpImageStatus, runtimetest.OpExec, runtimetest.OpSubscribe}
-		s.fake.Inject(runtimetest.Fault{Op: ops[s.rng.IntN(len(ops))], Times: 1 + s.rng.IntN(4), Delay: time.Duration(s.rng.IntN(3000)) * time.Millisecond,
-			Hang: s.rng.IntN(6) == 0, AfterEffect: s.rng.IntN(2) == 0, Err: []error{nil, errors.New("by chance"), runtimeiface.ErrUnavailable}[s.rng.IntN(3)]})
+	}
+	if s.rng.IntN(5) == 0 {
+		c.StartupProbe = execProbe("up")
+		c.StartupProbe.PeriodSeconds, c.StartupProbe.InitialDelaySeconds = 2, int32(s.rng.IntN(3))
 	}
 }
 
-// invariants hold at every moment, whatever happens.
-func (s *sim) invariants(seed uint64) {
-	s.t.Helper()
-	st := s.fake.State()
-	running, names := map[string]string{}, map[string]string{}
-	mainStarted := map[string]time.Time{}
-	for _, c := range st.Containers {
-		if len(c.Name) > 4 && c.Name[:4] == "main" && !c.StartedAt.IsZero() && (mainStarted[c.SandboxID].IsZero() || c.StartedAt.Before(mainStarted[c.SandboxID])) {
-			mainStarted[c.SandboxID] = c.StartedAt
-		}
-		if c.State != runtimeiface.ContainerRunning {
-			continue
-		}
-		uid, name := c.Labels[podlifecycle.LabelPodUID], c.Labels[podlifecycle.LabelPodName]
-		if other := running[uid+c.Name]; other != "" {
-			s.t.Fatalf("seed %d: two instances of %s in %s: %s and %s\n%s", seed, c.Name, uid, other, c.ID, s.why(name))
-		}
-		running[uid+c.Name] = c.ID
-		if other := names[name]; other != "" && other != uid {
-			s.t.Fatalf("seed %d: pods %s and %s of the same name run at once", seed, other, uid)
-		}
-		names[name] = uid
+func simImages() []runtimetest.FakeImage {
+	exit := func(after time.Duration, code int32) runtimetest.Program {
+		return runtimetest.Program{Exit: &runtimetest.Exit{After: after, Code: code}}
 	}
-	for _, c := range st.Containers {
-		if at := mainStarted[c.SandboxID]; len(c.Name) > 4 && c.Name[:4] == "init" && !at.IsZero() && c.StartedAt.After(at) {
-			s.t.Fatalf("seed %d: %s started after a main container in its sandbox\n%s", seed, c.Name, s.why(c.Labels[podlifecycle.LabelPodName]))
-		}
-	}
-	for _, pod := range s.m.Pods() {
-		// A pod is the same while its start is.
-		key := fmt.Sprint(pod.UID, startOf(pod).Truncate(time.Second))
-		old := s.phases[key]
-		if old != pod.Status.Phase && (old == corev1.PodSucceeded || old == corev1.PodFailed) {
-			s.t.Fatalf("seed %d: %s was %s and is %s\n%s", seed, pod.Name, old, pod.Status.Phase, s.why(pod.Name))
-		}
-		s.phases[key] = pod.Status.Phase
-	}
-}
-
-// atRest: left in peace, every pod runs, has ended, or crashes by its own fault.
-func (s *sim) atRest(seed uint64) {
-	s.t.Helper()
-	for name, want := range s.desired {
-		pod := s.pod(name)
-		if pod.UID != want.UID || pod.DeletionTimestamp != nil {
-			s.t.Fatalf("seed %d: %s is %s, want %s\n%s", seed, name, pod.UID, want.UID, s.why(name))
-		}
-		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-			continue
-		}
-		replaced := false
-		for _, c := range want.Spec.Containers {
-			replaced = replaced || want.Annotations[podlifecycle.AnnotationFailurePolicy] != "" && crashing(c.Image)
-		}
-		for _, c := range pod.Status.ContainerStatuses {
-			crashes := replaced || crashing(c.Image) || s.prober.broken["live"]
-			if c.State.Running == nil && c.State.Terminated == nil && !crashes {
-				s.t.Fatalf("seed %d: %s does not come up\n%s", seed, name, s.why(name))
+	few := func(failures uint32, then runtimetest.Program) func(runtimetest.Process) runtimetest.Program {
+		return func(p runtimetest.Process) runtimetest.Program {
+			if p.Attempt < failures {
+				return exit(time.Second, 1)
 			}
+			return then
 		}
 	}
-	for _, sandbox := range s.fake.State().Sandboxes {
-		if want := s.desired[sandbox.Name]; want == nil || string(want.UID) != sandbox.UID {
-			s.t.Fatalf("seed %d: sandbox of %s left", seed, sandbox.Name)
-		}
+	return []runtimetest.FakeImage{
+		{Ref: "web:1", PullTakes: time.Second}, {Ref: "web:2", PullTakes: 30 * time.Second},
+		{Ref: "init:1", Program: exit(2*time.Second, 0)},
+		{Ref: "late:1", Choose: few(2, exit(time.Second, 0))},
+		{Ref: "job:1", Program: exit(90*time.Second, 0)},
+		{Ref: "crash:1", Program: exit(7*time.Second, 3)},
+		{Ref: "flaky:1", Choose: few(3, runtimetest.Program{})},
+		{Ref: "deaf:1", Program: runtimetest.Program{IgnoreStop: true}},
+		{Ref: "broken:1", Program: runtimetest.Program{StartError: "no such file"}},
 	}
 }
 
 // crashing tells of programs that end, and again when they are restarted.
 func crashing(image string) bool {
-	return image == "crash:1" || image == "job:1" || image == "broken:1"
-}
-
-func startOf(pod *corev1.Pod) time.Time {
-	if pod.Status.StartTime == nil {
-		return time.Time{}
-	}
-	return pod.Status.StartTime.UTC()
+	return strings.HasSuffix(image, "-crash:1") || strings.HasSuffix(image, "-job:1") || strings.HasSuffix(image, "-broken:1")
 }

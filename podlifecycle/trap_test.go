@@ -496,3 +496,106 @@ func TestTrap12CorruptJournal(t *testing.T) {
 		})
 	}
 }
+
+// What the first set does not name lives on while a source has not spoken
+// (kubernetes#112814), and so does its successor's turn not come.
+func TestTrap13SourceNotReady(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t).start()
+		r.set(newPod("web"), newPod("other"))
+		r.settle()
+		before := r.fake.State().Containers
+		r.kill()
+		r.start()
+		r.m.Set(source.Set{Pods: []*corev1.Pod{newPod("other")}, Waiting: []string{"late"}})
+		r.pass(time.Minute)
+		if after := r.fake.State().Containers; len(after) != 2 || after[0].ID != before[0].ID || after[0].State != runtimeiface.ContainerRunning {
+			t.Fatalf("a pod of the late source was touched: %+v", after)
+		}
+		r.set(newPod("other"))
+		r.pass(time.Minute)
+		r.wantRunning("app/0")
+	})
+}
+
+// The grace of a pod that ends only shrinks: neither a later request nor
+// another agent, on a clock that was set back, makes it longer.
+func TestTrap14GraceOnlyShrinks(t *testing.T) {
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	quick := &podlifecycle.Ending{Reason: podlifecycle.EndingDeleted, Since: now, Grace: 5 * time.Second, Forget: true}
+	merged := quick.Merge(podlifecycle.Ending{Reason: podlifecycle.EndingStopped, Since: now.Add(time.Second), Grace: time.Hour, Forget: true})
+	if merged.Grace != 5*time.Second || !merged.Since.Equal(now) {
+		t.Errorf("merged %+v", merged)
+	}
+	bubble(t, func(t *testing.T) {
+		deaf := runtimetest.FakeImage{Ref: "web:1", Present: true, Program: runtimetest.Program{IgnoreStop: true}}
+		r := newRig(t, deaf)
+		clock := &settable{}
+		r.tune = func(c *podlifecycle.Config) { c.Clock = clock }
+		r.start()
+		r.set(newPod("web"))
+		r.settle()
+		r.set()
+		r.pass(10 * time.Second)
+		r.kill()
+		clock.ahead.Store(-7200)
+		r.start()
+		r.set()
+		r.pass(31 * time.Second)
+		r.wantRunning()
+		for _, call := range r.fake.Calls(runtimetest.OpStopContainer) {
+			if call.Grace > 30*time.Second {
+				t.Errorf("a grace of %v", call.Grace)
+			}
+		}
+	})
+}
+
+// What was told survives a crash: nobody has heard of an end, or of a restart,
+// that the next agent does not know of.
+func TestTrap15ToldIsKept(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		kept := map[corev1.PodPhase]bool{}
+		r.tune = func(c *podlifecycle.Config) {
+			c.OnStatus = func(pod *corev1.Pod) {
+				text, err := os.ReadFile(filepath.Join(r.root, "journal"))
+				if err != nil {
+					t.Error(err)
+				}
+				kept[pod.Status.Phase] = bytes.Contains(text, []byte(`"phase":"`+pod.Status.Phase+`"`))
+			}
+		}
+		r.start()
+		r.set(newPod("job", func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever }))
+		r.settle()
+		if err := r.fake.Exit(r.container("app").ID, 0); err != nil {
+			t.Fatal(err)
+		}
+		r.settle()
+		for _, phase := range []corev1.PodPhase{corev1.PodPending, corev1.PodRunning, corev1.PodSucceeded} {
+			if !kept[phase] {
+				t.Errorf("%s was told before it was kept", phase)
+			}
+		}
+	})
+}
+
+// A container that still runs in an older sandbox ends before another instance
+// of it is begun in the new one.
+func TestTrap16OldSandboxFirst(t *testing.T) {
+	now := time.Now()
+	boxes := []runtimeiface.Sandbox{{ID: "old", State: runtimeiface.SandboxNotReady}, {ID: "new", Attempt: 1, State: runtimeiface.SandboxReady, IPs: anIP}}
+	list := []runtimeiface.Container{{ID: "runs", SandboxID: "old", Name: "app", State: runtimeiface.ContainerUnknown, StartedAt: now}}
+	o := podlifecycle.Observed{Prepared: true, Sandboxes: boxes, Containers: list,
+		Images: map[string]podlifecycle.Image{"app": {Ref: "web:1", ID: "sha256:1"}}}
+	for _, a := range podlifecycle.Plan(newPod("web"), o, now).Actions {
+		if a.Type == podlifecycle.ActionCreate {
+			t.Errorf("action %+v", a)
+		}
+	}
+	list[0].State = runtimeiface.ContainerRunning
+	if d := podlifecycle.Plan(newPod("web"), o, now); len(d.Actions) != 1 || d.Actions[0].Type != podlifecycle.ActionKill {
+		t.Errorf("actions %+v, want the end of the old one", d.Actions)
+	}
+}

@@ -1,13 +1,13 @@
 package podlifecycle
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
@@ -42,6 +42,7 @@ type worker struct {
 	mu       sync.Mutex
 	pod      *corev1.Pod // never changed, only replaced
 	status   corev1.PodStatus
+	text     []byte // of status, as JSON
 	ending   *Ending
 	rejected *Rejection
 	// allocated is what of the pod's resources was granted, nil before its
@@ -87,10 +88,13 @@ type worker struct {
 	cgroup    string // as its sandboxes say
 	seeds     map[string]map[probe.Kind]probe.Result
 	probing   string // what probes were last told
-	saved     string // what was last written to the journal, but for records
+	saved     saved  // what was last written to the journal, but for records
 	saveErr   error
 	links     map[string]string // of logs: target by name
 }
+
+// saved is a state as the journal has it.
+type saved struct{ status, rest []byte }
 
 // seen is the newest look at the runtime.
 type seen struct {
@@ -115,7 +119,7 @@ func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
 	w := &worker{
 		m: m, uid: pod.UID, key: pod.Namespace + "/" + pod.Name, log: m.config.Logger.WithValues("pod", pod.Namespace+"/"+pod.Name, "podUID", pod.UID),
 		hint: make(chan struct{}, 1), news: make(chan struct{}, 1), done: make(chan result), gone: make(chan struct{}), finished: make(chan struct{}),
-		pod: pod, status: state.Status, ending: state.Ending, ring: ring{max: m.config.Records},
+		pod: pod, status: state.Status, text: encode(state.Status), ending: state.Ending.resumed(m.config.Clock.Now()), ring: ring{max: m.config.Records},
 		told: map[corev1.PodConditionType]corev1.PodCondition{}, progress: map[string]string{}, flights: map[string]*flight{}, images: map[string]imageState{},
 		users: state.Users, allocated: state.Allocated, size: state.Size, actuated: map[string]corev1.ResourceRequirements{},
 		faults: map[string]fault{}, hooks: map[string]Hook{}, kills: map[string]Kill{},
@@ -169,6 +173,10 @@ func (w *worker) run(ctx context.Context) (forgotten bool) {
 	timer := w.m.config.Clock.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
+		if ctx.Err() != nil { // whatever else is to be seen to
+			w.leave()
+			return false
+		}
 		forgotten, wait := w.step(ctx)
 		if forgotten {
 			return true
@@ -275,7 +283,7 @@ func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) 
 	now = w.m.config.Clock.Now()
 	d := Plan(pod, o, now)
 	w.note(d, now)
-	before := w.accept(o, d)
+	before, changed := w.accept(o, d)
 	if len(d.Actions) > 0 && d.Actions[0].Type == ActionPersist {
 		w.save(false)
 	}
@@ -287,7 +295,7 @@ func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) 
 		}
 		w.begin(ctx, granted, a, now)
 	}
-	w.publish(before, d)
+	w.publish(before, changed, d)
 	w.linkLogs(pod, o.Containers)
 	w.probe(pod, o, d)
 	w.save(false)
@@ -325,9 +333,10 @@ func (w *worker) note(d Decision, now time.Time) {
 	}
 }
 
-// accept keeps what was seen and what is to be reported, and gives the status
-// before.
-func (w *worker) accept(o Observed, d Decision) corev1.PodStatus {
+// accept keeps what was seen and what is to be reported, gives the status
+// before, and tells whether it reads otherwise now.
+func (w *worker) accept(o Observed, d Decision) (before corev1.PodStatus, changed bool) {
+	text := encode(d.Status)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seen = seen{o.Sandboxes, o.Containers}
@@ -336,18 +345,18 @@ func (w *worker) accept(o Observed, d Decision) corev1.PodStatus {
 			w.cgroup = s.CgroupParent
 		}
 	}
-	before := w.status
-	w.status, w.over = d.Status, d.Done
-	return before
+	before, changed = w.status, !bytes.Equal(w.text, text)
+	w.status, w.text, w.over = d.Status, text, d.Done
+	return before, changed
 }
 
 // publish makes the status known if it changed, or the pod itself did.
-func (w *worker) publish(before corev1.PodStatus, d Decision) {
+func (w *worker) publish(before corev1.PodStatus, changed bool, d Decision) {
 	w.mu.Lock()
 	announce := w.announce
 	w.announce = false
 	w.mu.Unlock()
-	if !announce && equality.Semantic.DeepEqual(before, d.Status) {
+	if !announce && !changed {
 		return
 	}
 	if before.Phase != d.Status.Phase || ready(&before) != ready(&d.Status) {
@@ -356,12 +365,10 @@ func (w *worker) publish(before corev1.PodStatus, d Decision) {
 	if terminal(d.Status.Phase) && !terminal(before.Phase) {
 		w.m.kick() // its ports are free
 	}
-	w.tell()
-}
-
-func (w *worker) tell() {
 	if w.m.config.OnStatus != nil {
-		w.m.config.OnStatus(w.snapshot())
+		pod := w.snapshot()
+		w.save(false) // what is told must not be forgotten by a crash
+		w.m.config.OnStatus(pod)
 	}
 }
 
@@ -419,20 +426,20 @@ func (w *worker) save(all bool) {
 		return
 	}
 	w.mu.Lock()
-	state := podState{Status: w.status, Ending: w.ending, Hooks: w.hooks, Kills: w.kills, Verdicts: w.verdicts(),
-		Users: w.users, Allocated: w.allocated, Actuated: w.actuated, Size: w.size}
-	records := w.ring.list()
-	w.mu.Unlock()
-	key := fingerprint(state)
-	if key == w.saved && !all {
+	rest := encode(podState{Ending: w.ending, Hooks: w.hooks, Kills: w.kills, Verdicts: w.verdicts(),
+		Users: w.users, Allocated: w.allocated, Actuated: w.actuated, Size: w.size})
+	status := w.text
+	if bytes.Equal(status, w.saved.status) && bytes.Equal(rest, w.saved.rest) && !all {
+		w.mu.Unlock()
 		return
 	}
-	state.Records = records[max(0, len(records)-keptRecords):]
-	if w.saveErr = putJSON(w.m.journal, keyState+string(w.uid), state); w.saveErr != nil {
+	text := stateText(status, rest, w.ring.texts(keptRecords))
+	w.mu.Unlock()
+	if w.saveErr = w.m.journal.Put(keyState+string(w.uid), text); w.saveErr != nil {
 		w.log.Error(w.saveErr, "journal write failed")
 		return
 	}
-	w.saved = key
+	w.saved = saved{status, rest}
 	w.m.wrote()
 }
 

@@ -294,8 +294,8 @@ func (f *Fake) ListContainers(ctx context.Context, filter runtimeiface.Container
 		f.lock()
 		defer f.unlock()
 		for _, c := range f.containersOf(filter.SandboxID) {
-			if copied := c.copy(); filter.Match(copied) {
-				out = append(out, copied)
+			if filter.Match(c.Container) {
+				out = append(out, c.copy())
 			}
 		}
 		return nil

@@ -83,6 +83,22 @@ func (f *Fake) Emit(e runtimeiface.Event) {
 	f.send(e)
 }
 
+// ClockStepped tells that the clock of FakeConfig was set forth by so much, or
+// back: what is planned stays as far off as it was. Call it right after.
+func (f *Fake) ClockStepped(by time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.due {
+		f.due[i].at = f.due[i].at.Add(by)
+	}
+	for _, c := range f.containers {
+		if !c.killAt.IsZero() {
+			c.killAt = c.killAt.Add(by)
+		}
+	}
+	f.rearm()
+}
+
 // State is all that a Fake holds, as copies.
 type State struct {
 	Now        time.Time

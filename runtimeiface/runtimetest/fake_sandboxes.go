@@ -155,8 +155,8 @@ func (f *Fake) ListSandboxes(ctx context.Context, filter runtimeiface.SandboxFil
 		f.lock()
 		defer f.unlock()
 		for _, s := range f.sortedSandboxes() {
-			if copied := s.copy(); filter.Match(copied) {
-				out = append(out, copied)
+			if filter.Match(s.Sandbox) {
+				out = append(out, s.copy())
 			}
 		}
 		return nil
