@@ -89,12 +89,15 @@ func (m *Manager) removeImages(ctx context.Context, all bool) (freed int64, err 
 			if !v.Remove {
 				continue
 			}
-			if err := m.removeImage(ctx, v); err != nil {
+			switch err := m.removeImage(ctx, v); {
+			case errors.Is(err, runtimeiface.ErrInUse): // by a volume, which no list tells
+				m.images.used(v.Image.ID, node.Now)
+			case err != nil:
 				errs = append(errs, err)
-				continue
+			default:
+				removed = true
+				sizes += v.Image.Size
 			}
-			removed = true
-			sizes += v.Image.Size
 		}
 		if !removed || ctx.Err() != nil {
 			break
@@ -117,11 +120,16 @@ func (m *Manager) removeImage(ctx context.Context, v imagegc.Verdict) error {
 	err := m.config.Runtime.RemoveImage(ctx, v.Image.ID)
 	rec := Record{Rule: RuleImageGC, Input: v.Image.ID, Action: "remove image " + name, Reason: v.Reason, Result: "done",
 		Took: m.config.Clock.Now().Sub(began)}
+	switch {
+	case err == nil:
+		m.config.Logger.Info("image removed", "image", name, "reason", v.Reason)
+	case errors.Is(err, runtimeiface.ErrInUse):
+		rec.Result = "kept: it is in use"
+	default:
+		rec.Result, rec.Error = "failed", err.Error()
+	}
 	if err != nil {
 		err = fmt.Errorf("remove image %s: %w", name, err)
-		rec.Result, rec.Error = "failed", err.Error()
-	} else {
-		m.config.Logger.Info("image removed", "image", name, "reason", v.Reason)
 	}
 	m.note(rec)
 	return err
@@ -256,4 +264,13 @@ func (w *imageWatch) pulled(id string, now time.Time) {
 	if _, known := w.uses[id]; !known {
 		w.uses[id] = imagegc.Use{FirstSeen: now}
 	}
+}
+
+// used notes that somebody has an image.
+func (w *imageWatch) used(id string, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	use := w.uses[id]
+	use.LastUsed = now
+	w.uses[id] = use
 }

@@ -298,3 +298,32 @@ func TestImageVolumeWaits(t *testing.T) {
 		})
 	}
 }
+
+// An image that a dead container has as a volume only stays too: the runtime says so,
+// and that is no failure.
+func TestImageVolumeOfDeadContainer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r, _ := imageRig(t, runtimetest.FakeImage{Ref: "data:1"})
+		r.set(newPod("web", withImageVolume(corev1.PullIfNotPresent), func(p *corev1.Pod) { p.Spec.RestartPolicy = corev1.RestartPolicyNever }))
+		r.settle()
+		for _, name := range []string{"app", "plain"} {
+			if err := r.fake.Exit(r.container(name).ID, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.pass(5 * time.Minute)
+		r.phase("web", corev1.PodSucceeded)
+		if freed, err := r.m.Reclaim(t.Context()); freed != 0 || err != nil {
+			t.Errorf("freed %d, %v", freed, err)
+		}
+		if !slices.ContainsFunc(r.m.Records(), func(rec podlifecycle.Record) bool { return rec.Result == "kept: it is in use" && rec.Error == "" }) {
+			t.Errorf("records %v", r.m.Records())
+		}
+		r.set()
+		r.pass(time.Minute)
+		if _, err := r.m.Reclaim(t.Context()); err != nil {
+			t.Error(err)
+		}
+		r.wantImages()
+	})
+}

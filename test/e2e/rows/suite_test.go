@@ -26,6 +26,8 @@ import (
 	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/podlifecycle"
 	"github.com/nodekit/nodekit/podlifecycle/cgroup"
+	"github.com/nodekit/nodekit/podlifecycle/imagegc"
+	logfiles "github.com/nodekit/nodekit/podlifecycle/logs"
 	"github.com/nodekit/nodekit/podlifecycle/qos"
 	"github.com/nodekit/nodekit/podlifecycle/source"
 	"github.com/nodekit/nodekit/runtimeiface/cri"
@@ -163,6 +165,7 @@ func (n *node) start() {
 	n.manager, err = podlifecycle.New(podlifecycle.Config{
 		Runtime: rt, Root: filepath.Join(n.dir, "pods"), LogRoot: filepath.Join(n.dir, "logs"), NodeName: nodeName,
 		NodeIPs: []netip.Addr{nodeIP}, QoS: qos.Node{CgroupRoot: n.cgroup + "/pods", MemoryCapacity: 8 << 30}, Cgroups: cgroup.New(),
+		ImageGC: imagegc.Policy{HighPercent: 100, MinAge: time.Nanosecond}, LogRotation: logfiles.Policy{MaxSize: 1 << 20}, LogLinks: filepath.Join(n.dir, "links"),
 		Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi")},
 	})
 	Expect(err).NotTo(HaveOccurred())
