@@ -136,9 +136,11 @@ type Security struct {
 	// capabilities may gain, and are not ambient.
 	AddCapabilities, DropCapabilities []string
 	// RunAsUser, RunAsGroup: nil takes the image's user. SupplementalGroups are
-	// added to those of the image's /etc/group.
+	// added to those of the image's /etc/group, unless StrictGroups leaves these
+	// out; ErrNotSupported where the backend cannot.
 	RunAsUser, RunAsGroup *int64
 	SupplementalGroups    []int64
+	StrictGroups          bool
 	NoNewPrivileges       bool
 	ReadOnlyRootFS        bool
 	// Seccomp: "" means SeccompUnconfined. SeccompProfile is an absolute path

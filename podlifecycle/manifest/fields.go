@@ -31,10 +31,9 @@ var partly = map[string]func(pod *corev1.Pod, parent, v reflect.Value) bool{
 	"EmptyDirVolumeSource.medium": func(_ *corev1.Pod, _, v reflect.Value) bool {
 		return v.String() != string(corev1.StorageMediumMemory)
 	},
-	"PodSecurityContext.supplementalGroupsPolicy": not(string(corev1.SupplementalGroupsPolicyMerge)),
-	"AppArmorProfile.type":                        not(string(corev1.AppArmorProfileTypeUnconfined)),
-	"HTTPGetAction.protocol":                      not(string(corev1.HTTPProtocolHTTP1)),
-	"GRPCAction.mode":                             not(string(corev1.GRPCProbeModePlaintext)),
+	"AppArmorProfile.type":   not(string(corev1.AppArmorProfileTypeUnconfined)),
+	"HTTPGetAction.protocol": not(string(corev1.HTTPProtocolHTTP1)),
+	"GRPCAction.mode":        not(string(corev1.GRPCProbeModePlaintext)),
 }
 
 func not(value string) func(*corev1.Pod, reflect.Value, reflect.Value) bool {
@@ -114,7 +113,7 @@ var verdicts = table(map[string]string{
 		allowPrivilegeEscalation procMount seccompProfile appArmorProfile`,
 	"Capabilities":   works + `: add drop`,
 	"SeccompProfile": works + `: type localhostProfile`,
-	"PodSecurityContext": works + `: runAsUser runAsGroup runAsNonRoot supplementalGroups fsGroup fsGroupChangePolicy sysctls
+	"PodSecurityContext": works + `: runAsUser runAsGroup runAsNonRoot supplementalGroups supplementalGroupsPolicy fsGroup fsGroupChangePolicy sysctls
 		seccompProfile appArmorProfile`,
 	"Sysctl":             works + `: name value`,
 	"HostAlias":          works + `: ip hostnames`,
@@ -156,8 +155,7 @@ var verdicts = table(map[string]string{
 	"SecurityContext.seLinuxOptions": "SELinux labels are not set", "SecurityContext.windowsOptions": "only linux is",
 	"AppArmorProfile.type": "AppArmor profiles are not set", "AppArmorProfile.localhostProfile": "AppArmor profiles are not set",
 	"PodSecurityContext.seLinuxOptions": "SELinux labels are not set", "PodSecurityContext.windowsOptions": "only linux is",
-	"PodSecurityContext.seLinuxChangePolicy":      "SELinux labels are not set",
-	"PodSecurityContext.supplementalGroupsPolicy": "only Merge is",
+	"PodSecurityContext.seLinuxChangePolicy": "SELinux labels are not set",
 })
 
 // table reads rows such as "yes: name image elsewhere: affinity".

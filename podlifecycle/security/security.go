@@ -42,6 +42,7 @@ func (c Config) Resolve(pod *corev1.Pod, container *corev1.Container, imageUser 
 	}
 	if of := pod.Spec.SecurityContext; of != nil {
 		result.SupplementalGroups = append(result.SupplementalGroups, of.SupplementalGroups...)
+		result.StrictGroups = of.SupplementalGroupsPolicy != nil && *of.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict
 		if of.FSGroup != nil {
 			result.SupplementalGroups = append(result.SupplementalGroups, *of.FSGroup)
 		}

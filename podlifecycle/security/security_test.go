@@ -31,6 +31,8 @@ func TestResolve(t *testing.T) {
 		want   runtimeiface.Security
 	}{
 		"nothing": {want: runtimeiface.Security{Seccomp: unconfined}},
+		"strict groups": {pod: &corev1.PodSecurityContext{SupplementalGroups: []int64{3}, SupplementalGroupsPolicy: to(corev1.SupplementalGroupsPolicyStrict)},
+			want: runtimeiface.Security{Seccomp: unconfined, SupplementalGroups: []int64{3}, StrictGroups: true}},
 		"pod's": {pod: &corev1.PodSecurityContext{RunAsUser: to(int64(1)), RunAsGroup: to(int64(2)), SupplementalGroups: []int64{3}, FSGroup: to(int64(4))},
 			want: runtimeiface.Security{Seccomp: unconfined, RunAsUser: to(int64(1)), RunAsGroup: to(int64(2)), SupplementalGroups: []int64{3, 4}}},
 		"container's win": {pod: &corev1.PodSecurityContext{RunAsUser: to(int64(1)), RunAsGroup: to(int64(2))}, own: &corev1.SecurityContext{RunAsUser: to(int64(9))},

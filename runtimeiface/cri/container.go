@@ -103,6 +103,11 @@ func (r *Runtime) createRequest(ctx context.Context, sandbox knownSandbox, spec 
 	if err := r.checkMounts(ctx, sandbox, config); err != nil {
 		return nil, err
 	}
+	if spec.Security.StrictGroups {
+		if err := r.strictGroups(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := r.checkTarget(ctx, sandbox.ID, spec.PIDTarget); err != nil {
 		return nil, err
 	}

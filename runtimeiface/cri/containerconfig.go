@@ -137,6 +137,9 @@ func securityContext(s runtimeiface.Security) *api.LinuxContainerSecurityContext
 		Capabilities:       &api.Capability{AddCapabilities: slices.Clone(s.AddCapabilities), DropCapabilities: slices.Clone(s.DropCapabilities)},
 		MaskedPaths:        slices.Clone(s.MaskedPaths), ReadonlyPaths: slices.Clone(s.ReadonlyPaths),
 	}
+	if s.StrictGroups {
+		out.SupplementalGroupsPolicy = api.SupplementalGroupsPolicy_Strict
+	}
 	if s.RunAsUser != nil {
 		out.RunAsUser = &api.Int64Value{Value: *s.RunAsUser}
 	}

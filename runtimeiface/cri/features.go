@@ -24,6 +24,18 @@ func (r *Runtime) ability(ctx context.Context, handler, field string, has func(*
 	return notSupported(field, "is nothing that the runtime's handler can do: \""+handler+"\"")
 }
 
+// strictGroups asks whether groups of the image can be left out.
+func (r *Runtime) strictGroups(ctx context.Context) error {
+	s, err := ask(ctx, r, r.rs.Status, &api.StatusRequest{})
+	if err != nil {
+		return translate(ctx, err, "features of the runtime")
+	}
+	if !s.Features.GetSupplementalGroupsPolicy() {
+		return notSupported("Security.StrictGroups", "is nothing that the runtime can do")
+	}
+	return nil
+}
+
 // mountOptions asks whether binds may have options beside those the CRI names.
 func (r *Runtime) mountOptions(ctx context.Context, field string) error {
 	s, err := ask(ctx, r, r.rs.Status, &api.StatusRequest{})

@@ -101,7 +101,7 @@ var defects = []struct {
 		sandboxes(func(s *runtimeiface.SandboxSpec) { s.Sysctls, s.PortMappings = nil, nil })},
 	{"what the process may do is left out", []string{
 		"security/seccomp *", "security/masked paths", "security/privileged", "security/capabilities of others",
-		"process/user", "process/no new privileges", "process/capabilities", "root/read-only",
+		"process/user", "process/strict groups", "process/no new privileges", "process/capabilities", "root/read-only",
 	}, containers(func(s *runtimeiface.ContainerSpec) { s.Security = runtimeiface.Security{} })},
 	{"nothing is masked", []string{"security/default paths"}, containers(func(s *runtimeiface.ContainerSpec) {
 		s.Security.MaskedPaths, s.Security.ReadonlyPaths = []string{}, []string{}

@@ -111,7 +111,7 @@ func pickUser(accounts []account, groups []group, image string, sec runtimeiface
 		user.GID = uint32(*sec.RunAsGroup)
 	}
 	for _, g := range groups {
-		if name != "" && slices.Contains(g.members, name) {
+		if !sec.StrictGroups && name != "" && slices.Contains(g.members, name) {
 			user.AdditionalGids = append(user.AdditionalGids, g.gid)
 		}
 	}

@@ -16,6 +16,7 @@ func processCases() []Case {
 	return []Case{
 		newCase("process/image's user", "without RunAsUser the image's user runs, with its groups", userOfImage, Kernel),
 		newCase("process/user", "RunAsUser, RunAsGroup and SupplementalGroups are who runs", userOfSpec, Kernel),
+		newCase("process/strict groups", "with StrictGroups, groups of the image's /etc/group are left out", strictGroups, Kernel),
 		newCase("process/no new privileges", "NoNewPrivileges is set when asked for, else not", noNewPrivileges, Kernel),
 		newCase("process/capabilities", "the default capabilities, less what is dropped, with what is added", capabilities, Kernel),
 		newCase("process/PID namespace", "a container sees its own processes, or the pod's", pidNamespace, Kernel),
@@ -65,6 +66,13 @@ func userOfSpec(k *kit) {
 	root, zero := k.container("ids"), int64(0)
 	root.Image, root.Security.RunAsUser = k.image(k.s.Images.Configured), &zero
 	k.that(strings.HasPrefix(ids(k.outputOf(sb, root)), "0 "), "RunAsUser 0 does not win over the image's user")
+}
+
+func strictGroups(k *kit) {
+	spec := k.container("ids")
+	spec.Image = k.image(k.s.Images.Configured)
+	spec.Security = runtimeiface.Security{StrictGroups: true, SupplementalGroups: []int64{77}}
+	k.same(ids(k.outputOf(k.pod(), spec)), "1000 1000 77", "who runs in the image of user app, without its groups")
 }
 
 // processStatus gives the fields of /proc/self/status as a container sees it.
