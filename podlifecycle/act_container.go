@@ -79,7 +79,7 @@ func (w *worker) sandboxSpec(pod *corev1.Pod, attempt uint32) (runtimeiface.Sand
 			return spec, fmt.Errorf("user namespace: %w", err)
 		}
 	}
-	spec.Privileged = slices.ContainsFunc(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), privileged)
+	spec.Privileged = slices.ContainsFunc(everyContainer(pod), privileged)
 	if sc := pod.Spec.SecurityContext; sc != nil && len(sc.Sysctls) > 0 {
 		spec.Sysctls = map[string]string{}
 		for _, s := range sc.Sysctls {
@@ -227,6 +227,9 @@ func (w *worker) containerSpec(ctx context.Context, pod *corev1.Pod, c *corev1.C
 	w.m.mark(spec.Labels, pod)
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		spec.StopSignal = string(*c.Lifecycle.StopSignal)
+	}
+	if err := w.joinTarget(&spec, pod, a.ID); err != nil {
+		return spec, err
 	}
 	if err := annotateSize(&spec, pod, c); err != nil {
 		return spec, err

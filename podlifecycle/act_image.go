@@ -88,6 +88,11 @@ func imageField(pod *corev1.Pod, c *corev1.Container) string {
 			return fmt.Sprintf("spec.initContainers[%d].image", i)
 		}
 	}
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == c.Name {
+			return fmt.Sprintf("spec.ephemeralContainers[%d].image", i)
+		}
+	}
 	at := slices.IndexFunc(pod.Spec.Containers, func(other corev1.Container) bool { return other.Name == c.Name })
 	return fmt.Sprintf("spec.containers[%d].image", at)
 }

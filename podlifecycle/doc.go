@@ -67,6 +67,12 @@
 // A limit that is taken away, huge pages, and the size of a memory volume do not
 // change in place.
 //
+// # Ephemeral containers
+//
+// They join a running pod when they are added to it, run once, and count neither
+// for its phase nor its readiness; with a target they see its processes. An edit
+// of a manifest may add them. One that is taken away again is ended.
+//
 // # User namespaces
 //
 // A pod with hostUsers false has 65536 user and group IDs of Config.UserIDs as

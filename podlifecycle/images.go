@@ -244,10 +244,8 @@ func want(wanted map[string]string, pod *corev1.Pod) {
 // imageRefs are the images that a pod names.
 func imageRefs(pod *corev1.Pod) []string {
 	var refs []string
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			refs = append(refs, list[i].Image)
-		}
+	for _, c := range everyContainer(pod) {
+		refs = append(refs, c.Image)
 	}
 	for _, v := range pod.Spec.Volumes {
 		if v.Image != nil {

@@ -62,10 +62,8 @@ func references(pod *corev1.Pod) refs {
 			}
 		}
 	}
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			r.addEnv(&list[i])
-		}
+	for _, c := range everyContainer(pod) {
+		r.addEnv(&c)
 	}
 	return r
 }

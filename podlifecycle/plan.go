@@ -33,6 +33,7 @@ const (
 	initKind kind = iota
 	sidecarKind
 	mainKind
+	ephemeralKind
 )
 
 // view is one container of the spec with what is there of it.
@@ -93,6 +94,10 @@ func newPlanner(pod *corev1.Pod, o *Observed, now time.Time) *planner {
 	}
 	for i := range pod.Spec.Containers {
 		p.views = append(p.views, p.look(&pod.Spec.Containers[i], mainKind))
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		c := corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		p.views = append(p.views, p.look(&c, ephemeralKind))
 	}
 	return p
 }
@@ -176,7 +181,7 @@ func (p *planner) whyEnd() *Ending {
 	}
 	if p.sandbox == nil && p.pod.Spec.RestartPolicy == corev1.RestartPolicyNever {
 		for _, v := range p.views {
-			if v.kind != sidecarKind && len(p.instances[v.c.Name]) > 0 {
+			if (v.kind == initKind || v.kind == mainKind) && len(p.instances[v.c.Name]) > 0 {
 				return &Ending{Reason: EndingSandbox, Since: p.now, Grace: grace, Failed: true,
 					Message: "the pod's sandbox is gone and restartPolicy Never allows no other"}
 			}
@@ -196,6 +201,7 @@ func (p *planner) sync() {
 		p.act(Action{Type: ActionRefresh, Rule: RuleRefresh, Reason: "an object or label that a volume shows has changed"})
 	}
 	p.killDuplicates()
+	p.ephemerals()
 	if p.restartAll() {
 		return
 	}

@@ -130,7 +130,7 @@ func (p *planner) replaceLater() bool {
 	for _, v := range p.views {
 		for i := range p.instances[v.c.Name] {
 			got := &p.instances[v.c.Name][i]
-			if v.kind == initKind || got.SandboxID != p.sandboxes[0].ID || !p.failed(got) {
+			if v.kind == initKind || v.kind == ephemeralKind || got.SandboxID != p.sandboxes[0].ID || !p.failed(got) {
 				continue
 			}
 			own := RestartDelay(nextLevel(*got))

@@ -30,7 +30,7 @@ type change struct {
 func (p *planner) resizes() []change {
 	var list []change
 	for _, v := range p.views {
-		if v.cur == nil || v.cur.State != runtimeiface.ContainerRunning || changed(*v.cur, v.c) {
+		if v.kind == ephemeralKind || v.cur == nil || v.cur.State != runtimeiface.ContainerRunning || changed(*v.cur, v.c) {
 			continue
 		}
 		have, known := p.actuated(v.cur)

@@ -73,6 +73,9 @@ func (p *planner) restartAll() bool {
 	left, why, pause := false, "a restart rule restarts all containers", time.Duration(0)
 	var causes []*runtimeiface.Container
 	for _, v := range p.views {
+		if v.kind == ephemeralKind {
+			continue // it runs once
+		}
 		switch f := p.o.Flights[v.c.Name]; f.Type {
 		case ActionCreate, ActionStart, ActionPostStart, ActionPull:
 			p.cancel(v.c.Name, RuleRestartAll, why)
@@ -97,6 +100,9 @@ func (p *planner) restartAll() bool {
 		left = true
 	}
 	for _, v := range p.views {
+		if v.kind == ephemeralKind {
+			continue
+		}
 		for i := range p.instances[v.c.Name] {
 			if got := &p.instances[v.c.Name][i]; !slices.Contains(causes, got) {
 				left = true

@@ -95,7 +95,7 @@ func (m *Manager) LogPath(namespace, name, container string, previous bool) (str
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, list := range [][]corev1.ContainerStatus{w.status.InitContainerStatuses, w.status.ContainerStatuses} {
+	for _, list := range [][]corev1.ContainerStatus{w.status.InitContainerStatuses, w.status.ContainerStatuses, w.status.EphemeralContainerStatuses} {
 		for i := range list {
 			s := &list[i]
 			if s.Name != container {

@@ -27,7 +27,10 @@ func (p *planner) restarts(v *view, got *runtimeiface.Container) (bool, string) 
 	case RuleRestartAll:
 		return true, "all containers restart"
 	}
-	if v.kind == sidecarKind {
+	switch v.kind {
+	case ephemeralKind:
+		return false, "ephemeral containers run once"
+	case sidecarKind:
 		return true, "sidecars are always restarted"
 	}
 	policy := p.pod.Spec.RestartPolicy

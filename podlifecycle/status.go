@@ -46,9 +46,12 @@ func (p *planner) status() corev1.PodStatus {
 	budget := messageBudget
 	for _, v := range p.views {
 		cs := p.containerStatus(v, initialized, s.Phase, &budget)
-		if v.kind == mainKind {
+		switch v.kind {
+		case mainKind:
 			s.ContainerStatuses = append(s.ContainerStatuses, cs)
-		} else {
+		case ephemeralKind:
+			s.EphemeralContainerStatuses = append(s.EphemeralContainerStatuses, cs)
+		default:
 			s.InitContainerStatuses = append(s.InitContainerStatuses, cs)
 		}
 	}

@@ -47,7 +47,10 @@ func (p *planner) containerStatus(v *view, initialized bool, phase corev1.PodPha
 	started := p.started(v) && cur == v.cur
 	cs.Started = &started
 	cs.Ready = started && p.ready(v)
-	if v.kind == initKind {
+	switch v.kind {
+	case ephemeralKind:
+		cs.Started, cs.Ready = nil, false // nobody waits for it
+	case initKind:
 		cs.Ready = cs.State.Terminated != nil && cs.State.Terminated.ExitCode == 0
 	}
 	return cs
@@ -104,7 +107,7 @@ func (p *planner) waitingFor(v *view, initialized bool) *corev1.ContainerStateWa
 	}
 	w := &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
 	switch f, failed := p.o.Faults[""]; {
-	case v.kind == mainKind && !initialized, v.kind != mainKind && !initialized && p.behindInit(v):
+	case v.kind == mainKind && !initialized, (v.kind == initKind || v.kind == sidecarKind) && !initialized && p.behindInit(v):
 		w.Reason = "PodInitializing"
 	case failed:
 		w.Message = f.Message
@@ -202,8 +205,11 @@ func (p *planner) ready(v *view) bool {
 // prior is the container's status reported last, or nil.
 func (p *planner) prior(v *view) *corev1.ContainerStatus {
 	list := p.o.Prior.InitContainerStatuses
-	if v.kind == mainKind {
+	switch v.kind {
+	case mainKind:
 		list = p.o.Prior.ContainerStatuses
+	case ephemeralKind:
+		list = p.o.Prior.EphemeralContainerStatuses
 	}
 	for i := range list {
 		if list[i].Name == v.c.Name {

@@ -121,7 +121,7 @@ func (w *worker) instance(container string) (string, error) {
 
 // standing says in a few words how a container that does not run stands.
 func standing(s *corev1.PodStatus, container string) string {
-	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
+	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
 		for i := range list {
 			switch state := list[i].State; {
 			case list[i].Name != container:

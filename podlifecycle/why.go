@@ -99,7 +99,7 @@ func why(reasons []string) string {
 // faults tells of containers that wait or have ended badly.
 func faults(s *corev1.PodStatus, all bool) []string {
 	var out []string
-	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
+	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
 		for i := range list {
 			c := &list[i]
 			switch {
@@ -124,7 +124,7 @@ func faults(s *corev1.PodStatus, all bool) []string {
 // probing tells what the probes of running containers last saw.
 func (m *Manager) probing(s *corev1.PodStatus) []string {
 	var out []string
-	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
+	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
 		for i := range list {
 			c := &list[i]
 			if c.State.Running == nil || c.Ready {

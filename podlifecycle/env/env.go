@@ -260,5 +260,10 @@ func containerPath(pod *corev1.Pod, container *corev1.Container) *field.Path {
 			return spec.Child("initContainers").Index(i)
 		}
 	}
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == container.Name {
+			return spec.Child("ephemeralContainers").Index(i)
+		}
+	}
 	return spec.Child("containers").Key(container.Name)
 }

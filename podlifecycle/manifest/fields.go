@@ -14,8 +14,9 @@ const (
 )
 
 const (
-	noPlugin = "there are no volume plug-ins"
-	noServer = "there is no API server to ask"
+	noneOfIts = "cannot be set for an ephemeral container"
+	noPlugin  = "there are no volume plug-ins"
+	noServer  = "there is no API server to ask"
 
 	filesOfRoot = "files belong to root, or to fsGroup"
 )
@@ -46,7 +47,7 @@ func isTrueValue(_ *corev1.Pod, _, v reflect.Value) bool { return reflect.Indire
 // none of a node's business, or why it is refused. A test holds it against the
 // types of k8s.io/api, and what is not in it is refused.
 var verdicts = table(map[string]string{
-	"PodSpec": works + `: volumes initContainers containers restartPolicy terminationGracePeriodSeconds
+	"PodSpec": works + `: volumes initContainers containers ephemeralContainers restartPolicy terminationGracePeriodSeconds
 		activeDeadlineSeconds dnsPolicy dnsConfig serviceAccountName serviceAccount nodeName hostNetwork hostPID hostIPC
 		hostUsers shareProcessNamespace securityContext hostname subdomain setHostnameAsFQDN hostnameOverride hostAliases priority
 		imagePullSecrets enableServiceLinks overhead os resources runtimeClassName readinessGates nodeSelector affinity
@@ -82,6 +83,9 @@ var verdicts = table(map[string]string{
 		restartPolicyRules volumeMounts
 		livenessProbe readinessProbe startupProbe lifecycle terminationMessagePath terminationMessagePolicy imagePullPolicy
 		securityContext resizePolicy stdin stdinOnce tty`,
+	"EphemeralContainer": works + `: targetContainerName`,
+	"EphemeralContainerCommon": works + `: name image command args workingDir envFrom env volumeMounts
+		terminationMessagePath terminationMessagePolicy imagePullPolicy securityContext stdin stdinOnce tty`,
 	"ContainerResizePolicy":           works + `: resourceName restartPolicy`,
 	"ContainerRestartRule":            works + `: action exitCodes`,
 	"ContainerRestartRuleOnExitCodes": works + `: operator values`,
@@ -121,7 +125,6 @@ var verdicts = table(map[string]string{
 	"PodDNSConfigOption": works + `: name value`,
 	"PodReadinessGate":   works + `: conditionType`,
 }, map[string]string{
-	"PodSpec.ephemeralContainers":          "containers cannot be added to a running pod",
 	"PodSpec.automountServiceAccountToken": noServer + " for a token",
 	"PodSpec.priorityClassName":            noServer + "; system-cluster-critical and system-node-critical are known",
 	"PodSpec.schedulingGates":              "a pod that may not be scheduled cannot be on a node",
@@ -145,14 +148,24 @@ var verdicts = table(map[string]string{
 
 	"KeyToPath.user": filesOfRoot, "SecretVolumeSource.defaultUser": filesOfRoot, "ConfigMapVolumeSource.defaultUser": filesOfRoot,
 	"DownwardAPIVolumeSource.defaultUser": filesOfRoot, "ProjectedVolumeSource.defaultUser": filesOfRoot,
-	"DownwardAPIVolumeFile.user":     filesOfRoot,
-	"HTTPGetAction.protocol":         "probes speak HTTP/1.1",
-	"GRPCAction.mode":                "probes speak plain text",
-	"Container.volumeDevices":        "block devices are not given to containers",
-	"ResourceRequirements.claims":    "dynamic resources are not allocated",
-	"VolumeMount.bindMountOptions":   "mount options are not passed on",
-	"LifecycleHandler.tcpSocket":     "the kubelet never ran it either",
-	"SecurityContext.seLinuxOptions": "SELinux labels are not set", "SecurityContext.windowsOptions": "only linux is",
+	"DownwardAPIVolumeFile.user":                  filesOfRoot,
+	"HTTPGetAction.protocol":                      "probes speak HTTP/1.1",
+	"GRPCAction.mode":                             "probes speak plain text",
+	"EphemeralContainerCommon.ports":              noneOfIts,
+	"EphemeralContainerCommon.resources":          noneOfIts,
+	"EphemeralContainerCommon.restartPolicy":      noneOfIts,
+	"EphemeralContainerCommon.restartPolicyRules": noneOfIts,
+	"EphemeralContainerCommon.livenessProbe":      noneOfIts,
+	"EphemeralContainerCommon.readinessProbe":     noneOfIts,
+	"EphemeralContainerCommon.startupProbe":       noneOfIts,
+	"EphemeralContainerCommon.lifecycle":          noneOfIts,
+	"EphemeralContainerCommon.resizePolicy":       noneOfIts,
+	"EphemeralContainerCommon.volumeDevices":      "block devices are not given to containers",
+	"Container.volumeDevices":                     "block devices are not given to containers",
+	"ResourceRequirements.claims":                 "dynamic resources are not allocated",
+	"VolumeMount.bindMountOptions":                "mount options are not passed on",
+	"LifecycleHandler.tcpSocket":                  "the kubelet never ran it either",
+	"SecurityContext.seLinuxOptions":              "SELinux labels are not set", "SecurityContext.windowsOptions": "only linux is",
 	"AppArmorProfile.type": "AppArmor profiles are not set", "AppArmorProfile.localhostProfile": "AppArmor profiles are not set",
 	"PodSecurityContext.seLinuxOptions": "SELinux labels are not set", "PodSecurityContext.windowsOptions": "only linux is",
 	"PodSecurityContext.seLinuxChangePolicy": "SELinux labels are not set",

@@ -80,6 +80,7 @@ func (v *validator) podSpec(p *field.Path) {
 	for i := range spec.Containers {
 		v.container(&spec.Containers[i], p.Child("containers").Index(i), names, false, ports)
 	}
+	v.ephemeral(p.Child("ephemeralContainers"), names, ports)
 	oneOf(v, p.Child("restartPolicy"), spec.RestartPolicy, corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
 	if spec.TerminationGracePeriodSeconds != nil {
 		v.notNegative(p.Child("terminationGracePeriodSeconds"), *spec.TerminationGracePeriodSeconds)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -96,5 +97,25 @@ func (v *validator) fileRef(ref *corev1.FileKeySelector, p *field.Path) {
 		v.add(field.Required(p.Child("path"), ""))
 	case path.IsAbs(ref.Path) || strings.Contains("/"+ref.Path+"/", "/../"):
 		v.add(field.Invalid(p.Child("path"), ref.Path, "must be relative and must not contain '..'"))
+	}
+}
+
+// ephemeral containers; others holds the names of all others.
+func (v *validator) ephemeral(p *field.Path, others sets.Set[string], ports map[string]string) {
+	targets := others.Clone()
+	for i := range v.spec.EphemeralContainers {
+		e, at := &v.spec.EphemeralContainers[i], p.Index(i)
+		c := corev1.Container(e.EphemeralContainerCommon)
+		v.container(&c, at, others, false, ports)
+		if e.TargetContainerName != "" && !targets.Has(e.TargetContainerName) {
+			v.add(field.NotFound(at.Child("targetContainerName"), e.TargetContainerName))
+		}
+		for j, m := range e.VolumeMounts {
+			for name, value := range map[string]string{"subPath": m.SubPath, "subPathExpr": m.SubPathExpr} {
+				if value != "" {
+					v.add(field.Forbidden(at.Child("volumeMounts").Index(j).Child(name), "cannot be set for an Ephemeral Container"))
+				}
+			}
+		}
 	}
 }

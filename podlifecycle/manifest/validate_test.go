@@ -24,7 +24,11 @@ func TestValidate(t *testing.T) {
 		spec string
 		want []string // how each error begins
 	}{
-		"good": {app, nil},
+		"good":      {app, nil},
+		"ephemeral": {app + "ephemeralContainers: [{name: d, image: d, targetContainerName: app}, {name: e, image: d}]", nil},
+		"bad ephemeral": {app + "  volumeMounts: [{name: v, mountPath: /v}]\nvolumes: [{name: v}]\nephemeralContainers: [{name: app, image: ''}, {name: d, image: d, targetContainerName: e, volumeMounts: [{name: v, mountPath: /v, subPath: a}]}, {name: e, image: d, targetContainerName: d}]",
+			[]string{"spec.ephemeralContainers[0].image: Required", `spec.ephemeralContainers[0].name: Duplicate value: "app"`, "spec.ephemeralContainers[1].targetContainerName: Not found",
+				"spec.ephemeralContainers[1].volumeMounts[0].subPath: Forbidden", "spec.ephemeralContainers[2].targetContainerName: Not found"}},
 		"user namespace": {"hostUsers: false\nhostNetwork: true\nhostPID: true\nhostIPC: true\n" + app,
 			[]string{"spec.hostIPC: Forbidden: when `hostUsers` is false", "spec.hostNetwork: Forbidden", "spec.hostPID: Forbidden"}},
 		"node's users, node's network": {"hostUsers: true\nhostNetwork: true\n" + app, nil},

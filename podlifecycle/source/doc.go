@@ -36,7 +36,8 @@
 // An edit does what kubectl apply would. A pod's UID is metadata.uid if the
 // manifest has one, else a hash of node, file or URL, namespace, name and that part of
 // the specification which may not be changed in place. So a new image, label or
-// activeDeadlineSeconds reaches the running pod, and any other edit replaces it.
+// activeDeadlineSeconds, or an ephemeral container, reaches the running pod, and any
+// other edit replaces it.
 // A manifest that names its metadata.uid says that it stays the same pod: then
 // other resources of CPU and memory are a resize in place.
 //

@@ -59,6 +59,7 @@ func (o origin) uid(key string, pod *corev1.Pod) types.UID {
 	for i := range spec.InitContainers {
 		spec.InitContainers[i].Image = ""
 	}
+	spec.EphemeralContainers = nil
 	spec.ActiveDeadlineSeconds = nil
 	spec.Tolerations = nil
 	h := sum([]byte(uidVersion), []byte(o.node), []byte(key), []byte(pod.Namespace+"/"+pod.Name), canonical(spec))

@@ -166,5 +166,10 @@ func containerPath(pod *corev1.Pod, name string) *field.Path {
 			return field.NewPath("spec", "containers").Index(i)
 		}
 	}
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == name {
+			return field.NewPath("spec", "ephemeralContainers").Index(i)
+		}
+	}
 	return field.NewPath("spec", "containers").Key(name)
 }

@@ -128,6 +128,37 @@ var _ = Describe("a running pod", func() {
 		}).WithTimeout(20*time.Second).Should(Succeed(), "the file is there for the pod")
 	})
 
+	It("takes a container for a look at another, and keeps all else as it is", func() {
+		n := newNode()
+		n.start()
+		pod := func(more string) string {
+			return singleWith("looked", `"args": ["web"]`, more)
+		}
+		Expect(n.Write("looked.json", pod(""))).To(Succeed())
+		before := n.awaitReady("looked")["looked"]
+		main := n.process("/bin/demo", "web")
+		Expect(n.Write("looked.json", pod(`"ephemeralContainers": [
+  {"name": "debug", "image": "localhost:5010/demo:1", "args": ["clock", "/tmp/clock"], "targetContainerName": "main", "stdin": true, "tty": true},
+  {"name": "once", "image": "localhost:5010/demo:1", "args": ["exit", "3"]}],`))).To(Succeed())
+		Eventually(func(g Gomega) {
+			list := n.pod("looked").Status.EphemeralContainerStatuses
+			g.Expect(list).To(HaveLen(2))
+			g.Expect(list[0].State.Running).NotTo(BeNil(), n.why("looked"))
+			g.Expect(list[1].State.Terminated).To(HaveField("ExitCode", BeEquivalentTo(3)))
+		}).WithTimeout(20 * time.Second).Should(Succeed())
+		after := n.pod("looked")
+		Expect(after.UID).To(Equal(before.UID))
+		Expect(after.Status.ContainerStatuses[0].RestartCount).To(BeZero())
+		debug := n.process("/bin/demo", "clock")
+		namespace := func(pid int) string {
+			target, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+			Expect(err).NotTo(HaveOccurred())
+			return target
+		}
+		Expect(namespace(debug)).To(Equal(namespace(main)), "it sees main's processes")
+		Consistently(func() int32 { return n.pod("looked").Status.EphemeralContainerStatuses[1].RestartCount }).WithTimeout(2 * time.Second).Should(BeZero())
+	})
+
 	It("has a terminal or an open standard input if it asks", func() {
 		n := newNode()
 		n.start()
