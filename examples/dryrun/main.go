@@ -52,6 +52,7 @@ A state is YAML, every line optional:
     image: app:1        # made from another image than the manifest's
     ready: false        # what its readiness probe said last
     alive: false        # what its liveness probe says
+    resources: {limits: {memory: 64Mi}} # that it has now, if not the manifest's
 `
 
 type options struct {

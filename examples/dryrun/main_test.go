@@ -47,9 +47,9 @@ pod default/web, on a node that has nothing of it
 +0s wait ContainersNotReady (rule readiness-probe) <- containers with unready status: [app]
 +0s status Pending Ready=False setup=ContainerCreating/0 app=PodInitializing/0
 +0s prepare volumes, directories and cgroup come first (rule prepare)
++0s pull setup imagePullPolicy is IfNotPresent (rule image) <- setup:1
 +0s run-sandbox there is no sandbox (rule sandbox)
 +0s wait setup the containers after this one wait until it has succeeded (rule init-order) <- not there
-+0s pull setup imagePullPolicy is IfNotPresent (rule image) <- setup:1
 +0s create setup it has not run yet (rule start)
 +0s status Pending Ready=False setup=Completed(0)/0 app=ContainerCreating/0
 +0s pull app imagePullPolicy is IfNotPresent (rule image) <- app:1
@@ -71,6 +71,11 @@ pod default/web, on a node in the state that is given
 +7s end nothing will happen by itself`},
 		"a program that keeps crashing": {args: []string{"--exit", "app=1", "--for", "5s"}, want: `
 +0s next restart app at +10s: the back-off of 10s ends`},
+		"other resources": {
+			state: "sandbox: ready\ncontainers:\n- {name: setup, state: exited, started: 5m, finished: 4m}\n" +
+				"- {name: app, state: running, started: 3m, resources: {limits: {memory: 64Mi}}}\n",
+			want: `
++0s resize app it was granted and needs no restart (rule resize) <- memory limit from 64Mi to none`},
 		"a manifest that was removed": {
 			state: "sandbox: ready\ndeleted: true\ncontainers:\n- {name: app, state: running, started: 5m}\n",
 			want: `

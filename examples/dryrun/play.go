@@ -34,6 +34,7 @@ type world struct {
 	verdicts   map[string]podlifecycle.Verdicts
 	hooks      map[string]podlifecycle.Hook
 	kills      map[string]podlifecycle.Kill
+	actuated   map[string]corev1.ResourceRequirements
 	prepared   bool
 	ending     *podlifecycle.Ending
 	ended      podlifecycle.Ended
@@ -48,6 +49,7 @@ func newWorld(pod *corev1.Pod, exits map[string]int32) *world {
 		pod: pod, exits: exits, begun: begun, now: begun, told: "on a node that has nothing of it",
 		images: map[string]podlifecycle.Image{}, verdicts: map[string]podlifecycle.Verdicts{},
 		hooks: map[string]podlifecycle.Hook{}, kills: map[string]podlifecycle.Kill{}, waits: map[string]string{},
+		actuated: map[string]corev1.ResourceRequirements{},
 	}
 }
 
@@ -153,7 +155,8 @@ func (w *world) observed() podlifecycle.Observed {
 	return podlifecycle.Observed{
 		Sandboxes: slices.Clone(w.sandboxes), Containers: slices.Clone(w.containers), Images: w.images, Verdicts: w.verdicts,
 		Hooks: w.hooks, Kills: w.kills, Prepared: w.prepared, Ending: w.ending, Ended: w.ended, Prior: w.status,
-		Node: podlifecycle.NodeFacts{HostIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Scheme: "dryrun"},
+		Actuated: w.actuated,
+		Node:     podlifecycle.NodeFacts{HostIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Scheme: "dryrun"},
 	}
 }
 
@@ -188,6 +191,8 @@ func (w *world) do(a podlifecycle.Action) {
 		w.exit(w.instance(a.ID), 143)
 	case podlifecycle.ActionRemove:
 		w.containers = slices.DeleteFunc(w.containers, func(c runtimeiface.Container) bool { return c.ID == a.ID })
+	case podlifecycle.ActionResize:
+		w.actuated[a.ID] = a.Size
 	case podlifecycle.ActionPersist:
 		w.ended.Persisted = true
 	case podlifecycle.ActionTeardown:

@@ -36,6 +36,8 @@ type containerState struct {
 	Image    string          `json:"image"`
 	Ready    *bool           `json:"ready"`
 	Alive    *bool           `json:"alive"`
+	// Resources that it was made with, if others than the manifest's.
+	Resources *corev1.ResourceRequirements `json:"resources"`
 }
 
 func (s state) empty() bool { return reflect.DeepEqual(s, state{}) }
@@ -119,6 +121,9 @@ func (w *world) beginContainer(s containerState) error {
 		v.Liveness, v.Output = probe.Failure, "as the state says"
 	}
 	w.verdicts[c.ID] = v
+	if s.Resources != nil {
+		w.actuated[c.ID] = *s.Resources
+	}
 	w.containers = append(w.containers, c)
 	return nil
 }
@@ -127,6 +132,12 @@ func (w *world) container(name string) *corev1.Container {
 	for _, list := range [][]corev1.Container{w.pod.Spec.InitContainers, w.pod.Spec.Containers} {
 		if i := slices.IndexFunc(list, func(c corev1.Container) bool { return c.Name == name }); i >= 0 {
 			return &list[i]
+		}
+	}
+	for _, e := range w.pod.Spec.EphemeralContainers {
+		if e.Name == name {
+			c := corev1.Container(e.EphemeralContainerCommon)
+			return &c
 		}
 	}
 	return nil
