@@ -126,7 +126,7 @@ func (j *judge) decide(w *worker, pod *corev1.Pod) {
 		if limits := j.m.unkept(pod); len(limits) > 0 {
 			w.log.Info("pod has limits that nobody keeps", "fields", limits)
 			w.record(Record{Time: j.now, Rule: RuleEviction, Input: strings.Join(limits, ", "), Action: "none",
-				Reason: "nothing measures what the pod writes, see Config.Eviction"})
+				Reason: "nothing measures all that the pod writes, see Config.Eviction"})
 		}
 		j.tell(w, "", nil)
 		return

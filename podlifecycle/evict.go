@@ -3,6 +3,8 @@ package podlifecycle
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodekit/nodekit/podlifecycle/eviction"
+	"github.com/nodekit/nodekit/runtimeiface"
 )
 
 const (
@@ -45,9 +48,11 @@ type Eviction struct {
 	// emptyDirs and limits of ephemeral-storage are not kept, and nobody is
 	// evicted for want of disk.
 	Disk func(ctx context.Context, dir string) (eviction.Disk, error)
-	// RootFS measures a container's writable layer, by its ID; nil: layers
-	// count for nothing.
-	RootFS func(ctx context.Context, containerID string) (eviction.Disk, error)
+	// RootFS tells what a container has written into its own file system, in
+	// UsedBytes and UsedInodes; ContainerFilesystem of the runtimes oci and cri
+	// does. Nil: that counts for nothing, and Why tells of limits that it
+	// should count for.
+	RootFS func(ctx context.Context, containerID string) (runtimeiface.Filesystem, error)
 	// Reclaim collects other garbage before pods are evicted for a disk, beside
 	// images that nobody uses, which Manager.Reclaim removes; nil: there is none.
 	// It is asked for whatever can be had, not for an amount.
@@ -72,6 +77,7 @@ type evictor struct {
 	state   eviction.State
 	leaving map[types.UID]time.Time // evicted then, and perhaps not gone yet
 	failing bool                    // the last reading had an error, which is on the log
+	short   eviction.Signal         // of what the last look found too little, likewise
 }
 
 func newEvictor(m *Manager, config Eviction) (*evictor, error) {
@@ -121,7 +127,9 @@ func (e *evictor) round(ctx context.Context) time.Duration {
 		}
 		return goneEvery
 	}
-	if a.Starved != nil && e.relieve(ctx, *a.Starved, reading) {
+	if a.Starved == nil {
+		e.short = ""
+	} else if e.relieve(ctx, *a.Starved, reading) {
 		return goneEvery
 	}
 	wait := e.config.Interval
@@ -166,7 +174,10 @@ func (e *evictor) waits(now time.Time) bool {
 // it tells.
 func (e *evictor) relieve(ctx context.Context, s eviction.Starved, reading eviction.Reading) bool {
 	log := e.m.config.Logger.WithValues("signal", s.Signal, "shortage", s.String())
-	log.Info("node is short")
+	if e.short != s.Signal {
+		e.short = s.Signal
+		log.Info("node is short")
+	}
 	note := func(action, reason string) {
 		e.m.note(Record{Rule: RuleEviction, Input: s.String(), Action: action, Reason: reason})
 		log.V(4).Info("eviction decided", "action", action, "reason", reason)
@@ -248,10 +259,14 @@ func (m *Manager) refuse(pod *corev1.Pod) (reason, message string) {
 	return m.evictor.policy.Refuse(m.evictor.pressure(), pod)
 }
 
-// unkept names the limits of a pod that nothing is measured for.
+// unkept names the limits of a pod that are not kept, or not wholly.
 func (m *Manager) unkept(pod *corev1.Pod) []string {
-	if m.evictor != nil && m.evictor.config.Disk != nil {
-		return nil
+	limits := eviction.Limits(pod)
+	if m.evictor == nil || m.evictor.config.Disk == nil {
+		return limits
 	}
-	return eviction.Limits(pod)
+	if m.evictor.config.RootFS == nil {
+		return slices.DeleteFunc(limits, func(path string) bool { return !strings.HasSuffix(path, "[ephemeral-storage]") })
+	}
+	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nodekit/nodekit/podlifecycle"
 	"github.com/nodekit/nodekit/podlifecycle/eviction"
+	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
 
@@ -269,7 +270,9 @@ func TestLimitsOfDisk(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		node := newNode()
 		r := evicting(newRig(t), node, func(e *podlifecycle.Eviction) {
-			e.RootFS = func(context.Context, string) (eviction.Disk, error) { return eviction.Disk{Bytes: 7 << 20}, nil }
+			e.RootFS = func(context.Context, string) (runtimeiface.Filesystem, error) {
+				return runtimeiface.Filesystem{UsedBytes: 7 << 20}, nil
+			}
 		}).start()
 		container := newPod("b", func(p *corev1.Pod) {
 			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("8Mi")}
@@ -301,7 +304,7 @@ func TestLimitsOfDisk(t *testing.T) {
 		r.set(newPod("a", limitedPod))
 		r.settle()
 		r.ready("a", true)
-		if text := r.why("a"); !strings.Contains(text, "nothing measures what the pod writes") || !strings.Contains(text, "spec.volumes[0].emptyDir.sizeLimit") {
+		if text := r.why("a"); !strings.Contains(text, "nothing measures all that the pod writes") || !strings.Contains(text, "spec.volumes[0].emptyDir.sizeLimit") {
 			t.Errorf("why: %s", text)
 		}
 		if got := r.m.NodeConditions(); got != nil {

@@ -2,6 +2,7 @@ package podlifecycle
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"time"
 
@@ -190,7 +191,11 @@ func (e *evictor) rootFS(ctx context.Context, c candidate, name string) (evictio
 	}
 	for _, container := range c.containers {
 		if container.Name == name && container.State == runtimeiface.ContainerRunning {
-			return e.config.RootFS(ctx, container.ID)
+			fs, err := e.config.RootFS(ctx, container.ID)
+			if errors.Is(err, runtimeiface.ErrNotFound) {
+				err = nil // it has just gone, with all that it wrote
+			}
+			return eviction.Disk{Bytes: fs.UsedBytes, Inodes: fs.UsedInodes}, err
 		}
 	}
 	return eviction.Disk{}, nil

@@ -83,10 +83,21 @@ func serve(o options, node node, runtime *oci.Runtime, manager *podlifecycle.Man
 			return proxy.Trace(proxyrules.Packet{From: from, To: to, Protocol: corev1.Protocol(strings.ToUpper(protocol))}), nil
 		}),
 		Checks: []statusserver.Check{{Name: "runtime", Check: func(ctx context.Context) error { _, err := runtime.Version(ctx); return err }},
-			{Name: "proxy", Check: func(context.Context) error { return proxy.Healthy() }, ReadyOnly: true}},
+			{Name: "proxy", Check: func(context.Context) error { return proxy.Healthy() }, ReadyOnly: true},
+			{Name: "pressure", Check: func(context.Context) error { return pressure(manager) }, ReadyOnly: true}},
 		OnListen: screen.listening,
 		Logger:   logger.WithName("server"),
 	}
+}
+
+// pressure tells what the node is short of, with --eviction.
+func pressure(manager *podlifecycle.Manager) error {
+	for _, c := range manager.NodeConditions() {
+		if c.Status == corev1.ConditionTrue {
+			return fmt.Errorf("%s: %s", c.Type, c.Message)
+		}
+	}
+	return nil
 }
 
 // ownMetrics is what the agent says of itself.

@@ -78,9 +78,13 @@ func run(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, runtime.Close()) }()
 	screen := newScreen(os.Stdout)
 	services := &services{} // joins pods and Services, see services.go
+	evicting, err := evict(o, runtime)
+	if err != nil {
+		return err
+	}
 	manager, err := podlifecycle.New(podlifecycle.Config{Runtime: screen.watchPulls(runtime), Root: filepath.Join(o.root, "pods"),
 		LogRoot: filepath.Join(o.root, "logs"), NodeName: node.name, NodeIPs: node.addresses, Hosts: node.hosts, QoS: node.qos,
-		Cgroups: cgroup.New(), OnStatus: screen.tell(services.podChanged), Logger: logger.WithName("pods")})
+		Cgroups: cgroup.New(), Eviction: evicting, OnStatus: screen.tell(services.podChanged), Logger: logger.WithName("pods")})
 	if err != nil {
 		return err
 	}

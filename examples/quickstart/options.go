@@ -17,6 +17,7 @@ type options struct {
 	root, manifests, listen, registry, demo string
 	cgroup, bridge, table, podCIDR, name    string
 	interval, timeout                       time.Duration
+	eviction                                string
 	once, verbose                           bool
 }
 
@@ -37,6 +38,7 @@ Look at it from another terminal:
   curl -s 'localhost:10255/proxy/trace?from=10.88.0.2&to=10.96.0.10:80&format=text'
   curl -s localhost:10255/containerLogs/default/client/client?follow=true
   curl -s localhost:10255/stats/summary                          what it uses
+  curl -s 'localhost:10255/readyz?verbose'                       what it lacks
   a browser at http://localhost:10255/ui/
 
 Flags:
@@ -55,6 +57,7 @@ func parseOptions() options {
 	flag.StringVar(&o.cgroup, "cgroup", "/nodekit", "`path` of the cgroup above all pods, below / of each hierarchy")
 	flag.StringVar(&o.name, "node-name", "", "`name` of the node; empty for the host's")
 	flag.DurationVar(&o.interval, "interval", time.Second, "`time` between two looks of the meter")
+	flag.StringVar(&o.eviction, "eviction", "", "evict pods when less is left than these `thresholds`, such as memory.available<100Mi,nodefs.available<10%, and when they write more than their limits; only pods of system priority are spared; empty for off")
 	flag.BoolVar(&o.once, "once", false, "check that all of it works, then end: 0 if it did, 1 with the reason if not")
 	flag.DurationVar(&o.timeout, "timeout", 90*time.Second, "`time` that the check may take")
 	flag.BoolVar(&o.verbose, "v", false, "log every decision")

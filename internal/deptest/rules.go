@@ -129,6 +129,9 @@ var Reasons = map[string]map[string]string{
 		"github.com/vishvananda/netlink": "network namespaces with a loopback and an uplink",
 		"golang.org/x/sys":               "unshare and setns",
 	},
+	"internal/containerdtest": {
+		"github.com/google/go-containerregistry": "the image of sandboxes, pushed to the test's registry",
+	},
 	"internal/barepod": {
 		"github.com/opencontainers/runtime-spec": "the bundle that a bare OCI runtime is given",
 		"github.com/vishvananda/netns":           "the type of a namespace that netlink takes",

@@ -29,3 +29,19 @@ func (r *Runtime) ImageFilesystem(ctx context.Context) (runtimeiface.Filesystem,
 	measure(&fs)
 	return fs, nil
 }
+
+// ContainerFilesystem tells what a container has written into its own root file
+// system, in UsedBytes and UsedInodes; the rest is zero. The runtime counts from
+// time to time, containerd v2.4 every 10 s. ErrNotFound; ErrNotSupported: it does
+// not tell, or has not counted yet.
+func (r *Runtime) ContainerFilesystem(ctx context.Context, id string) (runtimeiface.Filesystem, error) {
+	response, err := ask(ctx, r, r.rs.ContainerStats, &api.ContainerStatsRequest{ContainerId: id})
+	if err != nil {
+		return runtimeiface.Filesystem{}, translate(ctx, err, "figures of container %q", id)
+	}
+	layer := response.GetStats().GetWritableLayer()
+	if layer.GetUsedBytes() == nil {
+		return runtimeiface.Filesystem{}, fmt.Errorf("writable layer of container %q: %w", id, runtimeiface.ErrNotSupported)
+	}
+	return runtimeiface.Filesystem{UsedBytes: int64(layer.UsedBytes.GetValue()), UsedInodes: int64(layer.GetInodesUsed().GetValue())}, nil
+}

@@ -104,6 +104,19 @@ func (r *Runtime) ImageFilesystem(ctx context.Context) (runtimeiface.Filesystem,
 	}, nil
 }
 
+// ContainerFilesystem tells what a container has written into its own root file
+// system, in UsedBytes and UsedInodes, by walking it; the rest is zero. ErrNotFound.
+func (r *Runtime) ContainerFilesystem(ctx context.Context, id string) (runtimeiface.Filesystem, error) {
+	if err := r.ready(ctx); err != nil {
+		return runtimeiface.Filesystem{}, err
+	}
+	usage, err := r.store.ContainerUsage(ctx, id)
+	if err != nil {
+		return runtimeiface.Filesystem{}, translate(err)
+	}
+	return runtimeiface.Filesystem{UsedBytes: usage.Bytes, UsedInodes: usage.Inodes}, nil
+}
+
 func imageOf(img image.Image) runtimeiface.Image {
 	return runtimeiface.Image{
 		ID: img.ID, Tags: img.RepoTags, Digests: img.RepoDigests, Size: img.Size, User: img.Config.User,

@@ -32,3 +32,8 @@ func (r *Runtime) Purge(context.Context) error { return nil }
 func (r *Runtime) CollectImages(context.Context, image.CollectPolicy) (image.Collection, error) {
 	return image.Collection{}, runtimeiface.ErrNotSupported
 }
+
+// ContainerFilesystem gives ErrNotSupported.
+func (r *Runtime) ContainerFilesystem(context.Context, string) (runtimeiface.Filesystem, error) {
+	return runtimeiface.Filesystem{}, runtimeiface.ErrNotSupported
+}

@@ -26,8 +26,6 @@ import (
 	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/podlifecycle"
 	"github.com/nodekit/nodekit/podlifecycle/cgroup"
-	"github.com/nodekit/nodekit/podlifecycle/eviction"
-	"github.com/nodekit/nodekit/podlifecycle/eviction/nodeusage"
 	"github.com/nodekit/nodekit/podlifecycle/imagegc"
 	logfiles "github.com/nodekit/nodekit/podlifecycle/logs"
 	"github.com/nodekit/nodekit/podlifecycle/qos"
@@ -90,9 +88,10 @@ type node struct {
 	dir, manifests, cgroup string
 	images                 runtimetest.Images
 
-	rt      podlifecycle.Runtime
-	manager *podlifecycle.Manager
-	stop    func() // ends the agent, not its pods
+	rt       podlifecycle.Runtime
+	manager  *podlifecycle.Manager
+	shortage *shortNode
+	stop     func() // ends the agent, not its pods
 }
 
 func (n *node) begin(backend func(*node) *backend) {
@@ -164,18 +163,12 @@ func (n *node) start() {
 	rt, done, err := n.open()
 	Expect(err).NotTo(HaveOccurred())
 	n.rt = rt
-	usage, err := nodeusage.New(nodeusage.Config{NodeFS: n.dir})
-	Expect(err).NotTo(HaveOccurred())
 	n.manager, err = podlifecycle.New(podlifecycle.Config{
 		Runtime: rt, Root: filepath.Join(n.dir, "pods"), LogRoot: filepath.Join(n.dir, "logs"), NodeName: nodeName,
 		NodeIPs: []netip.Addr{nodeIP}, QoS: qos.Node{CgroupRoot: n.cgroup + "/pods", MemoryCapacity: 8 << 30}, Cgroups: cgroup.New(),
 		ImageGC: imagegc.Policy{HighPercent: 100, MinAge: time.Nanosecond}, LogRotation: logfiles.Policy{MaxSize: 1 << 20}, LogLinks: filepath.Join(n.dir, "links"),
 		Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi")},
-		// Limits of pods only: whether this machine is short of anything is not the specs'.
-		Eviction: &podlifecycle.Eviction{
-			Policy: eviction.Config{Thresholds: []eviction.Threshold{}, Critical: func(*corev1.Pod) bool { return false }},
-			Node:   usage, Meter: usage, Disk: usage.Disk, Interval: time.Second, DiskInterval: time.Second,
-		},
+		Eviction:    n.eviction(rt),
 	})
 	Expect(err).NotTo(HaveOccurred())
 	directory, err := source.New(source.Config{Path: n.manifests})
