@@ -234,6 +234,16 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 		Expect(images).To(ContainElement(And(HaveField("Pinned", false), HaveField("ID", image))))
 	}, NodeTimeout(time.Minute))
 
+	It("tells what a container has written", func(ctx SpecContext) {
+		id := n.prog(ctx, n.pod(ctx), "writes", "write /f "+strings.Repeat("x", 100_000)+" ; print done ; forever")
+		Eventually(func() (int64, error) {
+			fs, err := n.rt.ContainerFilesystem(ctx, id)
+			return fs.UsedBytes, err
+		}, "40s", "200ms").Should(BeNumerically(">=", 100_000)) // containerd counts every 10 s
+		_, err := n.rt.ContainerFilesystem(ctx, "nobody")
+		Expect(err).To(MatchError(runtimeiface.ErrNotFound))
+	}, NodeTimeout(time.Minute))
+
 	It("runs a pod by another of the runtime's handlers, and names one that it lacks", func(ctx SpecContext) {
 		sb := n.pod(ctx, func(s *runtimeiface.SandboxSpec) { s.RuntimeHandler = "second" })
 		got, err := n.rt.SandboxStatus(ctx, sb)

@@ -96,6 +96,22 @@ var _ = Describe("the images of a node", func() {
 		Expect(e.exited(e.start(e.sandbox(), "app", "exit 3")).ExitCode).To(BeEquivalentTo(3))
 	})
 
+	It("are not what a container writes, which is told apart", func() {
+		e := newEnv(GinkgoTB())
+		sb := e.sandbox()
+		idle := e.start(sb, "idle", "print ready ; forever")
+		id := e.start(sb, "app", "write /f "+strings.Repeat("x", 100_000)+" ; print ready ; forever")
+		Eventually(func() string { return e.log(e.status(id)) }, "10s", "20ms").Should(ContainSubstring("ready"))
+		less, err := e.rt.ContainerFilesystem(e.ctx(), idle)
+		Expect(err).NotTo(HaveOccurred())
+		more, err := e.rt.ContainerFilesystem(e.ctx(), id)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(more.UsedBytes - less.UsedBytes).To(BeNumerically(">=", 100_000))
+		Expect(more.UsedInodes - less.UsedInodes).To(BeEquivalentTo(1))
+		_, err = e.rt.ContainerFilesystem(e.ctx(), "nobody")
+		Expect(err).To(MatchError(runtimeiface.ErrNotFound))
+	})
+
 	It("want a Config whose bad fields are told together, before anything is made", func() {
 		root := filepath.Join(GinkgoT().TempDir(), "root")
 		_, err := oci.Open(oci.Config{Root: root, ShmBytes: -1, Images: image.Config{
