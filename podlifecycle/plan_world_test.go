@@ -9,10 +9,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/nodekit/nodekit/podlifecycle"
-	"github.com/nodekit/nodekit/podlifecycle/probe"
 	"github.com/nodekit/nodekit/runtimeiface"
 )
 
@@ -41,7 +39,9 @@ type world struct {
 	status     corev1.PodStatus
 	next       *podlifecycle.Next
 	done       bool
-	idle       bool // the last plan asked for nothing
+	mainsIn    map[string]bool // sandboxes in which a main container has been started, pruned or not
+	debugged   bool            // the ephemeral container has run
+	idle       bool            // the last plan asked for nothing
 	serial     int
 	together   bool            // the pod's containers start all or not at all
 	initDone   map[string]bool // sandbox and init container that succeeded
@@ -54,7 +54,7 @@ func newWorld(seed uint64) *world {
 		rng: rng, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), flights: map[string]podlifecycle.Action{},
 		cancelled: map[string]bool{}, images: map[string]podlifecycle.Image{}, faults: map[string]podlifecycle.Fault{},
 		verdicts: map[string]podlifecycle.Verdicts{}, hooks: map[string]podlifecycle.Hook{}, kills: map[string]podlifecycle.Kill{}, actuated: map[string]corev1.ResourceRequirements{},
-		cgroup: &corev1.ResourceRequirements{},
+		cgroup: &corev1.ResourceRequirements{}, mainsIn: map[string]bool{},
 	}
 	w.together = rng.IntN(3) == 0
 	w.pod = newPod("web", func(p *corev1.Pod) {
@@ -280,6 +280,7 @@ func (w *world) effect(a podlifecycle.Action) error {
 		}
 	case podlifecycle.ActionRemove:
 		if a.Rule == podlifecycle.RuleRestartAll { // what it has done counts no more
+			clear(w.mainsIn)
 			maps.DeleteFunc(w.initDone, func(key string, _ bool) bool { return strings.HasSuffix(key, a.Container) })
 		}
 		w.containers = slices.DeleteFunc(w.containers, func(c runtimeiface.Container) bool { return c.ID == a.ID })
@@ -336,7 +337,7 @@ func (w *world) make(a podlifecycle.Action) string {
 }
 
 func (w *world) create(a podlifecycle.Action) error {
-	if w.together && w.isMain(a.Container) && !w.anyMainStarted(a.ID) {
+	if w.together && w.isMain(a.Container) && !w.mainsIn[a.ID] {
 		return fmt.Errorf("%s starts before the others are created", a.Container)
 	}
 	id := w.make(a)
@@ -344,12 +345,6 @@ func (w *world) create(a podlifecycle.Action) error {
 		return nil // created, and not started
 	}
 	return w.run(id)
-}
-
-func (w *world) anyMainStarted(sandbox string) bool {
-	return slices.ContainsFunc(w.containers, func(c runtimeiface.Container) bool {
-		return c.SandboxID == sandbox && w.isMain(c.Name) && c.State != runtimeiface.ContainerCreated
-	})
 }
 
 // run starts a container, and is where the two oldest rules are checked.
@@ -373,6 +368,15 @@ func (w *world) run(id string) error {
 				return fmt.Errorf("%s runs before init container %s has succeeded", c.Name, spec.Name)
 			}
 		}
+	}
+	if w.isMain(c.Name) {
+		w.mainsIn[c.SandboxID] = true
+	}
+	if c.Name == "debug" {
+		if w.debugged {
+			return fmt.Errorf("ephemeral container %s runs again", c.Name)
+		}
+		w.debugged = true
 	}
 	c.State, c.StartedAt = runtimeiface.ContainerRunning, w.now
 	return nil
@@ -418,6 +422,12 @@ func (w *world) spec(name string) *corev1.Container {
 			}
 		}
 	}
+	for _, e := range w.pod.Spec.EphemeralContainers {
+		if e.Name == name {
+			c := corev1.Container(e.EphemeralContainerCommon)
+			return &c
+		}
+	}
 	return nil
 }
 
@@ -426,140 +436,7 @@ func (w *world) isMain(name string) bool {
 }
 
 func (w *world) isInit(name string) bool {
-	c := w.spec(name)
-	return !w.isMain(name) && (c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways)
-}
-
-// happen does one thing that nobody asked for.
-func (w *world) happen() {
-	pick := func() (runtimeiface.Container, bool) {
-		var list []runtimeiface.Container
-		for _, c := range w.containers {
-			if c.State == runtimeiface.ContainerRunning {
-				list = append(list, c)
-			}
-		}
-		if len(list) == 0 {
-			return runtimeiface.Container{}, false
-		}
-		return list[w.rng.IntN(len(list))], true
-	}
-	c, any := pick()
-	switch n := w.rng.IntN(100); {
-	case n < 30 && any:
-		w.exit(c.ID, int32(w.rng.IntN(2)*w.rng.IntN(3)))
-	case n < 50 && any:
-		w.verdicts[c.ID] = podlifecycle.Verdicts{Startup: probe.Success, Liveness: probe.Success, Readiness: probe.Success}
-	case n < 55 && any:
-		w.verdicts[c.ID] = podlifecycle.Verdicts{Startup: probe.Success, Liveness: probe.Failure}
-	case n < 60 && len(w.sandboxes) > 0:
-		w.stopSandbox(w.sandboxes[w.rng.IntN(len(w.sandboxes))].ID)
-	case n < 65: // the image of a container is edited
-		pod := w.pod.DeepCopy()
-		i := w.rng.IntN(len(pod.Spec.Containers))
-		pod.Spec.Containers[i].Image = fmt.Sprintf("web:%d", 1+w.rng.IntN(2))
-		w.pod = pod
-	case n < 66: // and its resources
-		pod := w.pod.DeepCopy()
-		pod.Spec.Containers[w.rng.IntN(len(pod.Spec.Containers))].Resources = guaranteed(fmt.Sprint(1+w.rng.IntN(3)), fmt.Sprint(1+w.rng.IntN(3), "Mi"))
-		w.pod = pod
-	case n < 68:
-		w.ending = w.ending.Merge(podlifecycle.Ending{Reason: podlifecycle.EndingDeleted, Since: w.now,
-			Grace: time.Duration(w.rng.IntN(40)) * time.Second, Forget: true})
-	case n < 72: // somebody prunes what is dead
-		w.containers = slices.DeleteFunc(w.containers, func(c runtimeiface.Container) bool {
-			return c.State == runtimeiface.ContainerExited && w.chance(50)
-		})
-	case n < 75: // the agent dies, and what it had begun is done or not
-		for lane, a := range w.flights {
-			if w.chance(50) && a.Type != podlifecycle.ActionKill {
-				_ = w.effect(a)
-			}
-			delete(w.flights, lane)
-		}
-		w.images, w.faults, w.cancelled = map[string]podlifecycle.Image{}, map[string]podlifecycle.Fault{}, map[string]bool{}
-		w.prepared, w.ended = false, podlifecycle.Ended{}
-		for _, c := range w.containers {
-			if c.State == runtimeiface.ContainerRunning && w.hooks[c.ID].State == "" {
-				w.hooks[c.ID] = podlifecycle.Hook{State: podlifecycle.HookDone}
-			}
-		}
-	default:
-		w.now = w.now.Add(time.Duration(w.rng.IntN(20000)) * time.Millisecond)
-	}
-}
-
-// step lets something land or happen, and plans.
-func (w *world) step() error {
-	lanes := slices.Sorted(maps.Keys(w.flights))
-	if len(lanes) > 0 && w.chance(60) {
-		if err := w.land(lanes[w.rng.IntN(len(lanes))]); err != nil {
-			return err
-		}
-	} else {
-		w.happen()
-	}
-	return w.plan()
-}
-
-// calmDown has everything go well from now on, and gives an error if the pod
-// does not come to rest: running, or ended and cleared away.
-func (w *world) calmDown() error {
-	w.calm = true
-	for range 2000 {
-		for _, lane := range slices.Sorted(maps.Keys(w.flights)) {
-			if err := w.land(lane); err != nil {
-				return err
-			}
-		}
-		for _, c := range slices.Clone(w.containers) {
-			if c.State != runtimeiface.ContainerRunning {
-				continue
-			}
-			if w.isInit(c.Name) {
-				w.exit(c.ID, 0)
-			}
-			w.verdicts[c.ID] = podlifecycle.Verdicts{Startup: probe.Success, Liveness: probe.Success, Readiness: probe.Success}
-		}
-		if err := w.plan(); err != nil {
-			return err
-		}
-		if w.done {
-			return nil
-		}
-		if len(w.flights) > 0 || !w.idle {
-			continue
-		}
-		if w.atRest() {
-			return nil
-		}
-		if w.next == nil {
-			return fmt.Errorf("stuck: nothing under way, nothing planned, phase %s", w.status.Phase)
-		}
-		w.now = maxTime(w.now, w.next.At)
-	}
-	return fmt.Errorf("no rest within 2000 steps, phase %s", w.status.Phase)
-}
-
-func maxTime(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// atRest: every container runs, or has ended and is not to be restarted.
-func (w *world) atRest() bool {
-	if w.ending != nil {
-		return false
-	}
-	if slices.ContainsFunc(w.status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodResizeInProgress }) {
-		return false
-	}
-	for _, s := range w.status.ContainerStatuses {
-		if s.State.Running == nil && s.State.Terminated == nil {
-			return false
-		}
-	}
-	return w.status.StartTime != nil && w.status.StartTime.After((metav1.Time{}).Time)
+	return slices.ContainsFunc(w.pod.Spec.InitContainers, func(c corev1.Container) bool {
+		return c.Name == name && (c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways)
+	})
 }
