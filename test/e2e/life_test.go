@@ -149,6 +149,8 @@ var _ = Describe("a running pod", func() {
 		after := n.pod("looked")
 		Expect(after.UID).To(Equal(before.UID))
 		Expect(after.Status.ContainerStatuses[0].RestartCount).To(BeZero())
+		// It is told running a moment before it is the program.
+		Eventually(func() []int { return n.processes("/bin/demo", "clock") }).WithTimeout(10 * time.Second).Should(HaveLen(1))
 		debug := n.process("/bin/demo", "clock")
 		namespace := func(pid int) string {
 			target, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
