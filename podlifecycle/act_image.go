@@ -104,8 +104,11 @@ func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 		img, err := rt.ImageStatus(lookCtx, ref)
 		cancel()
 		switch {
-		case err == nil:
+		case err == nil && w.mayUse(pod, ref, img.ID):
 			return img, "", nil
+		case err == nil && want.policy == corev1.PullNever:
+			return img, "ErrImageNeverPull", neverMay(ref)
+		case err == nil: // the registry says whether it may
 		case errors.Is(err, runtimeiface.ErrInvalidImageName):
 			return img, "InvalidImageName", invalidName(ref, err)
 		case !errors.Is(err, runtimeiface.ErrNotFound):
@@ -136,10 +139,10 @@ func (w *worker) getImage(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 
 // pullImage pulls with each credential that fits, until one is taken.
 func (w *worker) pullImage(ctx context.Context, pod *corev1.Pod, c *corev1.Container, ref string) (runtimeiface.Image, error) {
-	auths, lacking := w.auths(ctx, pod, ref)
+	keys, lacking := w.keys(ctx, pod, ref)
 	var errs []error
-	for _, auth := range auths {
-		img, err := w.pullWith(ctx, c, runtimeiface.ImageSpec{Ref: ref, Auth: auth})
+	for _, k := range keys {
+		img, err := w.pullAs(ctx, c, ref, k)
 		if err == nil {
 			return img, nil
 		}
@@ -160,6 +163,47 @@ func (w *worker) pullImage(ctx context.Context, pod *corev1.Pod, c *corev1.Conta
 	return runtimeiface.Image{}, errors.Join(errs...)
 }
 
+// pullAs pulls with one credential, and notes whose it was.
+func (w *worker) pullAs(ctx context.Context, c *corev1.Container, ref string, k key) (runtimeiface.Image, error) {
+	if k.secret != nil {
+		if err := w.m.rights.begin(w.m.journal, ref); err != nil {
+			return runtimeiface.Image{}, fmt.Errorf("journal: %w", err)
+		}
+	}
+	img, err := w.pullWith(ctx, c, runtimeiface.ImageSpec{Ref: ref, Auth: k.auth})
+	if err != nil {
+		img = runtimeiface.Image{}
+	}
+	if noted := w.m.rights.end(w.m.journal, ref, img.ID, k, w.m.config.Clock.Now()); noted != nil {
+		w.log.Error(noted, "journal write failed")
+	}
+	w.m.wrote()
+	return img, err
+}
+
+// mayUse tells whether the pod may use an image that is there without asking its
+// registry.
+func (w *worker) mayUse(pod *corev1.Pod, ref, id string) bool {
+	secrets, _ := w.pullSecrets(pod)
+	keys, _ := ownKeys(secrets, ref)
+	return w.m.rights.mayUse(w.m.journal, ref, id, keys)
+}
+
+// pullSecrets are the pod's imagePullSecrets; those that are not there are the error.
+func (w *worker) pullSecrets(pod *corev1.Pod) ([]*corev1.Secret, error) {
+	set := w.m.objects()
+	var secrets []*corev1.Secret
+	var errs []error
+	for i, name := range pod.Spec.ImagePullSecrets {
+		if secret := set.Secret(pod.Namespace, name.Name); secret != nil {
+			secrets = append(secrets, secret)
+		} else {
+			errs = append(errs, fmt.Errorf("spec.imagePullSecrets[%d].name: secret %s/%s is not in the set", i, pod.Namespace, name.Name))
+		}
+	}
+	return secrets, errors.Join(errs...)
+}
+
 // pullWith pulls once. What makes no progress for too long is given up.
 func (w *worker) pullWith(ctx context.Context, c *corev1.Container, spec runtimeiface.ImageSpec) (runtimeiface.Image, error) {
 	pullCtx, cancel := context.WithCancelCause(ctx)
@@ -177,52 +221,43 @@ func (w *worker) pullWith(ctx context.Context, c *corev1.Container, spec runtime
 	return img, err
 }
 
-// auths gives what to show to the registry of ref, the best first, never nothing:
-// nil is to come as nobody. What kept some from being found is the error.
-func (w *worker) auths(ctx context.Context, pod *corev1.Pod, ref string) ([]*runtimeiface.Auth, error) {
-	cfg, set := &w.m.config, w.m.objects()
-	var found []runtimeiface.Auth
-	var errs []error
-	add := func(auths []runtimeiface.Auth, err error) {
-		for _, auth := range auths {
-			if !slices.Contains(found, auth) {
-				found = append(found, auth)
-			}
-		}
-		if err != nil {
-			errs = append(errs, err)
+// keys gives what to show to the registry of ref, the best first, never nothing.
+// What kept some from being found is the error.
+func (w *worker) keys(ctx context.Context, pod *corev1.Pod, ref string) ([]key, error) {
+	cfg := &w.m.config
+	var found []key
+	add := func(k key) {
+		if !slices.ContainsFunc(found, func(other key) bool { return *other.auth == *k.auth }) {
+			found = append(found, k)
 		}
 	}
 	if cfg.Auth != nil {
 		if auth := cfg.Auth(pod, ref); auth != nil {
-			add([]runtimeiface.Auth{*auth}, nil)
+			add(key{auth: auth, chosen: true})
 		}
 	}
-	var secrets []*corev1.Secret
-	for i, name := range pod.Spec.ImagePullSecrets {
-		if secret := set.Secret(pod.Namespace, name.Name); secret != nil {
-			secrets = append(secrets, secret)
-		} else {
-			add(nil, fmt.Errorf("spec.imagePullSecrets[%d].name: secret %s/%s is not in the set", i, pod.Namespace, name.Name))
-		}
+	secrets, lacking := w.pullSecrets(pod)
+	own, bad := ownKeys(secrets, ref)
+	for _, k := range own {
+		add(k)
 	}
-	add(credential.FromSecrets(secrets, ref))
+	var given []runtimeiface.Auth
+	var failed error
 	if cfg.Credentials != nil {
-		add(cfg.Credentials.Credentials(ctx, ref))
+		given, failed = cfg.Credentials.Credentials(ctx, ref)
 	}
-	add(credential.FromFiles(cfg.AuthFiles, ref))
-	err := errors.Join(errs...)
+	filed, unread := credential.FromFiles(cfg.AuthFiles, ref)
+	for _, auth := range slices.Concat(given, filed) {
+		add(key{auth: &auth})
+	}
+	err := errors.Join(lacking, bad, failed, unread)
 	if err != nil {
 		w.log.Info("not all credentials can be used", "image", ref, "error", err.Error())
 	}
 	if len(found) == 0 {
-		return []*runtimeiface.Auth{nil}, err
+		found = []key{{}}
 	}
-	var list []*runtimeiface.Auth
-	for i := range found {
-		list = append(list, &found[i])
-	}
-	return list, err
+	return found, err
 }
 
 // neverPull is the kubelet's text about an image that nobody has brought.
@@ -230,6 +265,13 @@ type neverPull string
 
 func (e neverPull) Error() string {
 	return fmt.Sprintf("Container image %q is not present with pull policy of Never", string(e))
+}
+
+// neverMay is that about one that is there and not for this pod.
+type neverMay string
+
+func (e neverMay) Error() string {
+	return fmt.Sprintf("Container image %q is present with pull policy of Never, and the pod has none of the credentials that it was pulled with", string(e))
 }
 
 var errStalled = errors.New("no progress")

@@ -43,9 +43,10 @@
 //   - A manifest that is no valid pod is shown as a Pending pod with reason
 //     InvalidManifest.
 //   - A terminal phase is remembered across reboots.
-//   - An image that is on the node may be used by every pod, whatever its pull
-//     secrets: who pulled it with which is not remembered, as the kubelet's
-//     KubeletEnsureSecretPulledImages does. imagePullPolicy Always asks the registry.
+//   - An image that this agent pulled with a pod's secret is for pods with that
+//     secret, or one that holds the same; any other has to pull it for itself. So has
+//     the kubelet (KubeletEnsureSecretPulledImages, NeverVerifyPreloadedImages):
+//     images that are there for another reason everybody may use.
 //   - A pull goes on with the next credential only where the registry refuses or
 //     hides the image. A pull secret that is missing or bad is told in the status.
 //   - A container that ended because a rule of another restarted all has its own

@@ -42,12 +42,27 @@ func (m *Manager) collectImages(ctx context.Context) {
 		if _, err := m.removeImages(ctx, false); err != nil && ctx.Err() == nil && !errors.Is(err, errWaiting) {
 			m.config.Logger.Error(err, "remove unused images")
 		}
+		if err := m.forgetImages(ctx); err != nil && ctx.Err() == nil {
+			m.config.Logger.Error(err, "forget images that are gone")
+		}
 		select {
 		case <-ticker.C():
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// forgetImages forgets who pulled images that are gone.
+func (m *Manager) forgetImages(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	defer cancel()
+	begun := m.config.Clock.Now()
+	images, err := m.config.Runtime.ListImages(ctx)
+	if err != nil {
+		return err
+	}
+	return m.rights.prune(m.journal, images, begun)
 }
 
 // Reclaim removes at once every image that no container has and no pod wants, but

@@ -53,6 +53,7 @@ type Manager struct {
 	ring     ring // decisions about the node
 
 	images    imageWatch
+	rights    rights
 	collector chan struct{} // held by whoever removes images
 
 	// Of Run's goroutine alone.
@@ -77,7 +78,7 @@ func New(config Config) (*Manager, error) {
 		config: config, pulls: make(chan struct{}, config.MaxParallelPulls), kicked: make(chan struct{}, 1),
 		stopped: make(chan struct{}), drained: make(chan struct{}), workers: map[types.UID]*worker{}, phantoms: map[string]*corev1.Pod{},
 		recovered: map[types.UID]remembered{}, users: newUsers(config.UserIDs), dirty: make(chan struct{}, 1), ended: make(chan *worker),
-		ring: ring{max: config.Records}, images: imageWatch{uses: map[string]imagegc.Use{}}, collector: make(chan struct{}, 1),
+		ring: ring{max: config.Records}, images: imageWatch{uses: map[string]imagegc.Use{}}, rights: rights{pulling: map[string]int{}}, collector: make(chan struct{}, 1),
 		http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil}},
 	}
 	if m.node, err = config.admission(); err != nil {

@@ -45,6 +45,13 @@ func privateImages(n *node) {
 		n.write("secret.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: pull}\ntype: kubernetes.io/dockerconfigjson\nstringData: {.dockerconfigjson: '"+string(auth)+"'}\n")
 		n.apply("let-in", private("\n  imagePullSecrets: [{name: nobody}, {name: pull}]"))
 		n.untilReady("let-in")
+		n.apply("beside", private("\n  restartPolicy: Never"))
+		n.until("beside", func(g Gomega, pod *corev1.Pod) {
+			g.Expect(pod.Status.ContainerStatuses).To(HaveLen(1))
+			g.Expect(condition(pod, corev1.PodReadyToStartContainers)).To(Equal(corev1.ConditionTrue))
+			g.Expect(pod.Status.ContainerStatuses[0].State.Waiting).NotTo(BeNil(), "the image is there, and not for this pod")
+			g.Expect(pod.Status.ContainerStatuses[0].State.Waiting.Reason).To(Or(Equal("ErrImagePull"), Equal("ImagePullBackOff")))
+		})
 		Expect(n.tell("let-in")).NotTo(ContainSubstring(n.images.PrivateAuth.Password))
 	})
 }
@@ -70,6 +77,7 @@ func imageVolumes(n *node) {
 				g.Expect(pod.Status.ContainerStatuses).To(HaveLen(1))
 				g.Expect(pod.Status.ContainerStatuses[0].State.Waiting).NotTo(BeNil())
 				g.Expect(pod.Status.ContainerStatuses[0].State.Waiting.Reason).To(Equal(c.reason))
+				g.Expect(condition(pod, corev1.PodReadyToStartContainers)).To(Equal(corev1.ConditionTrue))
 			})
 		})
 	}
