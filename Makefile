@@ -43,6 +43,10 @@ bench-runtime: tools-run tools-test ## oci and cri beside containerd, the bare O
 bench-pods: tools-bench ## agents beside the kubelet: start, crash, removal, 110 pods, idle; builds a kubelet the first time, takes about 10 min
 	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench pods $(ARGS)
 
+.PHONY: bench-growth
+bench-growth: ## what 100, 300 and 1,000 pods with probes cost at rest, on the fake runtime
+	$(GO) test -run '^$$' -bench 'IdlePods' -benchtime 1x -timeout 10m ./podlifecycle
+
 .PHONY: clean
 clean: ## remove what make built
 	rm -rf $(BIN) .cache
@@ -77,6 +81,16 @@ SEEDS ?= 2000
 sim: ## random lives of a node on the fake runtime, SEEDS=2000 of them; NODEKIT_SIM_SEED=n plays one again, to the letter
 	NODEKIT_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -run TestSimulation -timeout 0 ./podlifecycle
 
+TIME ?= 30s
+
+.PHONY: fuzz
+fuzz: ## every fuzz target of podlifecycle and its parts, TIME=30s each
+	@for dir in $$(grep -rl '^func Fuzz' --include='*_test.go' podlifecycle | xargs -n1 dirname | sort -u); do \
+		for name in $$(grep -ho '^func Fuzz[A-Za-z]*' $$dir/*_test.go | cut -c6-); do \
+			echo "$$dir $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(TIME) ./$$dir; \
+		done; \
+	done
+
 .PHONY: test-v2
 test-v2: $(BIN)/runc $(BIN)/crun $(BIN)/cni/bridge $(BIN)/nodekit-shim ## containers and cgroups on pure cgroup v2 with systemd, in an emulated machine: slow; ARGS="-f REGEX" picks specs
 	@test/guest/run $(ARGS)
@@ -104,6 +118,7 @@ tidy: ## go.mod files are what the code needs
 
 .PHONY: verify
 verify: vet tidy cross test sim ## exactly what CI runs
+	$(MAKE) fuzz TIME=2s
 
 ##@ Tools
 

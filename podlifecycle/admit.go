@@ -49,6 +49,12 @@ func (m *Manager) reconcile(ctx context.Context) {
 		m.startNew(set.Pods)
 		m.showProblems(set, names)
 	}
+	if m.damage != "" {
+		for _, w := range m.list() {
+			w.record(Record{Time: now, Rule: RuleJournal, Action: "rebuild", Reason: "what is missing is as the runtime tells it", Input: m.damage})
+		}
+		m.damage = ""
+	}
 	m.first, m.running = true, nil
 	m.whole = m.whole || set != nil && len(set.Waiting) == 0
 	m.admit()

@@ -42,7 +42,16 @@ func BenchmarkPlanRunningPod(b *testing.B) {
 // The cost of a node at rest: 110 pods, each with a readiness and a liveness
 // probe every 10 s, on a runtime that costs little. The figure cpu-%
 // is of one core. Run it with -benchtime=1x.
-func BenchmarkIdle110Pods(b *testing.B) {
+func BenchmarkIdle110Pods(b *testing.B) { idle(b, 110) }
+
+// The same with more and more pods: the cost of each stays what it is.
+func BenchmarkIdlePods(b *testing.B) {
+	for _, pods := range []int{100, 300, 1000} {
+		b.Run(fmt.Sprint(pods), func(b *testing.B) { idle(b, pods) })
+	}
+}
+
+func idle(b *testing.B, pods int) {
 	fake, err := runtimetest.NewFake(runtimetest.FakeConfig{Images: []runtimetest.FakeImage{{Ref: "web:1", Present: true}}})
 	if err != nil {
 		b.Fatal(err)
@@ -56,9 +65,9 @@ func BenchmarkIdle110Pods(b *testing.B) {
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
 	var set source.Set
-	for i := range 110 {
-		set.Pods = append(set.Pods, newPod(fmt.Sprintf("web-%03d", i), func(p *corev1.Pod) {
-			p.UID = types.UID(fmt.Sprintf("uid-%03d", i))
+	for i := range pods {
+		set.Pods = append(set.Pods, newPod(fmt.Sprintf("web-%04d", i), func(p *corev1.Pod) {
+			p.UID = types.UID(fmt.Sprintf("uid-%04d", i))
 			p.Spec.Containers[0].ReadinessProbe = execProbe("ready")
 			p.Spec.Containers[0].LivenessProbe = execProbe("live")
 		}))
@@ -86,13 +95,16 @@ func BenchmarkIdle110Pods(b *testing.B) {
 	for b.Loop() {
 		before := cpuTime(b)
 		time.Sleep(span)
-		b.ReportMetric(100*float64(cpuTime(b)-before)/float64(span), "cpu-%")
+		spent := cpuTime(b) - before
+		b.ReportMetric(100*float64(spent)/float64(span), "cpu-%")
+		b.ReportMetric(float64(spent.Microseconds())/float64(pods)/span.Seconds(), "µs/pod/s")
 	}
 	b.ReportMetric(float64(untilReady.Milliseconds()), "ms-until-all-ready")
 	var mem runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&mem)
 	b.ReportMetric(float64(mem.HeapAlloc)/(1<<20), "heap-MiB")
+	b.ReportMetric(float64(mem.HeapAlloc)/float64(pods)/(1<<10), "KiB/pod")
 	b.ReportMetric(float64(runtime.NumGoroutine()), "goroutines")
 	cancel()
 	if err := <-ended; err != nil {

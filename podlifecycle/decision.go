@@ -151,4 +151,5 @@ const (
 	RuleStrays         = "strays"
 	RuleShutdown       = "shutdown"
 	RuleTerminalStatus = "terminal-status"
+	RuleJournal        = "journal"
 )

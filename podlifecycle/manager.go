@@ -58,6 +58,7 @@ type Manager struct {
 
 	// Of Run's goroutine alone.
 	recovered map[types.UID]remembered
+	damage    string // of the journal, "" once every pod has a record of it
 	users     *users
 	running   map[types.UID]bool // pods that had a sandbox before the first set
 	first     bool               // the first set has been taken
@@ -195,6 +196,10 @@ func (m *Manager) openJournal() error {
 	}
 	if found.Quarantined != "" {
 		m.config.Logger.Info("journal was damaged and is rebuilt", "lost", found.Lost, "copy", found.Quarantined)
+		m.damage = fmt.Sprintf("%d bytes of the journal were lost, %s has what it was", found.Lost, found.Quarantined)
+		if found.Err != nil {
+			m.damage = fmt.Sprintf("the journal could not be read (%v), %s has what it was", found.Err, found.Quarantined)
+		}
 	}
 	m.journal = j
 	pods, errs := recall(j)

@@ -3,6 +3,7 @@ package podlifecycle_test
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,43 @@ func FuzzPlan(f *testing.F) {
 		f.Add(seed, uint16(100))
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, steps uint16) { live(t, seed, int(steps%500)) })
+}
+
+// Whatever policies, rules and exit code: a container that ended is restarted or
+// the pod ends, never neither, and never both.
+func FuzzRestartRules(f *testing.F) {
+	f.Add(uint8(0), uint8(0), uint8(0), int32(42), int32(42), int32(0), true)
+	f.Add(uint8(2), uint8(3), uint8(1), int32(-1), int32(137), int32(3), false)
+	f.Fuzz(func(t *testing.T, policy, own, operator uint8, code, one, two int32, known bool) {
+		policies := []corev1.RestartPolicy{corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever, "", "Sometimes"}
+		operators := []corev1.ContainerRestartRuleOnExitCodesOperator{corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn, ""}
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		pod := newPod("web", func(p *corev1.Pod) {
+			p.Spec.RestartPolicy = policies[int(policy)%len(policies)]
+			if n := int(own) % (len(policies) + 1); n < len(policies) {
+				mine := corev1.ContainerRestartPolicy(policies[n])
+				p.Spec.Containers[0].RestartPolicy = &mine
+			}
+			rule := corev1.ContainerRestartRule{Action: corev1.ContainerRestartRuleActionRestart}
+			if known {
+				rule.ExitCodes = &corev1.ContainerRestartRuleOnExitCodes{Operator: operators[int(operator)%len(operators)], Values: []int32{one, two}}
+			}
+			p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{rule}
+		})
+		app := pod.Spec.Containers[0]
+		d := podlifecycle.Plan(pod, podlifecycle.Observed{Prepared: true,
+			Sandboxes: []runtimeiface.Sandbox{{ID: "s", State: runtimeiface.SandboxReady, IPs: anIP}},
+			Images:    map[string]podlifecycle.Image{"app": {Ref: "web:1", ID: "sha256:1"}},
+			Containers: []runtimeiface.Container{{ID: "c", SandboxID: "s", Name: "app", State: runtimeiface.ContainerExited, ExitCode: code,
+				Annotations: map[string]string{podlifecycle.AnnotationHash: podlifecycle.ContainerHash(&app)}, FinishedAt: now}}}, now)
+		again := slices.ContainsFunc(d.Actions, func(a podlifecycle.Action) bool { return a.Type == podlifecycle.ActionCreate })
+		if again == (d.Ending != nil) {
+			t.Errorf("restarts %v, ends %+v: %+v", again, d.Ending, d.Actions)
+		}
+		if known && operators[int(operator)%len(operators)] == corev1.ContainerRestartRuleOnExitCodesOpIn && (code == one || code == two) && !again {
+			t.Error("the rule names the code, and it is not restarted")
+		}
+	})
 }
 
 // Equal arguments give equal decisions, and the arguments stay as they are.

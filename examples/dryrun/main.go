@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -21,10 +22,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/nodekit/nodekit/podlifecycle/manifest"
 	"github.com/nodekit/nodekit/podlifecycle/source"
 )
 
 const usage = `usage: dryrun [flags] FILE|-
+       dryrun --fields
 
 Prints what would be done for each pod of a manifest, in order, with the rule
 that asks for it and why. Every step is taken to succeed at once; programs of
@@ -34,6 +37,7 @@ init containers end with 0, others run on, unless --exit says so.
   --exit NAME=CODE the program of container NAME ends with CODE as soon as it
                    runs; may be given more than once
   --for DURATION   how far to look ahead, such as 5m; default 1m
+  --fields         print as JSON what becomes of each field of a pod, and end
   --node NAME      the node's name, as an agent appends it to static pods
 
 A state is YAML, every line optional:
@@ -59,6 +63,7 @@ type options struct {
 	file, state, node string
 	ahead             time.Duration
 	exits             map[string]int32
+	fields            bool
 }
 
 func main() {
@@ -76,6 +81,11 @@ func run(args []string, stdin io.Reader, out io.Writer) error {
 	o, err := parse(args)
 	if err != nil {
 		return err
+	}
+	if o.fields {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", " ")
+		return encoder.Encode(manifest.Fields())
 	}
 	in := stdin
 	if o.file != "-" {
@@ -119,6 +129,7 @@ func parse(args []string) (options, error) {
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.state, "state", "", "")
 	flags.StringVar(&o.node, "node", "", "")
+	flags.BoolVar(&o.fields, "fields", false, "")
 	flags.DurationVar(&o.ahead, "for", time.Minute, "")
 	flags.Func("exit", "", func(text string) error {
 		name, number, _ := strings.Cut(text, "=")
@@ -131,6 +142,9 @@ func parse(args []string) (options, error) {
 	})
 	if err := flags.Parse(args); err != nil {
 		return o, err
+	}
+	if o.fields && flags.NArg() == 0 {
+		return o, nil
 	}
 	if flags.NArg() != 1 {
 		return o, errors.New("want one manifest, or - for standard input (--help says more)")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,6 +89,27 @@ pod default/web, on a node in the state that is given
 		if !strings.Contains("\n"+got, c.want) {
 			t.Errorf("%s:\n%s\nwant%s", name, got, c.want)
 		}
+	}
+}
+
+func TestDryrunTellsOfFields(t *testing.T) {
+	var out bytes.Buffer
+	if err := run([]string{"--fields"}, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	var rows []struct{ Path, Honoured, Reason string }
+	if err := json.Unmarshal(out.Bytes(), &rows); err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, row := range rows {
+		found[row.Honoured] = row.Path
+		if row.Path == "" || (row.Reason == "") != (row.Honoured == "yes" || row.Honoured == "elsewhere") {
+			t.Errorf("row %+v", row)
+		}
+	}
+	if len(found) != 4 || len(rows) < 200 {
+		t.Errorf("%d rows, of kinds %v", len(rows), found)
 	}
 }
 

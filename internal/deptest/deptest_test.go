@@ -6,6 +6,7 @@ import (
 	"io"
 	"os/exec"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -132,6 +133,30 @@ func TestFrontPackagesStayLight(t *testing.T) {
 		if count >= deptest.MaxPackages || len(modules) >= deptest.MaxModules {
 			t.Errorf("%s weighs %d packages of %d modules; it stays below %d and %d",
 				front, count, len(modules), deptest.MaxPackages, deptest.MaxModules)
+		}
+	}
+}
+
+func TestPartsAreLight(t *testing.T) {
+	packages := load(t)
+	for name, part := range deptest.Parts {
+		l, ok := packages[deptest.Module+"/"+name]
+		if !ok {
+			t.Errorf("%s is not there", name)
+			continue
+		}
+		count := 0
+		for _, needed := range l.Deps {
+			dep := packages[needed]
+			if own, ok := dep.own(); ok && !slices.Contains(part.Own, own) {
+				t.Errorf("%s needs %s, which is none of its parts", name, own)
+			} else if !ok && !dep.Standard {
+				count++
+			}
+		}
+		t.Logf("%-22s %2d packages", name, count)
+		if count > part.Packages {
+			t.Errorf("%s weighs %d packages; it stays within %d", name, count, part.Packages)
 		}
 	}
 }

@@ -15,6 +15,29 @@ const (
 // Fronts are the packages that a user imports first.
 var Fronts = []string{"podlifecycle", "runtimeiface", "metrics", "proxyrules", "statusserver"}
 
+// Part is what a helper of podlifecycle may weigh, so that it is worth importing
+// alone.
+type Part struct {
+	// Packages beside the standard library and nodekit itself, at most.
+	Packages int
+	// Own packages of nodekit that it needs, with what they need.
+	Own []string
+}
+
+// Parts are those helpers. All but journal and cgroup weigh what the types of a
+// pod do.
+var Parts = map[string]Part{
+	"podlifecycle/cgroup":    {Packages: 60},
+	"podlifecycle/env":       {Packages: 70},
+	"podlifecycle/hostfiles": {Packages: 70, Own: []string{"runtimeiface"}},
+	"podlifecycle/journal":   {},
+	"podlifecycle/manifest":  {Packages: 80},
+	"podlifecycle/probe":     {Packages: 75, Own: []string{"podlifecycle/env", "runtimeiface"}},
+	"podlifecycle/qos":       {Packages: 70},
+	"podlifecycle/security":  {Packages: 70, Own: []string{"runtimeiface"}},
+	"podlifecycle/volume":    {Packages: 75, Own: []string{"podlifecycle/env", "podlifecycle/qos"}},
+}
+
 // MayImport tells whether package from may import package to; both are paths
 // below Module, "" being the root package. Tests are not asked.
 func MayImport(from, to string) bool {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // ErrClosed: the journal was closed.
@@ -40,7 +41,8 @@ type Found struct {
 	Lost int
 	// Quarantined is where the damaged file lies, or "".
 	Quarantined string
-	// Err is why the file could not be read, if that was the damage.
+	// Err is why the file could not be read, if that was the damage, or that the
+	// disk is too full to write it anew.
 	Err error
 }
 
@@ -97,18 +99,32 @@ func (j *Journal) load() (Found, error) {
 			return found, err
 		}
 	}
-	if err == nil && found.Lost == 0 && found.Torn == 0 && len(data) > 0 {
+	sound := int64(len(data) - found.Torn)
+	if err == nil && found.Lost == 0 && sound > 0 {
 		file, err := os.OpenFile(j.config.Path, os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {
 			return found, fmt.Errorf("open journal: %w", err)
 		}
-		j.file, j.size, j.synced = file, int64(len(data)), 0
+		if found.Torn > 0 { // cut off where it stands, which a full disk allows too
+			if err := file.Truncate(sound); err != nil {
+				return found, fmt.Errorf("cut journal: %w", errors.Join(err, file.Close()))
+			}
+		}
+		j.file, j.size, j.synced = file, sound, 0
 		return found, nil
 	}
-	return found, j.rewrite()
+	err = j.rewrite()
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		// Everything is held, and written with the first Put or Sync that finds room.
+		found.Err, err = errors.Join(found.Err, err), nil
+	}
+	return found, err
 }
 
 func (j *Journal) apply(r record) {
+	if r.op != opPut && r.op != opDelete {
+		return // of a later version, which must not cost what this one knows
+	}
 	if old, ok := j.values[r.key]; ok {
 		j.live -= recordSize(r.key, old)
 		delete(j.values, r.key)
@@ -297,10 +313,11 @@ func (j *Journal) Close() error {
 	err := j.Sync()
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.broken = false
 	if j.file == nil {
 		return err
 	}
 	err = errors.Join(err, j.file.Close())
-	j.file, j.broken = nil, false
+	j.file = nil
 	return err
 }

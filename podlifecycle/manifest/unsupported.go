@@ -42,11 +42,11 @@ const (
 // Field is a row of the table of fields.
 type Field struct {
 	// Path by type and name in JSON, such as PodSpec.hostUsers.
-	Path string
+	Path string `json:"path"`
 	// Honoured says what becomes of it.
-	Honoured Honoured
+	Honoured Honoured `json:"honoured"`
 	// Reason, for No and Partly.
-	Reason string
+	Reason string `json:"reason,omitempty"`
 }
 
 // Fields gives, sorted by path, what becomes of each field of a pod's
