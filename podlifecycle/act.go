@@ -76,6 +76,12 @@ func (w *worker) begin(ctx context.Context, pod *corev1.Pod, a Action, now time.
 	}
 	w.flights[lane] = f
 	w.log.V(4).Info("action", "action", describe(a), "container", a.Container, "rule", a.Rule, "reason", a.Reason)
+	if a.Type == ActionKill {
+		w.mu.Lock()
+		w.deadlines[lane] = a.Deadline
+		w.mu.Unlock()
+	}
+	w.begins(a)
 	do := w.doer(pod, a, f)
 	if a.Type == ActionPersist { // there is nothing else to do for the pod meanwhile
 		then, err := do(flightCtx)
@@ -116,6 +122,9 @@ func (w *worker) steer(f *flight, a Action, rec Record) {
 		f.cancel()
 	case a.Type == ActionKill && f.Type == ActionKill:
 		f.Deadline = a.Deadline
+		w.mu.Lock()
+		w.deadlines[a.Container] = a.Deadline
+		w.mu.Unlock()
 		select { // only the newest counts
 		case <-f.shorten:
 		default:
@@ -237,8 +246,12 @@ func (w *worker) land(r result) {
 	}
 	w.mu.Lock()
 	delete(w.progress, r.lane)
+	delete(w.deadlines, r.lane)
 	w.ring.finish(f.record, word, r.err, took)
 	w.mu.Unlock()
+	if word != "cancelled" {
+		w.ends(f.action, r.err)
+	}
 	switch {
 	case r.err == nil:
 		if word == "done" {

@@ -178,4 +178,5 @@ func (w *worker) record(r Record) {
 	w.mu.Lock()
 	w.ring.add(r, false)
 	w.mu.Unlock()
+	w.decided(r)
 }

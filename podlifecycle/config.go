@@ -148,6 +148,11 @@ type Config struct {
 	// gone from Pods.
 	// It is called without locks and should be quick: the pod waits for it.
 	OnStatus func(pod *corev1.Pod)
+	// OnEvent, if not nil, is told what happens to pods in the words of the
+	// kubelet's events, ready to be posted: equal ones have one name and a rising
+	// Count, and of each pod at most 25 are told at once and one more every 5 min.
+	// It is called without locks and should be quick. Manager.Events gives them too.
+	OnEvent func(event *corev1.Event)
 	// Clock; nil means the real one.
 	Clock clock.WithTickerAndDelayedExecution
 	// Seed of the random first delays of probes after a restart.

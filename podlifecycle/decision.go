@@ -73,7 +73,8 @@ type Action struct {
 
 // Next is the next thing that will be done if nothing happens before.
 type Next struct {
-	At     time.Time `json:"at"`
+	// At is zero in Explanation.Coming for what has no time.
+	At     time.Time `json:"at,omitzero"`
 	Action string    `json:"action"`
 	Reason string    `json:"reason"`
 }

@@ -92,7 +92,10 @@ func New(config Config) (*Manager, error) {
 	}
 	m.probes, err = probe.New(probe.Config{
 		Prober: config.Prober, Clock: config.Clock, Seed: config.Seed, Logger: config.Logger,
-		Changed: func(c probe.Change) { m.hint(c.PodUID) },
+		Changed: func(c probe.Change) {
+			m.hint(c.PodUID)
+			m.unhealthy(c)
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("podlifecycle config: %w", err)

@@ -1,7 +1,10 @@
 package podlifecycle
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +26,10 @@ type Explanation struct {
 	// Next is what will be done and when, if nothing happens before; nil if
 	// nothing is planned.
 	Next *Next `json:"next,omitempty"`
+	// Coming is everything that is planned or waited for, the soonest first: Next,
+	// probes of what is not ready, the end of grace. Those without a time come last;
+	// they wait for others. Never nil.
+	Coming []Next `json:"coming"`
 	// Problems of the pod's manifest, or of the one that replaces it.
 	Problems []string `json:"problems,omitempty"`
 	// Records of decisions, the newest last; never nil.
@@ -32,7 +39,7 @@ type Explanation struct {
 // Why explains a pod, or gives ErrNotFound. A manifest that is no valid pod is
 // explained too.
 func (m *Manager) Why(namespace, name string) (Explanation, error) {
-	e := Explanation{Pod: namespace + "/" + name, Records: []Record{}}
+	e := Explanation{Pod: namespace + "/" + name, Coming: []Next{}, Records: []Record{}}
 	for _, p := range m.objects().Problems {
 		if p.Kind == "Pod" && p.Namespace == namespace && p.Name == name {
 			e.Problems = append(e.Problems, p.Error())
@@ -52,12 +59,56 @@ func (m *Manager) Why(namespace, name string) (Explanation, error) {
 	e.UID, e.Phase, e.Ready, e.Next = w.uid, w.status.Phase, ready(&w.status), w.next
 	e.Records = w.ring.list()
 	pod, status, ending := w.pod, w.status.DeepCopy(), w.ending
+	deadlines, progress := maps.Clone(w.deadlines), maps.Clone(w.progress)
 	w.mu.Unlock()
+	e.Coming = m.coming(w, status, e.Next, deadlines, progress)
+	if len(e.Coming) > 0 && !e.Coming[0].At.IsZero() {
+		e.Next = &e.Coming[0]
+	}
 	if e.Phase == "" {
 		e.Phase = corev1.PodPending
 	}
 	e.Summary = m.summary(pod, status, ending)
 	return e, nil
+}
+
+// coming gathers what is planned and what is waited for.
+func (m *Manager) coming(w *worker, s *corev1.PodStatus, planned *Next, deadlines map[string]time.Time, progress map[string]string) []Next {
+	list := []Next{}
+	if planned != nil {
+		list = append(list, *planned)
+	}
+	for container, at := range deadlines {
+		list = append(list, Next{At: at, Action: "SIGKILL container " + container, Reason: "its grace ends"})
+	}
+	for container, how := range progress {
+		list = append(list, Next{Action: "pull the image of container " + container, Reason: how})
+	}
+	for _, of := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
+		for i := range of {
+			if of[i].State.Running == nil || of[i].Ready {
+				continue
+			}
+			_, id, _ := strings.Cut(of[i].ContainerID, "://")
+			for _, p := range m.probes.Status(id) {
+				if !p.Next.IsZero() && (p.Kind == probe.Startup || p.Kind == probe.Readiness) {
+					list = append(list, Next{At: p.Next, Action: fmt.Sprintf("%s probe of container %s", p.Kind, of[i].Name),
+						Reason: fmt.Sprintf("it stands at %s after %d equal attempts of %d", p.Result, p.Run, p.Threshold)})
+				}
+			}
+		}
+	}
+	if set := m.objects(); len(set.Waiting) > 0 && !slices.ContainsFunc(set.Pods, func(p *corev1.Pod) bool { return p.UID == w.uid }) {
+		list = append(list, Next{Action: "end the pod unless one of them wants it",
+			Reason: "sources that have not spoken yet: " + strings.Join(set.Waiting, ", ")})
+	}
+	slices.SortFunc(list, func(a, b Next) int {
+		if a.At.IsZero() != b.At.IsZero() {
+			return b.At.Compare(a.At) // those without a time last
+		}
+		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Action, b.Action))
+	})
+	return list
 }
 
 // summary says in one sentence how the pod stands, from the most telling fact on.
@@ -151,8 +202,17 @@ func (m *Manager) probing(s *corev1.PodStatus) []string {
 func (e Explanation) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s\n", e.Pod, e.Summary)
-	if e.Next != nil {
-		fmt.Fprintf(&b, "next: %s at %s (%s)\n", e.Next.Action, e.Next.At.UTC().Format(time.RFC3339), e.Next.Reason)
+	for i, next := range e.Coming {
+		word, at := "next", ""
+		if i > 0 {
+			word = "then"
+		}
+		if next.At.IsZero() {
+			word = "waits"
+		} else {
+			at = " at " + next.At.UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(&b, "%s: %s%s (%s)\n", word, next.Action, at, next.Reason)
 	}
 	for _, p := range e.Problems {
 		fmt.Fprintf(&b, "problem: %s\n", p)

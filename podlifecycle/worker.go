@@ -56,12 +56,14 @@ type worker struct {
 	announce  bool // the pod itself changed: tell of it, whatever its status
 	revived   bool // it ended for a shutdown that was called off, and starts anew
 	next      *Next
+	deadlines map[string]time.Time                            // of kills under way, by container
 	over      bool                                            // its end is through: nothing of it takes up the node any more
 	told      map[corev1.PodConditionType]corev1.PodCondition // by others, for the next look
 	ring      ring
 	seen      seen
 	progress  map[string]string // of pulls, by container
 
+	events  events
 	hostsMu sync.Mutex
 
 	// Of the manager's goroutine alone.
@@ -120,7 +122,7 @@ func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
 		m: m, uid: pod.UID, key: pod.Namespace + "/" + pod.Name, log: m.config.Logger.WithValues("pod", pod.Namespace+"/"+pod.Name, "podUID", pod.UID),
 		hint: make(chan struct{}, 1), news: make(chan struct{}, 1), done: make(chan result), gone: make(chan struct{}), finished: make(chan struct{}),
 		pod: pod, status: state.Status, text: encode(state.Status), ending: state.Ending.resumed(m.config.Clock.Now()), ring: ring{max: m.config.Records},
-		told: map[corev1.PodConditionType]corev1.PodCondition{}, progress: map[string]string{}, flights: map[string]*flight{}, images: map[string]imageState{},
+		told: map[corev1.PodConditionType]corev1.PodCondition{}, progress: map[string]string{}, deadlines: map[string]time.Time{}, flights: map[string]*flight{}, images: map[string]imageState{},
 		users: state.Users, allocated: state.Allocated, size: state.Size, actuated: map[string]corev1.ResourceRequirements{},
 		faults: map[string]fault{}, hooks: map[string]Hook{}, kills: map[string]Kill{},
 		messages: map[string]string{}, exitSince: map[string]time.Time{}, lastDone: map[string]string{}, seeds: state.Verdicts,
@@ -320,16 +322,23 @@ func (w *worker) step(ctx context.Context) (forgotten bool, wait time.Duration) 
 
 // note keeps the decisions not to act; those to act follow with their results.
 func (w *worker) note(d Decision, now time.Time) {
+	var fresh []Record
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	for _, r := range d.Records {
 		r.Time = now
-		w.ring.add(r, false)
+		before := w.ring.next
+		if w.ring.add(r, false) > before {
+			fresh = append(fresh, r)
+		}
 	}
 	w.next = d.Next
 	if d.Ending != nil {
 		// It may have become more urgent while we planned.
 		w.ending = w.ending.Merge(*d.Ending)
+	}
+	w.mu.Unlock()
+	for _, r := range fresh {
+		w.decided(r)
 	}
 }
 

@@ -19,7 +19,8 @@
 // end is cut off. If a record in between is damaged, a copy of the file is set
 // aside, the scan goes on at the next sound record, and the file is rewritten
 // from what was found. Once most of the file is superseded it is written anew
-// beside the old one, synced, renamed, and the directory synced.
+// beside the old one, synced, renamed, and the directory synced. On a full disk
+// everything is held in memory, and written once there is room.
 //
 // # Traps
 //

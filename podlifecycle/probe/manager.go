@@ -72,6 +72,9 @@ type Status struct {
 	// takes for a verdict in their direction.
 	Run       int `json:"run"`
 	Threshold int `json:"threshold"`
+	// Next is when the next attempt is made; zero if none will be, or before the
+	// startup probe has passed.
+	Next time.Time `json:"next,omitzero"`
 	// Attempts, the newest last.
 	Attempts []Attempt `json:"attempts,omitempty"`
 }

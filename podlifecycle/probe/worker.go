@@ -26,6 +26,7 @@ type worker struct {
 
 	running, stopped bool
 	cancel           context.CancelFunc
+	next             time.Time // attempt, zero if there will be none
 	result           Result
 	since            time.Time
 	// last is the latest attempt's result, run how many equal ones it ends.
@@ -53,7 +54,7 @@ func (w *worker) threshold(result Result) int {
 }
 
 func (w *worker) status() Status {
-	return Status{Kind: w.kind, Result: w.result, Since: w.since, Run: w.run, Threshold: w.threshold(w.last),
+	return Status{Kind: w.kind, Result: w.result, Since: w.since, Run: w.run, Threshold: w.threshold(w.last), Next: w.next,
 		Attempts: slices.Clone(w.attempts)}
 }
 
@@ -73,18 +74,32 @@ func (m *Manager) work(ctx context.Context, i *instance, w *worker) {
 			return
 		}
 	}
-	if !m.sleep(ctx, m.firstDelay(i, w)) {
+	delay := m.firstDelay(i, w)
+	next := m.config.Clock.Now().Add(delay)
+	m.expect(w, next)
+	defer m.expect(w, time.Time{})
+	if !m.sleep(ctx, delay) {
 		return
 	}
 	ticker := m.config.Clock.NewTicker(w.period())
 	defer ticker.Stop()
-	for m.attempt(ctx, i, w) {
+	for {
+		m.expect(w, next.Add(w.period()))
+		if !m.attempt(ctx, i, w) {
+			return
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C():
+		case next = <-ticker.C():
 		}
 	}
+}
+
+func (m *Manager) expect(w *worker, next time.Time) {
+	m.mu.Lock()
+	w.next = next
+	m.mu.Unlock()
 }
 
 // firstDelay is what is left of initialDelaySeconds, or for a container older
