@@ -17,7 +17,8 @@
 //	err = m.Run(ctx)                 // until ctx ends; the pods run on
 //
 // [Manager.Why] tells why a pod is as it is, which decisions led there, and
-// what will happen next and when; [Manager.Events] says it in the kubelet's events. [Manager.StopAll] ends everything.
+// what will happen next and when; [Manager.Events] tells what happened as the
+// kubelet's events would. [Manager.StopAll] ends everything.
 //
 // It pulls no images, makes no containers and mounts nothing by itself: that is
 // the runtime's and package volume's. It does not schedule: every pod of the set
