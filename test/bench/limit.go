@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -16,12 +18,17 @@ import (
 	"github.com/nodekit/nodekit/runtimeiface/oci"
 )
 
-// limit is what a start costs an agent that does nothing of its own.
+// limit is what a pod costs an agent that does nothing of its own.
 type limit struct {
-	name   string
-	start  func(context.Context) (time.Duration, error)
-	close  func() error
-	starts []time.Duration
+	name  string
+	start func(context.Context) (time.Duration, error)
+	// crash kills a program, and starts it again once that is told; may be nil.
+	crash func(context.Context) (time.Duration, error)
+	// many starts pods, a few at a time, and gives the time of each; may be nil.
+	many  func(ctx context.Context, pods int) ([]time.Duration, error)
+	close func() error
+
+	starts, crashes, together []time.Duration
 }
 
 // openLimits makes one of the CRI's calls and one of each OCI runtime's.
@@ -36,7 +43,8 @@ func (s *podStage) openLimits(ctx context.Context, runtimes []string) error {
 		return err
 	}
 	calls := &criLife{rs: api.NewRuntimeServiceClient(conn), image: pulled.ImageRef, logs: filepath.Join(s.dir, "logs"), args: []string{"now"}}
-	s.limits = append(s.limits, &limit{name: "the bare CRI calls", start: calls.untilTold, close: func() error { return nil }})
+	s.limits = append(s.limits, &limit{name: "the bare CRI calls", start: calls.untilTold, crash: calls.crash, many: calls.many,
+		close: func() error { return nil }})
 	if len(runtimes) == 0 {
 		return nil
 	}
@@ -75,11 +83,85 @@ func (l *criLife) untilTold(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	at, err := poll(time.Minute, func() (time.Time, error) { return told(filepath.Join(pod.LogDirectory, criLog)) })
+	at, err := l.told(pod, 0)
 	if err != nil {
 		return 0, err
 	}
 	return at.Sub(began), clearContainerd(ctx, l.rs)
+}
+
+// told waits until a pod's program says when it began.
+func (l *criLife) told(pod *api.PodSandboxConfig, attempt uint32) (time.Time, error) {
+	return poll(time.Minute, func() (time.Time, error) { return told(filepath.Join(pod.LogDirectory, criLog(attempt))) })
+}
+
+// crash is the restart of a program by the fewest calls.
+func (l *criLife) crash(ctx context.Context) (time.Duration, error) {
+	pod, ids, err := l.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := l.told(pod, 0); err != nil {
+		return 0, err
+	}
+	listening, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	events, err := l.rs.GetContainerEvents(listening, &api.GetEventsRequest{})
+	if err != nil {
+		return 0, err
+	}
+	time.Sleep(time.Second) // until containerd knows its listener
+	status, err := l.rs.ContainerStatus(ctx, &api.ContainerStatusRequest{ContainerId: ids[1], Verbose: true})
+	if err != nil {
+		return 0, err
+	}
+	var info struct {
+		PID int `json:"pid"`
+	}
+	if err := json.Unmarshal([]byte(status.Info["info"]), &info); err != nil || info.PID <= 1 {
+		return 0, errors.Join(errors.New("the process of the container is not known"), err)
+	}
+	process, err := os.FindProcess(info.PID)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := process.Kill(); err != nil {
+		return 0, err
+	}
+	for {
+		event, err := events.Recv()
+		if err != nil {
+			return 0, err
+		}
+		if event.ContainerId == ids[1] && event.ContainerEventType == api.ContainerEventType_CONTAINER_STOPPED_EVENT {
+			break
+		}
+	}
+	if _, err := l.run(ctx, pod, ids[0], 1); err != nil {
+		return 0, err
+	}
+	at, err := l.told(pod, 1)
+	if err != nil {
+		return 0, err
+	}
+	return at.Sub(began), clearContainerd(ctx, l.rs)
+}
+
+// many starts pods, eight at a time.
+func (l *criLife) many(ctx context.Context, pods int) ([]time.Duration, error) {
+	took := make([]time.Duration, pods)
+	began := time.Now()
+	err := all(pods, func(i int) error {
+		pod, _, err := l.begin(ctx)
+		if err != nil {
+			return err
+		}
+		at, err := l.told(pod, 0)
+		took[i] = at.Sub(began)
+		return err
+	})
+	return took, errors.Join(err, clearContainerd(ctx, l.rs))
 }
 
 // clearContainerd removes every pod that there is.

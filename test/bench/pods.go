@@ -160,6 +160,16 @@ func (s *podStage) measure(ctx context.Context) error {
 				}
 				l.starts = append(l.starts, took)
 			}
+			for range share(s.o.crashes, s.o.turns, turn) {
+				if l.crash == nil {
+					break
+				}
+				took, err := l.crash(ctx)
+				if err != nil {
+					return fmt.Errorf("%s: %w", l.name, err)
+				}
+				l.crashes = append(l.crashes, took)
+			}
 		}
 		for i := range s.agents {
 			a := s.agents[(i+turn)%len(s.agents)]
@@ -180,6 +190,15 @@ func (s *podStage) measure(ctx context.Context) error {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "%s: many pods done\n", a.name)
+	}
+	for _, l := range s.limits {
+		if l.many == nil {
+			continue
+		}
+		var err error
+		if l.together, err = l.many(ctx, s.o.pods); err != nil {
+			return fmt.Errorf("%s: %w", l.name, err)
+		}
 	}
 	return nil
 }

@@ -33,6 +33,12 @@ func (s *podStage) print() {
 		}
 		return fmt.Sprintf("%.0f (%.0f)", ms(all, 0.5), ms(all, 0.9))
 	}
+	ends := func(all []time.Duration) string {
+		if len(all) == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%.0f, %.0f", ms(all, 0.5), ms(all, 1))
+	}
 	core := func(w weight) string {
 		return fmt.Sprintf("%.1f %%, %.0f MB", 100*float64(w.cpu)/float64(o.idle), float64(w.pss)/1e6)
 	}
@@ -50,11 +56,10 @@ func (s *podStage) print() {
 		limit func(*limit) string
 	}{
 		{"one pod: manifest written to process running", func(a *agent) string { return both(a.starts) }, func(l *limit) string { return both(l.starts) }},
-		{"crash to running again, first restart", func(a *agent) string { return both(a.crashes) }, nil},
+		{"crash to running again, first restart", func(a *agent) string { return both(a.crashes) }, func(l *limit) string { return both(l.crashes) }},
 		{fmt.Sprintf("manifest removed to all gone, %d s of it grace", graceSeconds), func(a *agent) string { return both(a.removes) }, nil},
-		{fmt.Sprintf("%d pods at once: the middle one, the last one running", o.pods), many(func(a *agent) string {
-			return fmt.Sprintf("%.0f, %.0f", ms(a.together, 0.5), ms(a.together, 1))
-		}), nil},
+		{fmt.Sprintf("%d pods at once: the middle one, the last one running", o.pods), func(a *agent) string { return ends(a.together) },
+			func(l *limit) string { return ends(l.together) }},
 		{fmt.Sprintf("%d manifests removed to all gone", o.pods), many(func(a *agent) string { return fmt.Sprintf("%.0f", float64(a.cleared)/1e6) }), nil},
 		{fmt.Sprintf("idle with %d pods: the agent alone", o.pods), many(func(a *agent) string { return core(a.own) }), nil},
 		{fmt.Sprintf("idle with %d pods: agent, runtime and shims", o.pods), many(func(a *agent) string { return core(a.node) }), nil},

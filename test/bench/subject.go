@@ -151,9 +151,9 @@ type criLife struct {
 }
 
 // criLog is the log of a container in its pod's directory.
-const criLog = "app.log"
+func criLog(attempt uint32) string { return fmt.Sprintf("app-%d.log", attempt) }
 
-// begin starts a pod and gives it with its sandbox's and its container's ID.
+// begin starts a pod and gives it with the IDs of its sandbox and its container.
 func (l *criLife) begin(ctx context.Context) (*api.PodSandboxConfig, [2]string, error) {
 	uid := fmt.Sprintf("direct-%d", lives.Add(1))
 	pod := &api.PodSandboxConfig{
@@ -166,9 +166,15 @@ func (l *criLife) begin(ctx context.Context) (*api.PodSandboxConfig, [2]string, 
 	if err != nil {
 		return nil, [2]string{}, err
 	}
+	container, err := l.run(ctx, pod, sandbox.PodSandboxId, 0)
+	return pod, [2]string{sandbox.PodSandboxId, container}, err
+}
+
+// run starts the container.
+func (l *criLife) run(ctx context.Context, pod *api.PodSandboxConfig, sandbox string, attempt uint32) (string, error) {
 	container, err := l.rs.CreateContainer(ctx, &api.CreateContainerRequest{
-		PodSandboxId: sandbox.PodSandboxId, SandboxConfig: pod, Config: &api.ContainerConfig{
-			Metadata: &api.ContainerMetadata{Name: "app"}, Image: &api.ImageSpec{Image: l.image}, Args: l.args, LogPath: criLog,
+		PodSandboxId: sandbox, SandboxConfig: pod, Config: &api.ContainerConfig{
+			Metadata: &api.ContainerMetadata{Name: "app", Attempt: attempt}, Image: &api.ImageSpec{Image: l.image}, Args: l.args, LogPath: criLog(attempt),
 			Linux: &api.LinuxContainerConfig{Resources: &api.LinuxContainerResources{}, SecurityContext: &api.LinuxContainerSecurityContext{
 				NamespaceOptions: &api.NamespaceOption{Pid: api.NamespaceMode_CONTAINER},
 				Seccomp:          &api.SecurityProfile{ProfileType: api.SecurityProfile_Unconfined},
@@ -177,10 +183,10 @@ func (l *criLife) begin(ctx context.Context) (*api.PodSandboxConfig, [2]string, 
 		},
 	})
 	if err != nil {
-		return nil, [2]string{}, err
+		return "", err
 	}
 	_, err = l.rs.StartContainer(ctx, &api.StartContainerRequest{ContainerId: container.ContainerId})
-	return pod, [2]string{sandbox.PodSandboxId, container.ContainerId}, err
+	return container.ContainerId, err
 }
 
 func (l *criLife) cycle(ctx context.Context) (start, remove time.Duration, err error) {
