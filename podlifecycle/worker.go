@@ -3,6 +3,7 @@ package podlifecycle
 import (
 	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -204,7 +205,7 @@ func (w *worker) rest(ctx context.Context, timer clock.Timer, wait time.Duration
 		case <-w.news:
 			w.looked = time.Time{}
 			if w.starting() {
-				if !lingering && wait > linger {
+				if !lingering && wait > linger && w.runs() {
 					reset(timer, linger)
 				}
 				lingering = true
@@ -231,6 +232,14 @@ func (w *worker) starting() bool {
 		}
 	}
 	return false
+}
+
+// runs tells whether something ran at the last look, of whose end the runtime may
+// be telling.
+func (w *worker) runs() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.seen.containers, func(c runtimeiface.Container) bool { return alive(&c) })
 }
 
 func reset(timer clock.Timer, wait time.Duration) {

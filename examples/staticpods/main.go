@@ -104,7 +104,7 @@ func (o options) open(ctx context.Context, logger logr.Logger) (interface {
 		return nil, fmt.Errorf("--subnet: %w", err)
 	}
 	return oci.Open(oci.Config{
-		Root: filepath.Join(o.root, "runtime"), CgroupRoot: o.cgroup, RuntimeHandlers: map[string]string{"": o.runtime},
+		Root: filepath.Join(o.root, "runtime"), CgroupRoot: o.cgroup, RuntimeHandlers: map[string]string{"": o.runtime}, WarmShims: 1,
 		Network: oci.Network{Bridge: o.bridge, Subnets: []netip.Prefix{subnet}}, Logger: logger,
 	})
 }

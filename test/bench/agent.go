@@ -21,6 +21,15 @@ import (
 // nodeName is the suffix that a node gives to its static pods.
 const nodeName = "bench"
 
+// How often it is looked whether a program has told when it began, which may be
+// seen late, and whether all processes are gone, which may not. Looking takes the
+// CPU from those that are measured.
+const (
+	toldGap = 30 * time.Millisecond
+	goneGap = 5 * time.Millisecond
+	manyGap = 50 * time.Millisecond // of many pods
+)
+
 // agent is a program that makes pods of a directory's manifests.
 type agent struct {
 	name                         string
@@ -102,7 +111,7 @@ func (a *agent) up() error {
 	if err := a.remove(pod); err != nil {
 		return err
 	}
-	_, err = a.gone()
+	_, err = a.gone(manyGap)
 	return err
 }
 
@@ -148,7 +157,7 @@ func (a *agent) remove(pod string) error { return os.Remove(filepath.Join(a.mani
 // started waits for the word of the pod's n-th program, and gives when it began.
 func (a *agent) started(pod string, attempt int) (time.Time, error) {
 	pattern := filepath.Join(a.logs, fmt.Sprintf("default_%s-%s_*", pod, nodeName), "main", strconv.Itoa(attempt)+".log")
-	return poll(2*time.Minute, func() (time.Time, error) {
+	return pollEvery(toldGap, 2*time.Minute, func() (time.Time, error) {
 		paths, err := filepath.Glob(pattern)
 		if err != nil || len(paths) == 0 {
 			return time.Time{}, errors.Join(fmt.Errorf("%s: no %s", a.name, pattern), err)
@@ -168,8 +177,8 @@ func told(path string) (time.Time, error) {
 }
 
 // gone waits until no process of any pod is left, nor a shim.
-func (a *agent) gone() (time.Time, error) {
-	return poll(5*time.Minute, func() (time.Time, error) {
+func (a *agent) gone(gap time.Duration) (time.Time, error) {
+	return pollEvery(gap, 5*time.Minute, func() (time.Time, error) {
 		left, err := members(a.cgroup)
 		if err == nil && len(left) == 0 {
 			left, err = a.shims()

@@ -42,7 +42,7 @@ func (s *podStage) openLimits(ctx context.Context, runtimes []string) error {
 	if err != nil {
 		return err
 	}
-	calls := &criLife{rs: api.NewRuntimeServiceClient(conn), image: pulled.ImageRef, logs: filepath.Join(s.dir, "logs"), args: []string{"now"}}
+	calls := &criLife{rs: api.NewRuntimeServiceClient(conn), image: pulled.ImageRef, logs: filepath.Join(s.dir, "logs"), args: []string{"now", ";", "forever"}}
 	s.limits = append(s.limits, &limit{name: "the bare CRI calls", start: calls.untilTold, crash: calls.crash, many: calls.many,
 		close: func() error { return nil }})
 	if len(runtimes) == 0 {
@@ -92,7 +92,7 @@ func (l *criLife) untilTold(ctx context.Context) (time.Duration, error) {
 
 // told waits until a pod's program says when it began.
 func (l *criLife) told(pod *api.PodSandboxConfig, attempt uint32) (time.Time, error) {
-	return poll(time.Minute, func() (time.Time, error) { return told(filepath.Join(pod.LogDirectory, criLog(attempt))) })
+	return pollEvery(toldGap, time.Minute, func() (time.Time, error) { return told(filepath.Join(pod.LogDirectory, criLog(attempt))) })
 }
 
 // crash is the restart of a program by the fewest calls.

@@ -109,7 +109,11 @@ func (b *bench) lines(pod string, attempt int) ([]agenttest.Line, error) {
 }
 
 func poll[T any](limit time.Duration, look func() (T, error)) (T, error) {
-	for end := time.Now().Add(limit); ; time.Sleep(2 * time.Millisecond) {
+	return pollEvery(2*time.Millisecond, limit, look)
+}
+
+func pollEvery[T any](gap, limit time.Duration, look func() (T, error)) (T, error) {
+	for end := time.Now().Add(limit); ; time.Sleep(gap) {
 		value, err := look()
 		if err == nil || time.Now().After(end) {
 			return value, err

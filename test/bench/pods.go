@@ -240,7 +240,7 @@ func (a *agent) alone(cycles int) error {
 		if err := a.remove(pod); err != nil {
 			return err
 		}
-		if at, err = a.gone(); err != nil {
+		if at, err = a.gone(goneGap); err != nil {
 			return err
 		}
 		a.removes = append(a.removes, at.Sub(began))
@@ -285,7 +285,7 @@ func (a *agent) crash(crashes int) error {
 	if err := a.removeAll(pods); err != nil {
 		return err
 	}
-	_, err := a.gone()
+	_, err := a.gone(manyGap)
 	return err
 }
 
@@ -340,7 +340,7 @@ func (a *agent) many(count int, idle time.Duration) error {
 	if err := a.removeAll(pods); err != nil {
 		return err
 	}
-	at, err := a.gone()
+	at, err := a.gone(manyGap)
 	a.cleared = at.Sub(began)
 	return err
 }
