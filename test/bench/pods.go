@@ -69,7 +69,7 @@ func benchPods(o podsOptions) (err error) {
 	}
 	defer server.Close()
 	s := &podStage{o: o, stage: stage{dir: dir, image: server.Images().Prog, cgroup: fmt.Sprintf("/nodebench-%d", os.Getpid())}}
-	if s.pause, err = pushPause(s.image); err != nil {
+	if s.pause, err = containerdtest.PushPause(s.image); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
