@@ -86,8 +86,7 @@ func logBytes(k *kit) {
 	path := k.exited(id).LogPath
 	want := string(data) + "\nno newline"
 	k.eventually("log of bytes", func() error {
-		// Whether the last line is tagged F or P is not promised.
-		if got := strings.TrimSuffix(k.logText(path), "\n"); got != want {
+		if got := k.logText(path); got != want {
 			return fmt.Errorf("it is %q, want %q", got, want)
 		}
 		return nil

@@ -63,11 +63,11 @@ func (l *logFile) line(stream int, tag string, text []byte, at time.Time) {
 	_, _ = fmt.Fprintf(l.file, "%s %s %s %s\n", stamp, name, tag, text)
 }
 
-// close writes what has no newline yet as a whole line.
+// close writes what has no newline as a part of a line.
 func (l *logFile) close(at time.Time) {
 	for stream, text := range l.pending {
 		if len(text) > 0 {
-			l.line(stream, "F", text, at)
+			l.line(stream, "P", text, at)
 		}
 	}
 	_ = l.file.Close()

@@ -106,12 +106,13 @@ func records(out, rest, data []byte, stream string, now time.Time) (_, next []by
 	return out, rest
 }
 
-// finish writes the last line of a stream that has no newline, as a line.
+// finish writes what a stream ends with and has no newline, as a part: so the log
+// has the bytes that the program wrote and no more.
 func (l *logFile) finish(stream int, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if rest := l.pending[stream]; len(rest) > 0 && l.file != nil {
-		l.put(crilog.AppendLine(nil, now, streams[stream], false, rest))
+		l.put(crilog.AppendLine(nil, now, streams[stream], true, rest))
 	}
 	l.pending[stream] = nil
 }

@@ -29,7 +29,7 @@ func sizes(n *node) {
 			before := n.untilReady("sized").Status.ContainerStatuses[0]
 			n.sized("64Mi", policy)
 			pod := n.until("sized", func(g Gomega, pod *corev1.Pod) {
-				s := pod.Status.ContainerStatuses[0]
+				s := first(g, pod)
 				g.Expect(s.Resources).NotTo(BeNil())
 				g.Expect(s.Resources.Limits.Memory().Value()).To(BeEquivalentTo(64 << 20))
 				g.Expect(s.RestartCount).To(Equal(restarts))

@@ -21,8 +21,8 @@ func images(n *node) {
 			n.apply("image", fmt.Sprintf("containers: [{name: app, image: %q, imagePullPolicy: %s}]", c.image, c.policy))
 			n.until("image", func(g Gomega, pod *corev1.Pod) {
 				g.Expect(pod.Status.ContainerStatuses).To(HaveLen(1))
-				g.Expect(pod.Status.ContainerStatuses[0].State.Waiting).NotTo(BeNil())
-				g.Expect(pod.Status.ContainerStatuses[0].State.Waiting.Reason).To(Equal(reason))
+				g.Expect(first(g, pod).State.Waiting).NotTo(BeNil())
+				g.Expect(first(g, pod).State.Waiting.Reason).To(Equal(reason))
 			})
 		})
 	}
@@ -32,7 +32,7 @@ func images(n *node) {
 		seen := map[string]bool{}
 		n.until("missing", func(g Gomega, pod *corev1.Pod) {
 			g.Expect(pod.Status.ContainerStatuses).To(HaveLen(1))
-			g.Expect(pod.Status.ContainerStatuses[0].State.Waiting).NotTo(BeNil())
+			g.Expect(first(g, pod).State.Waiting).NotTo(BeNil())
 			seen[pod.Status.ContainerStatuses[0].State.Waiting.Reason] = true
 			g.Expect(seen).To(HaveKey("ImagePullBackOff"))
 		})
@@ -45,7 +45,7 @@ func images(n *node) {
 		before := n.untilReady("other")
 		n.write("other.yaml", fmt.Sprintf(text, 2))
 		n.until("other", func(g Gomega, pod *corev1.Pod) {
-			g.Expect(pod.Status.ContainerStatuses[0].Image).To(HaveSuffix("/demo:2"))
+			g.Expect(first(g, pod).Image).To(HaveSuffix("/demo:2"))
 			g.Expect(condition(pod, corev1.PodReady)).To(Equal(corev1.ConditionTrue))
 			g.Expect(pod.Status.PodIP).NotTo(BeEmpty())
 		})

@@ -111,8 +111,8 @@ func environment(n *node) {
 		n.apply("lacks", "containers: ["+n.does("app", "forever", "env: [{name: A, valueFrom: {secretKeyRef: {name: nobody, key: key}}}]")+"]")
 		pod := n.until("lacks", func(g Gomega, pod *corev1.Pod) {
 			g.Expect(pod.Status.ContainerStatuses).To(HaveLen(1))
-			g.Expect(pod.Status.ContainerStatuses[0].State.Waiting).NotTo(BeNil())
-			g.Expect(pod.Status.ContainerStatuses[0].State.Waiting.Reason).To(Equal("CreateContainerConfigError"))
+			g.Expect(first(g, pod).State.Waiting).NotTo(BeNil())
+			g.Expect(first(g, pod).State.Waiting.Reason).To(Equal("CreateContainerConfigError"))
 		})
 		Expect(pod.Status.ContainerStatuses[0].State.Waiting.Message).To(ContainSubstring("nobody"))
 	})
@@ -159,8 +159,8 @@ func securityContexts(n *node) {
 		n.apply("nonroot", "securityContext: {runAsNonRoot: true}\n  containers: ["+n.does("app", "forever")+"]")
 		pod := n.until("nonroot", func(g Gomega, pod *corev1.Pod) {
 			g.Expect(pod.Status.ContainerStatuses).To(HaveLen(1))
-			g.Expect(pod.Status.ContainerStatuses[0].State.Waiting).NotTo(BeNil())
-			g.Expect(pod.Status.ContainerStatuses[0].State.Waiting.Reason).To(Equal("CreateContainerConfigError"))
+			g.Expect(first(g, pod).State.Waiting).NotTo(BeNil())
+			g.Expect(first(g, pod).State.Waiting.Reason).To(Equal("CreateContainerConfigError"))
 		})
 		Expect(pod.Status.ContainerStatuses[0].State.Waiting.Message).To(ContainSubstring("root"))
 	})

@@ -109,7 +109,7 @@ func order(n *node) {
 		Expect(n.rt.StopSandbox(GinkgoT().Context(), list[0].ID)).To(Succeed())
 		n.until("sandbox", func(g Gomega, pod *corev1.Pod) {
 			// Twice if it was tried before the end of the sandbox was known.
-			g.Expect(pod.Status.ContainerStatuses[0].RestartCount).To(BeElementOf(int32(1), int32(2)))
+			g.Expect(first(g, pod).RestartCount).To(BeElementOf(int32(1), int32(2)))
 			g.Expect(pod.Status.InitContainerStatuses[0].RestartCount).To(BeEquivalentTo(1))
 			g.Expect(condition(pod, corev1.PodReady)).To(Equal(corev1.ConditionTrue))
 		})
@@ -121,7 +121,7 @@ func order(n *node) {
 	It("does not run its init containers again when a main one is restarted", func() {
 		n.apply("once", "initContainers: ["+n.does("init", "print init")+"]\n  containers: ["+n.does("app", "sleep 200ms ; exit 1")+"]")
 		n.until("once", func(g Gomega, pod *corev1.Pod) {
-			g.Expect(pod.Status.ContainerStatuses[0].RestartCount).To(BeNumerically(">=", 1))
+			g.Expect(first(g, pod).RestartCount).To(BeNumerically(">=", 1))
 		})
 		Expect(n.pod("once").Status.InitContainerStatuses[0].RestartCount).To(BeZero())
 	})
@@ -167,7 +167,7 @@ func restarts(n *node) {
 		n.apply("rules", "restartPolicy: Never\n  volumes: [{name: v, emptyDir: {}}]\n  containers: ["+
 			n.does("app", "append /v/log x ; run try open /v/second ; run mkdir /v/second ; exit 42", "volumeMounts: [{name: v, mountPath: /v}]", rules)+"]")
 		n.until("rules", func(g Gomega, pod *corev1.Pod) {
-			g.Expect(pod.Status.ContainerStatuses[0].RestartCount).To(BeNumerically(">=", 1))
+			g.Expect(first(g, pod).RestartCount).To(BeNumerically(">=", 1))
 		})
 	})
 }
@@ -261,7 +261,7 @@ func agents(n *node) {
 		n.apply("crashed", "containers: ["+n.does("app", "sleep 100ms ; exit 3")+"]")
 		before := n.untilReady("steady").Status.ContainerStatuses[0]
 		n.until("crashed", func(g Gomega, pod *corev1.Pod) {
-			g.Expect(pod.Status.ContainerStatuses[0].RestartCount).To(BeEquivalentTo(1))
+			g.Expect(first(g, pod).RestartCount).To(BeEquivalentTo(1))
 		})
 		n.stop()
 		n.start()

@@ -186,7 +186,7 @@ func readLog(g Gomega, file string) string {
 
 func nodeShutdown(n *node) {
 	It("ends with its node, by priority, and runs again after that", func() {
-		n.apply("low", "containers: ["+n.does("app", "trap TERM ; forever")+"]")
+		n.apply("low", "containers: ["+n.does("app", "trap 0 ; forever")+"]")
 		n.apply("critical", "priorityClassName: system-node-critical\n  containers: ["+n.does("app", "forever")+"]")
 		n.untilReady("low")
 		n.untilReady("critical")

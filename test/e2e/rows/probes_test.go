@@ -69,10 +69,11 @@ func probes(n *node) {
 		n.apply("lives", "containers: ["+n.does("app", "write /v/lives x ; forever", mount,
 			`livenessProbe: {exec: {command: [/prog, open, /v/lives]}, periodSeconds: 1, failureThreshold: 1}`)+"]\n  volumes: [{name: v, emptyDir: {}}]")
 		pod := n.untilReady("lives")
-		Expect(os.Remove(filepath.Join(n.dir, "pods", "pods", string(pod.UID), "volumes", "kubernetes.io~empty-dir", "v", "lives"))).To(Succeed())
+		file := filepath.Join(n.dir, "pods", "pods", string(pod.UID), "volumes", "kubernetes.io~empty-dir", "v", "lives")
+		Eventually(func() error { return os.Remove(file) }, patience).Should(Succeed())
 		n.until("lives", func(g Gomega, pod *corev1.Pod) {
-			g.Expect(pod.Status.ContainerStatuses[0].RestartCount).To(BeEquivalentTo(1))
-			g.Expect(pod.Status.ContainerStatuses[0].State.Running).NotTo(BeNil())
+			g.Expect(first(g, pod).RestartCount).To(BeEquivalentTo(1))
+			g.Expect(first(g, pod).State.Running).NotTo(BeNil())
 		})
 		Expect(n.tell("lives")).To(ContainSubstring("liveness"))
 	})
@@ -83,7 +84,7 @@ func probes(n *node) {
 			`startupProbe: {exec: {command: [/prog, open, /v/up]}, periodSeconds: 1, failureThreshold: 60}`)+"]\n  volumes: [{name: v, emptyDir: {}}]")
 		pod := n.until("slow", func(g Gomega, pod *corev1.Pod) {
 			g.Expect(pod.Status.ContainerStatuses).To(HaveLen(1))
-			g.Expect(pod.Status.ContainerStatuses[0].State.Running).NotTo(BeNil())
+			g.Expect(first(g, pod).State.Running).NotTo(BeNil())
 		})
 		Expect(*pod.Status.ContainerStatuses[0].Started).To(BeFalse())
 		Expect(condition(pod, corev1.PodReady)).To(Equal(corev1.ConditionFalse))
@@ -102,7 +103,7 @@ func hooks(n *node) {
 	It("is killed when its postStart hook fails, and says so", func() {
 		n.apply("fails", "restartPolicy: Never\n  containers: ["+n.does("app", "forever", "lifecycle: {postStart: {exec: {command: [/prog, exit, \"1\"]}}}")+"]")
 		n.until("fails", func(g Gomega, pod *corev1.Pod) {
-			g.Expect(pod.Status.ContainerStatuses[0].State.Terminated).NotTo(BeNil())
+			g.Expect(first(g, pod).State.Terminated).NotTo(BeNil())
 		})
 		Expect(n.tell("fails")).To(ContainSubstring("PostStartHook"))
 	})

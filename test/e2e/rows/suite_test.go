@@ -264,6 +264,12 @@ func (n *node) untilReady(name string) *corev1.Pod {
 	})
 }
 
+// first is the status of a pod's first container, once there is one.
+func first(g Gomega, pod *corev1.Pod) corev1.ContainerStatus {
+	g.Expect(pod.Status.ContainerStatuses).NotTo(BeEmpty())
+	return pod.Status.ContainerStatuses[0]
+}
+
 func condition(pod *corev1.Pod, t corev1.PodConditionType) corev1.ConditionStatus {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == t {
