@@ -102,7 +102,9 @@ type Config struct {
 	// /etc/subuid and /etc/subgid keep for this; the zero value is every ID from
 	// 65536 on.
 	UserIDs UserIDs
-	// Cgroups makes a cgroup for each pod; nil leaves that to the runtime.
+	// Cgroups makes a cgroup for each pod; nil leaves that to the runtime. What
+	// memory is in use is not known then, and whether a limit may go below it is
+	// for the runtime and the kernel to say.
 	Cgroups Cgroups
 	// Volumes; nil means volume.New on Root.
 	Volumes Volumes
