@@ -74,7 +74,9 @@ type Config struct {
 	// volumes and the hosts files of pods lie in it.
 	Root string
 	// LogRoot is the directory of the pods' logs, absolute; "" means Root/logs.
-	// A container's log is LogRoot/NAMESPACE_NAME_UID/CONTAINER/RESTART.log.
+	// A container's log is LogRoot/NAMESPACE_NAME_UID/CONTAINER/RESTART.log. What lost
+	// pods left there goes, if LogRoot is below Root; elsewhere only that of pods with
+	// a directory below Root, since the rest may be another's.
 	LogRoot string
 	// NodeName marks what this agent made in the runtime, and stands in
 	// spec.nodeName; "" means "nodekit".

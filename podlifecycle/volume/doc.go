@@ -9,7 +9,8 @@
 //	changed, err := volumes.Update(ctx, pod, set) // when ConfigMaps or Secrets changed
 //	err = volumes.Teardown(ctx, pod.UID)          // when the last container is gone
 //
-// It knows neither network volumes nor volume plug-ins nor tokens;
+// An image volume is only named: the runtime mounts it, see Mounts. It knows
+// neither network volumes nor volume plug-ins nor tokens;
 // manifest.Unsupported lists them.
 //
 // # On the node
