@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -32,7 +33,26 @@ func Unshare(main func() int) int {
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
+	// Whoever is told to end has things to remove first.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	err := cmd.Start()
+	if err == nil {
+		ended := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case s := <-signals:
+					_ = cmd.Process.Signal(s)
+				case <-ended:
+					return
+				}
+			}
+		}()
+		err = cmd.Wait()
+		close(ended)
+	}
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):

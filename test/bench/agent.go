@@ -88,7 +88,7 @@ func (a *agent) flags(program string) []string {
 }
 
 // up starts the program, and returns when it has had a pod.
-func (a *agent) up() error {
+func (a *agent) up(ctx context.Context) error {
 	if err := os.MkdirAll(a.manifests, 0o755); err != nil {
 		return err
 	}
@@ -107,13 +107,13 @@ func (a *agent) up() error {
 	if err := a.write(pod); err != nil {
 		return err
 	}
-	if _, err := a.started(pod, 0); err != nil {
+	if _, err := a.started(ctx, pod, 0); err != nil {
 		return err
 	}
 	if err := a.remove(pod); err != nil {
 		return err
 	}
-	_, err = a.gone(manyGap)
+	_, err = a.gone(ctx, manyGap)
 	return err
 }
 
@@ -157,9 +157,9 @@ func (a *agent) write(pod string) error {
 func (a *agent) remove(pod string) error { return os.Remove(filepath.Join(a.manifests, pod+".json")) }
 
 // started waits for the word of the pod's n-th program, and gives when it began.
-func (a *agent) started(pod string, attempt int) (time.Time, error) {
+func (a *agent) started(ctx context.Context, pod string, attempt int) (time.Time, error) {
 	pattern := filepath.Join(a.logs, fmt.Sprintf("default_%s-%s_*", pod, nodeName), "main", strconv.Itoa(attempt)+".log")
-	return pollEvery(toldGap, 2*time.Minute, func() (time.Time, error) {
+	return pollEvery(ctx, toldGap, 2*time.Minute, func() (time.Time, error) {
 		paths, err := filepath.Glob(pattern)
 		if err != nil || len(paths) == 0 {
 			return time.Time{}, errors.Join(fmt.Errorf("%s: no %s", a.name, pattern), err)
@@ -179,8 +179,8 @@ func told(path string) (time.Time, error) {
 }
 
 // gone waits until no process of any pod is left, nor a shim.
-func (a *agent) gone(gap time.Duration) (time.Time, error) {
-	return pollEvery(gap, 5*time.Minute, func() (time.Time, error) {
+func (a *agent) gone(ctx context.Context, gap time.Duration) (time.Time, error) {
+	return pollEvery(ctx, gap, 5*time.Minute, func() (time.Time, error) {
 		left, err := members(a.cgroup)
 		if err == nil && len(left) == 0 {
 			left, err = a.shims()

@@ -83,7 +83,7 @@ func (l *criLife) untilTold(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	at, err := l.told(pod, 0)
+	at, err := l.told(ctx, pod, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -91,8 +91,8 @@ func (l *criLife) untilTold(ctx context.Context) (time.Duration, error) {
 }
 
 // told waits until a pod's program says when it began.
-func (l *criLife) told(pod *api.PodSandboxConfig, attempt uint32) (time.Time, error) {
-	return pollEvery(toldGap, time.Minute, func() (time.Time, error) { return told(filepath.Join(pod.LogDirectory, criLog(attempt))) })
+func (l *criLife) told(ctx context.Context, pod *api.PodSandboxConfig, attempt uint32) (time.Time, error) {
+	return pollEvery(ctx, toldGap, time.Minute, func() (time.Time, error) { return told(filepath.Join(pod.LogDirectory, criLog(attempt))) })
 }
 
 // crash is the restart of a program by the fewest calls.
@@ -101,7 +101,7 @@ func (l *criLife) crash(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if _, err := l.told(pod, 0); err != nil {
+	if _, err := l.told(ctx, pod, 0); err != nil {
 		return 0, err
 	}
 	listening, cancel := context.WithTimeout(ctx, time.Minute)
@@ -141,7 +141,7 @@ func (l *criLife) crash(ctx context.Context) (time.Duration, error) {
 	if _, err := l.run(ctx, pod, ids[0], 1); err != nil {
 		return 0, err
 	}
-	at, err := l.told(pod, 1)
+	at, err := l.told(ctx, pod, 1)
 	if err != nil {
 		return 0, err
 	}
@@ -157,7 +157,7 @@ func (l *criLife) many(ctx context.Context, pods int) ([]time.Duration, error) {
 		if err != nil {
 			return err
 		}
-		at, err := l.told(pod, 0)
+		at, err := l.told(ctx, pod, 0)
 		took[i] = at.Sub(began)
 		return err
 	})

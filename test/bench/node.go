@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -109,15 +110,29 @@ func (b *bench) lines(pod string, attempt int) ([]agenttest.Line, error) {
 }
 
 func poll[T any](limit time.Duration, look func() (T, error)) (T, error) {
-	return pollEvery(2*time.Millisecond, limit, look)
+	return pollEvery(context.Background(), 2*time.Millisecond, limit, look)
 }
 
-func pollEvery[T any](gap, limit time.Duration, look func() (T, error)) (T, error) {
-	for end := time.Now().Add(limit); ; time.Sleep(gap) {
+func pollEvery[T any](ctx context.Context, gap, limit time.Duration, look func() (T, error)) (T, error) {
+	end := time.Now().Add(limit)
+	for {
 		value, err := look()
 		if err == nil || time.Now().After(end) {
 			return value, err
 		}
+		if interrupted := pass(ctx, gap); interrupted != nil {
+			return value, errors.Join(interrupted, err)
+		}
+	}
+}
+
+// pass lets time pass.
+func pass(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

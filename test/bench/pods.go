@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	api "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -57,7 +59,8 @@ type podStage struct {
 }
 
 func benchPods(o podsOptions) (err error) {
-	ctx := context.Background()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
 	dir, err := os.MkdirTemp("", "nb")
 	if err != nil {
 		return err
@@ -174,7 +177,7 @@ func (s *podStage) measure(ctx context.Context) error {
 		for i := range s.agents {
 			a := s.agents[(i+turn)%len(s.agents)]
 			err := s.turn(ctx, a, func() error {
-				return errors.Join(a.alone(share(s.o.cycles, s.o.turns, turn)), a.crash(share(s.o.crashes, s.o.turns, turn)))
+				return errors.Join(a.alone(ctx, share(s.o.cycles, s.o.turns, turn)), a.crash(ctx, share(s.o.crashes, s.o.turns, turn)))
 			})
 			if err != nil {
 				return err
@@ -186,7 +189,7 @@ func (s *podStage) measure(ctx context.Context) error {
 		return nil
 	}
 	for _, a := range s.agents {
-		if err := s.turn(ctx, a, func() error { return a.many(s.o.pods, s.o.idle) }); err != nil {
+		if err := s.turn(ctx, a, func() error { return a.many(ctx, s.o.pods, s.o.idle) }); err != nil {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "%s: many pods done\n", a.name)
@@ -208,7 +211,7 @@ func share(n, turns, turn int) int { return (n + turn) / turns }
 
 // turn runs one agent for a while, and nobody else.
 func (s *podStage) turn(ctx context.Context, a *agent, do func() error) error {
-	err := a.up()
+	err := a.up(ctx)
 	if err == nil {
 		err = do()
 	}
@@ -217,30 +220,32 @@ func (s *podStage) turn(ctx context.Context, a *agent, do func() error) error {
 	}
 	err = errors.Join(err, a.down())
 	if a.daemon != nil {
-		err = errors.Join(err, s.clearContainerd(ctx))
+		err = errors.Join(err, s.clearContainerd(context.WithoutCancel(ctx)))
 	}
 	return err
 }
 
 // alone starts and removes pods, one at a time.
-func (a *agent) alone(cycles int) error {
+func (a *agent) alone(ctx context.Context, cycles int) error {
 	for i := range cycles {
 		pod := fmt.Sprintf("alone%d", lives.Add(1))
 		began := time.Now()
 		if err := a.write(pod); err != nil {
 			return err
 		}
-		at, err := a.started(pod, 0)
+		at, err := a.started(ctx, pod, 0)
 		if err != nil {
 			return err
 		}
 		a.starts = append(a.starts, at.Sub(began))
-		apart(i)
+		if err := apart(ctx, i); err != nil {
+			return err
+		}
 		began = time.Now()
 		if err := a.remove(pod); err != nil {
 			return err
 		}
-		if at, err = a.gone(goneGap); err != nil {
+		if at, err = a.gone(ctx, goneGap); err != nil {
 			return err
 		}
 		a.removes = append(a.removes, at.Sub(began))
@@ -250,10 +255,12 @@ func (a *agent) alone(cycles int) error {
 
 // apart lets time pass, another part of a second each time: some agents look at
 // their pods at full seconds after the begin.
-func apart(i int) { time.Sleep(700*time.Millisecond + time.Duration(i*370%1000)*time.Millisecond) }
+func apart(ctx context.Context, i int) error {
+	return pass(ctx, 700*time.Millisecond+time.Duration(i*370%1000)*time.Millisecond)
+}
 
 // crash starts pods and kills their programs one after another.
-func (a *agent) crash(crashes int) error {
+func (a *agent) crash(ctx context.Context, crashes int) error {
 	var pods []string
 	for range crashes {
 		pods = append(pods, fmt.Sprintf("crash%d", lives.Add(1)))
@@ -262,12 +269,14 @@ func (a *agent) crash(crashes int) error {
 		return err
 	}
 	for _, pod := range pods {
-		if _, err := a.started(pod, 0); err != nil {
+		if _, err := a.started(ctx, pod, 0); err != nil {
 			return err
 		}
 	}
 	for i, pod := range pods {
-		apart(i)
+		if err := apart(ctx, i); err != nil {
+			return err
+		}
 		process, err := a.program(pod)
 		if err != nil {
 			return err
@@ -276,7 +285,7 @@ func (a *agent) crash(crashes int) error {
 		if err := process.Kill(); err != nil {
 			return err
 		}
-		at, err := a.started(pod, 1)
+		at, err := a.started(ctx, pod, 1)
 		if err != nil {
 			return err
 		}
@@ -285,7 +294,7 @@ func (a *agent) crash(crashes int) error {
 	if err := a.removeAll(pods); err != nil {
 		return err
 	}
-	_, err := a.gone(manyGap)
+	_, err := a.gone(ctx, manyGap)
 	return err
 }
 
@@ -308,7 +317,7 @@ func (a *agent) removeAll(pods []string) error {
 }
 
 // many starts pods all at once, watches them do nothing, and removes them.
-func (a *agent) many(count int, idle time.Duration) error {
+func (a *agent) many(ctx context.Context, count int, idle time.Duration) error {
 	var pods []string
 	for range count {
 		pods = append(pods, fmt.Sprintf("many%d", lives.Add(1)))
@@ -318,18 +327,22 @@ func (a *agent) many(count int, idle time.Duration) error {
 		return err
 	}
 	for _, pod := range pods {
-		at, err := a.started(pod, 0)
+		at, err := a.started(ctx, pod, 0)
 		if err != nil {
 			return err
 		}
 		a.together = append(a.together, at.Sub(began))
 	}
-	time.Sleep(rested)
+	if err := pass(ctx, rested); err != nil {
+		return err
+	}
 	before, err := a.weigh()
 	if err != nil {
 		return err
 	}
-	time.Sleep(idle)
+	if err := pass(ctx, idle); err != nil {
+		return err
+	}
 	after, err := a.weigh()
 	if err != nil {
 		return err
@@ -340,7 +353,7 @@ func (a *agent) many(count int, idle time.Duration) error {
 	if err := a.removeAll(pods); err != nil {
 		return err
 	}
-	at, err := a.gone(manyGap)
+	at, err := a.gone(ctx, manyGap)
 	a.cleared = at.Sub(began)
 	return err
 }
