@@ -313,7 +313,8 @@ func TestLimitsOfDisk(t *testing.T) {
 	})
 }
 
-// A soft threshold waits for its grace, then gives pods time.
+// A soft threshold waits for its grace, then gives pods time; the next one
+// goes only when the one before is gone.
 func TestSoftEviction(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		node := newNode()
@@ -321,20 +322,26 @@ func TestSoftEviction(t *testing.T) {
 			e.Policy = eviction.Config{MaxGrace: time.Minute, Thresholds: []eviction.Threshold{
 				{Signal: eviction.MemoryAvailable, Below: eviction.Value{Amount: 500 << 20}, Grace: 90 * time.Second}}}
 		}).start()
-		r.set(newPod("a"))
+		r.set(newPod("a"), newPod("b"))
+		node.uses(false, "uid-a", 2<<20)
+		node.uses(false, "uid-b", 1<<20)
 		r.settle()
 		node.set(eviction.MemoryAvailable, 400<<20)
-		r.pass(95 * time.Second)
-		if got := phases(r, "a"); got != "Running" || conditions(r) == "" {
-			t.Fatalf("phase %s, conditions %q", got, conditions(r))
+		r.pass(99500 * time.Millisecond) // seen at 10 s
+		if got := phases(r, "a", "b"); got != "Running Running" || conditions(r) == "" || strings.Contains(r.why("a"), "ending") {
+			t.Fatalf("phases %s, conditions %q: %s", got, conditions(r), r.why("a"))
 		}
-		r.pass(8 * time.Second) // the look that saw it first was up to 10 s late
-		if kills := r.running(); len(kills) != 1 {
-			t.Fatalf("its program, which needs 5 s to end, got no time: %v", kills)
+		r.pass(4 * time.Second) // its program needs 5 s to end
+		if !strings.Contains(r.why("a"), "ending (Evicted") || strings.Contains(r.why("b"), "ending (Evicted") {
+			t.Fatalf("a: %s\nb: %s", r.why("a"), r.why("b"))
 		}
-		r.pass(8 * time.Second)
+		r.wantRunning("app/0", "app/0")
+		r.pass(3 * time.Second)
 		if pod := r.phase("a", corev1.PodFailed); status(pod, "app").State.Terminated.ExitCode == 137 {
 			t.Errorf("killed: %+v", status(pod, "app"))
+		}
+		if !strings.Contains(r.why("b"), "ending (Evicted") {
+			t.Errorf("b: %s", r.why("b"))
 		}
 	})
 }
