@@ -31,7 +31,9 @@ func (p *planner) end() {
 		return
 	}
 	if f, busy := p.o.Flights[""]; busy {
-		if f.Type == ActionPrepare || f.Type == ActionRunSandbox || f.Type == ActionStartAll {
+		// A sandbox in the making is waited for: a runtime that is told no more of it
+		// may go on, and then nobody would know what it made.
+		if f.Type == ActionPrepare || f.Type == ActionStartAll {
 			p.cancel("", RuleEnding, e.Reason)
 		}
 		return
