@@ -71,7 +71,8 @@ func (r *Runtime) startShim(dir string, flags uintptr) (*shimClient, error) {
 	defer func() { _ = stderr.Close() }()
 	cmd := &exec.Cmd{
 		Path: r.shimPath, Args: []string{"nodekit-shim", dir}, Dir: "/",
-		Env:    append([]string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOGC=25"}, faultEnv()...),
+		// Small heaps do not pay for huge pages, which many systems give unasked.
+		Env:    append([]string{"PATH=" + os.Getenv("PATH"), "GOMAXPROCS=1", "GOGC=25", "GODEBUG=disablethp=1"}, faultEnv()...),
 		Stderr: stderr, ExtraFiles: []*os.File{theirs, lock},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Cloneflags: flags},
 	}
