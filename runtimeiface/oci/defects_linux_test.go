@@ -200,7 +200,7 @@ var _ = Describe("a backend that leaves out what it was asked for", Ordered, Con
 					Expect(err).To(HaveOccurred(), c.Name)
 					GinkgoWriter.Println(c.Name+":", err)
 				}
-			}, NodeTimeout(3*time.Minute))
+			}, NodeTimeout(20*time.Minute))
 		}
 	}
 })

@@ -1,6 +1,7 @@
 package oci_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -131,7 +132,9 @@ var _ = Describe("runtime handlers", func() {
 			child := 0
 			Eventually(func() int {
 				for _, pid := range processesOf("/prog\x00forever\x00") {
-					if pid != first.PID && cgroupsOf(pid)["memory"] == first.Cgroup {
+					of := cgroupsOf(pid)
+					path := cmp.Or(of["memory"], of[""]) // version 1, or 2
+					if pid != first.PID && (path == first.Cgroup || strings.HasPrefix(path, first.Cgroup+"/exec-")) {
 						child = pid
 					}
 				}
