@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,9 +51,14 @@ func (r *rig) alive() []string {
 func TestDamagedJournalRestartsNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, anInit, runtimetest.FakeImage{Ref: "web:1", Present: true})
+		var mu sync.Mutex
 		var logged strings.Builder
 		r.tune = func(c *podlifecycle.Config) {
-			c.Logger = funcr.New(func(_, args string) { fmt.Fprintln(&logged, args) }, funcr.Options{})
+			c.Logger = funcr.New(func(_, args string) {
+				mu.Lock()
+				defer mu.Unlock()
+				fmt.Fprintln(&logged, args)
+			}, funcr.Options{})
 		}
 		r.start()
 		r.set(threePods()...)
