@@ -19,8 +19,9 @@ import (
 
 // checks are what must hold at every moment of a simulated life.
 type checks struct {
-	back  bool // the clock was set back since the agent began
-	acted bool // something may have started since the last look
+	// backs are how often the clock was set back, agent counts agents.
+	backs, agent int
+	acted        bool // something may have started since the last look
 	// started containers by ID, and sandboxes in which a main one has.
 	started, mains map[string]bool
 	specs          map[types.UID]*corev1.Pod
@@ -41,7 +42,8 @@ type life struct {
 	phase    corev1.PodPhase
 	start    int64     // in seconds, as the API has it
 	gone     time.Time // its deletion timestamp
-	set      bool      // the clock was set back since, and the agent is another
+	backs    int       // as of checks when it was reported
+	agent    int
 	restarts map[string]int32
 }
 
@@ -74,20 +76,18 @@ func (c *checks) verdict(r *rig) error {
 	return err
 }
 
+func (c *checks) setBack() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.backs++
+}
+
 func (c *checks) incarnation() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dead.Store(false)
 	clear(c.stops)
-	if c.back {
-		// Without a clock that nobody can set, the new agent gives at most the
-		// whole grace again.
-		for uid, l := range c.lives {
-			l.set = true
-			c.lives[uid] = l
-		}
-		c.back = false
-	}
+	c.agent++
 }
 
 // inspect looks at the runtime after each act: never two instances of a
@@ -179,6 +179,7 @@ func (c *checks) reported(pod *corev1.Pod) {
 		now.start = pod.Status.StartTime.Unix()
 	}
 	c.mu.Lock()
+	now.backs, now.agent = c.backs, c.agent
 	old, known := c.lives[pod.UID]
 	c.lives[pod.UID] = now
 	c.mu.Unlock()
@@ -189,7 +190,10 @@ func (c *checks) reported(pod *corev1.Pod) {
 	if over && now.phase != old.phase || old.phase == corev1.PodRunning && now.phase == corev1.PodPending {
 		c.violated("pod %s was %s and is %s", pod.UID, old.phase, now.phase)
 	}
-	if !old.set && !old.gone.IsZero() && now.gone.After(old.gone.Add(time.Millisecond)) {
+	// Without a clock that nobody can set, a new agent gives at most the whole
+	// grace again.
+	again := old.agent != now.agent && old.backs != now.backs
+	if !again && !old.gone.IsZero() && now.gone.After(old.gone.Add(time.Millisecond)) {
 		c.violated("pod %s was to be gone at %v and is at %v", pod.UID, old.gone, now.gone)
 	}
 	for name, count := range now.restarts {

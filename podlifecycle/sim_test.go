@@ -405,7 +405,9 @@ func (s *sim) heal() {
 
 func (s *sim) setClock() {
 	seconds := int64(s.rng.IntN(6*3600)) - 3*3600
-	s.back = s.back || seconds < 0
+	if seconds < 0 {
+		s.setBack()
+	}
 	s.clock.ahead.Add(seconds)
 	s.fake.ClockStepped(time.Duration(seconds) * time.Second)
 }
