@@ -123,15 +123,25 @@ func (r *Runtime) undoSandbox(id string) {
 	}
 }
 
-func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err error) {
+func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (*sandbox, error) {
 	if err := r.checkUserNamespace(spec); err != nil {
 		return nil, err
 	}
+	warm := r.takeWarm(spec)
+	s, err := r.makeSandboxWith(spec, warm)
+	if warm != nil && errors.Is(err, errShimLost) { // it has died, and that is not the pod's fault
+		return r.makeSandboxWith(spec, nil)
+	}
+	return s, err
+}
+
+// makeSandboxWith takes a shim that waits, or starts one if that is nil.
+func (r *Runtime) makeSandboxWith(spec runtimeiface.SandboxSpec, warm *warmShim) (_ *sandbox, err error) {
 	if err := r.redo(spec.UID); err != nil {
+		r.keepForNext(warm)
 		return nil, err
 	}
 	rec := sandboxRecord{ID: newID(), Spec: spec, CreatedAt: time.Now(), CgroupParent: spec.CgroupParent}
-	warm := r.takeWarm(spec)
 	if warm != nil {
 		rec.ID = warm.id
 	}
@@ -144,9 +154,7 @@ func (r *Runtime) makeSandbox(spec runtimeiface.SandboxSpec) (_ *sandbox, err er
 		}
 	}
 	if err := r.net.reserve(&rec); err != nil {
-		if warm != nil {
-			r.addWarm(warm)
-		}
+		r.keepForNext(warm)
 		return nil, err
 	}
 	s := r.newSandbox(rec)

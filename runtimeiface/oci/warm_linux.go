@@ -104,6 +104,13 @@ func (r *Runtime) addWarm(w *warmShim) {
 	r.mu.Unlock()
 }
 
+// keepForNext takes back what was not used, if anything.
+func (r *Runtime) keepForNext(w *warmShim) {
+	if w != nil {
+		r.addWarm(w)
+	}
+}
+
 func (r *Runtime) warmCount() int {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -60,9 +60,8 @@ var _ = Describe("shims started ahead", func() {
 
 	It("are replaced when they die, and nobody hears of it", func() {
 		warm := shims()
-		for _, pid := range warm {
+		for _, pid := range warm { // not waited for: they may still be dying
 			Expect(unix.Kill(pid, unix.SIGKILL)).To(Succeed())
-			Eventually(func() bool { return state(pid) == "Z" || processGone(pid) }, "5s", "1ms").Should(BeTrue())
 		}
 		Expect(e.exited(e.start(e.sandbox(), "app", "exit 4")).ExitCode).To(BeEquivalentTo(4))
 		Eventually(shims, "10s", "10ms").Should(HaveLen(3))
@@ -96,12 +95,3 @@ var _ = Describe("shims started ahead", func() {
 		Expect(filepath.Glob(filepath.Join(e.cfg.Root, "sandboxes", "*"))).To(HaveLen(1))
 	})
 })
-
-// state is a process's, as in /proc/PID/stat.
-func state(pid int) string {
-	line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if _, rest, ok := strings.Cut(string(line), ") "); ok {
-		return rest[:1]
-	}
-	return ""
-}
