@@ -52,6 +52,7 @@ func (r *Runtime) keepWarm() {
 		if !r.rest() {
 			return
 		}
+		r.dropDead()
 		for r.warmCount() < r.cfg.WarmShims {
 			w, err := r.makeWarm()
 			if err != nil {
@@ -141,6 +142,20 @@ func (r *Runtime) takeWarm(spec runtimeiface.SandboxSpec) *warmShim {
 		r.endWarm(w)
 	}
 	return nil
+}
+
+// dropDead takes away those that have died while they waited.
+func (r *Runtime) dropDead() {
+	for range r.warmCount() {
+		w := r.popWarm()
+		switch {
+		case w == nil:
+		case shimAlive(w.dir):
+			r.addWarm(w)
+		default:
+			r.endWarm(w)
+		}
+	}
 }
 
 // dropWarm ends all shims that wait.
