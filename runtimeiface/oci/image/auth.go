@@ -21,27 +21,11 @@ const (
 	maxCredentials = 8
 )
 
-// Auth is what a registry may be shown. Its zero value is anonymous. Printed
-// with package fmt it tells nothing.
-type Auth struct {
-	Username, Password string
-	// IdentityToken is exchanged for an access token.
-	IdentityToken string
-	// RegistryToken is sent as bearer token as it is.
-	RegistryToken string
-}
-
-// Format keeps credentials out of whatever prints an Auth.
-func (a Auth) Format(w fmt.State, _ rune) {
-	if a == (Auth{}) {
-		_, _ = io.WriteString(w, "anonymous")
-		return
-	}
-	_, _ = io.WriteString(w, "credentials")
-}
+// Auth is what a registry may be shown. Its zero value is anonymous.
+type Auth = dockerconfig.Auth
 
 // secrets are the parts that no text may show.
-func (a Auth) secrets() []string {
+func secrets(a Auth) []string {
 	var list []string
 	for _, s := range []string{a.Password, a.IdentityToken, a.RegistryToken} {
 		if s != "" {
@@ -121,11 +105,7 @@ func lookupAuth(data []byte, host, repo string) ([]Auth, error) {
 	if errors.Is(err, runtimeiface.ErrNotSupported) {
 		err = notSupported{err}
 	}
-	var auths []Auth
-	for _, a := range found {
-		auths = append(auths, Auth(a))
-	}
-	return auths, err
+	return found, err
 }
 
 // notSupported is an error of a config.json that asks for a credential helper.

@@ -38,7 +38,7 @@ type remote struct {
 
 // dial does the authentication handshake.
 func (s *Store) dial(ctx context.Context, repo name.Repository, auth Auth, plain func(host string) bool) (*remote, error) {
-	r := &remote{repo: repo, secrets: auth.secrets()}
+	r := &remote{repo: repo, secrets: secrets(auth)}
 	scope := repo.Scope(transport.PullScope)
 	tr, err := transport.NewWithContext(ctx, repo.Registry, authenticator(auth), guard{s.transport, plain}, []string{scope})
 	if err != nil {
