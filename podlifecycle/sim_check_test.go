@@ -19,9 +19,10 @@ import (
 
 // checks are what must hold at every moment of a simulated life.
 type checks struct {
-	// backs are how often the clock was set back, agent counts agents.
-	backs, agent int
-	acted        bool // something may have started since the last look
+	// backs are how often the clock was set back, begun what they were when the
+	// agent began; agent counts agents.
+	backs, begun, agent int
+	acted               bool // something may have started since the last look
 	// started containers by ID, and sandboxes in which a main one has.
 	started, mains map[string]bool
 	specs          map[types.UID]*corev1.Pod
@@ -42,7 +43,7 @@ type life struct {
 	phase    corev1.PodPhase
 	start    int64     // in seconds, as the API has it
 	gone     time.Time // its deletion timestamp
-	backs    int       // as of checks when it was reported
+	begun    int       // and agent: of checks when it was reported
 	agent    int
 	restarts map[string]int32
 }
@@ -87,7 +88,7 @@ func (c *checks) incarnation() {
 	defer c.mu.Unlock()
 	c.dead.Store(false)
 	clear(c.stops)
-	c.agent++
+	c.agent, c.begun = c.agent+1, c.backs
 }
 
 // inspect looks at the runtime after each act: never two instances of a
@@ -178,8 +179,9 @@ func (c *checks) reported(pod *corev1.Pod) {
 	if pod.Status.StartTime != nil {
 		now.start = pod.Status.StartTime.Unix()
 	}
+	var backs int
 	c.mu.Lock()
-	now.backs, now.agent = c.backs, c.agent
+	now.begun, now.agent, backs = c.begun, c.agent, c.backs
 	old, known := c.lives[pod.UID]
 	c.lives[pod.UID] = now
 	c.mu.Unlock()
@@ -192,7 +194,7 @@ func (c *checks) reported(pod *corev1.Pod) {
 	}
 	// Without a clock that nobody can set, a new agent gives at most the whole
 	// grace again.
-	again := old.agent != now.agent && old.backs != now.backs
+	again := old.agent != now.agent && old.begun != backs
 	if !again && !old.gone.IsZero() && now.gone.After(old.gone.Add(time.Millisecond)) {
 		c.violated("pod %s was to be gone at %v and is at %v", pod.UID, old.gone, now.gone)
 	}
