@@ -74,7 +74,7 @@ func pullError(ctx context.Context, err error, ref string) error {
 	case has("invalid reference format", "failed to parse image reference"):
 		kind = runtimeiface.ErrInvalidImageName
 	case has("unauthorized", "authorization failed", "no basic auth credentials", "insufficient_scope",
-		"access denied", "authentication required", "401", "403 forbidden", "incorrect username or password"):
+		"access denied", "authentication required", "status code 401", "statuscode: 401", "403 forbidden", "incorrect username or password"):
 		kind = runtimeiface.ErrUnauthorized
 	case status.Code(err) == codes.NotFound, has("manifest unknown", "name unknown", ": not found", "manifest_unknown", "name_unknown"):
 		kind = runtimeiface.ErrNotFound

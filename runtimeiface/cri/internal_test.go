@@ -78,6 +78,10 @@ func TestPullErrors(t *testing.T) {
 			t.Errorf("%s\nis %v, want %v", text, err, want)
 		}
 	}
+	digest := status.Error(codes.FailedPrecondition, "unexpected commit digest sha256:2b1401946a8f, expected sha256:afe0a633440f")
+	if err := pullError(context.Background(), digest, "x"); errors.Is(err, runtimeiface.ErrUnauthorized) {
+		t.Errorf("the digits of a digest are no status: %v", err)
+	}
 }
 
 func TestCommandsThatCannotRun(t *testing.T) {
