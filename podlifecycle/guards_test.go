@@ -52,9 +52,6 @@ const guardOut = "NODEKIT_GUARD_OUT"
 // nothing: a build of this package's tests in which each guard can be left out
 // runs them with each.
 func TestTrapsNoticeTheirGuard(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the package's tests once more")
-	}
 	binary := buildUnguarded(t)
 	here, err := os.Getwd()
 	if err != nil {

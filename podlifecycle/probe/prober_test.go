@@ -333,7 +333,7 @@ var _ = Describe("one attempt", func() {
 			Entry("not serving", "0", []byte("\x00\x00\x00\x00\x02\x08\x02"), probe.Failure, `service unhealthy (responded with "NOT_SERVING")`),
 			Entry("unknown is left out", "0", []byte("\x00\x00\x00\x00\x00"), probe.Failure, `service unhealthy (responded with "UNKNOWN")`),
 			Entry("new fields", "0", []byte("\x00\x00\x00\x00\x07\x12\x01a\x08\x01\x18\x00"), probe.Success, "service healthy"),
-			Entry("not implemented", "12", nil, probe.Failure, `gRPC probe: status "12": words`),
+			Entry("a server without the service", "12", nil, probe.Failure, `gRPC probe: status "12": words`),
 			Entry("malformed", "0", []byte("\x00\x00\x00\x00\x09\x08\x01"), probe.Failure, "gRPC probe: malformed gRPC message"),
 		)
 		It("fails with a server of something else", func(ctx context.Context) {

@@ -41,10 +41,11 @@ func ExampleCases() {
 			return rt, err
 		}
 		for _, c := range runtimetest.Cases() {
+			if missing := subject.Missing(c); len(missing) > 0 {
+				t.Logf("%s is left out: it needs %v", c.Name, missing)
+				continue
+			}
 			t.Run(c.Name, func(t *testing.T) {
-				if missing := subject.Missing(c); len(missing) > 0 {
-					t.Skipf("it needs %v", missing)
-				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				if err := c.Run(ctx, subject); err != nil {
