@@ -241,10 +241,7 @@ func (m *Manager) recover(ctx context.Context) bool {
 		if first := usersOf(s); first != 0 {
 			m.users.keep(types.UID(s.UID), first) // what holds counts, not what was noted
 		}
-		m.mu.Lock()
-		w := m.workers[types.UID(s.UID)]
-		m.mu.Unlock()
-		if w != nil {
+		if w := m.worker(types.UID(s.UID)); w != nil {
 			w.admitted = true
 			continue
 		}

@@ -66,6 +66,7 @@ func TestEphemeralContainers(t *testing.T) {
 		if len(got) != 2 || got[0].State.Running == nil || got[0].Ready || got[0].Started != nil || got[1].State.Waiting == nil {
 			t.Errorf("statuses %+v", got)
 		}
+		r.wantEvents("web", "Normal Started spec.ephemeralContainers{debug} x1", "Normal Started spec.containers{app} x1")
 		if why := r.why("web"); !strings.Contains(why, "container gone, whose processes it is to see, does not run") {
 			t.Errorf("why:\n%s", why)
 		}

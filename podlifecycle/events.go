@@ -101,14 +101,18 @@ func (w *worker) happened(kind, reason, container, message string) {
 	}
 }
 
+// fieldPath names a container as events do.
 func fieldPath(pod *corev1.Pod, container string) string {
-	if container == "" {
+	list := "containers"
+	switch {
+	case container == "":
 		return ""
+	case slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == container }):
+		list = "initContainers"
+	case slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return c.Name == container }):
+		list = "ephemeralContainers"
 	}
-	if slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == container }) {
-		return "spec.initContainers{" + container + "}"
-	}
-	return "spec.containers{" + container + "}"
+	return "spec." + list + "{" + container + "}"
 }
 
 // begins tells of an action that is worth it before it is done.
@@ -179,10 +183,7 @@ func (m *Manager) unhealthy(c probe.Change) {
 	if c.Kind != probe.Readiness || c.Result != probe.Failure {
 		return
 	}
-	m.mu.Lock()
-	w := m.workers[c.PodUID]
-	m.mu.Unlock()
-	if w != nil {
+	if w := m.worker(c.PodUID); w != nil {
 		w.happened(corev1.EventTypeWarning, "Unhealthy", c.Container, "Readiness probe failed: "+c.Output)
 	}
 }

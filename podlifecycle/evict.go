@@ -154,10 +154,7 @@ func (e *evictor) read(ctx context.Context) (eviction.Reading, bool) {
 // waits tells whether a pod that was evicted is still there, for a time.
 func (e *evictor) waits(now time.Time) bool {
 	for uid, at := range e.leaving {
-		e.m.mu.Lock()
-		w := e.m.workers[uid]
-		e.m.mu.Unlock()
-		if w != nil && now.Sub(at) < goneTimeout {
+		if w := e.m.worker(uid); w != nil && now.Sub(at) < goneTimeout {
 			w.mu.Lock()
 			over := w.over
 			w.mu.Unlock()
@@ -201,7 +198,7 @@ func (e *evictor) relieve(ctx context.Context, s eviction.Starved, reading evict
 	}
 	victim, spared := e.policy.Pick(s, pods, reading.DedicatedImageFS)
 	for _, pod := range spared {
-		if w := e.m.byUID(pod.UID); w != nil {
+		if w := e.m.worker(pod.UID); w != nil {
 			w.record(Record{Time: e.m.config.Clock.Now(), Rule: RuleEviction, Input: string(s.Signal) + " is low", Action: "spare",
 				Reason: "critical pods are not evicted"})
 		}
@@ -234,7 +231,7 @@ func (e *evictor) reclaim(ctx context.Context, signal eviction.Signal) {
 }
 
 func (e *evictor) evict(v eviction.Victim, input string) {
-	w := e.m.byUID(v.Pod.UID)
+	w := e.m.worker(v.Pod.UID)
 	if w == nil {
 		return // it went meanwhile
 	}
@@ -243,12 +240,6 @@ func (e *evictor) evict(v eviction.Victim, input string) {
 	w.log.Info("pod is evicted", "signal", v.Signal, "message", v.Message)
 	w.end(Ending{Reason: EndingEvicted, Message: v.Message, Disruption: v.Disruption, Since: now, Grace: v.Grace, Failed: true})
 	e.leaving[v.Pod.UID] = now
-}
-
-func (m *Manager) byUID(uid types.UID) *worker {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.workers[uid]
 }
 
 // refuse tells why the node takes no such pod now, or "".
