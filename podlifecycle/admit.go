@@ -138,10 +138,7 @@ func (w *worker) keepSpec(pod *corev1.Pod) {
 // waits until that is over: reconcile comes again then.
 func (m *Manager) startNew(pods []*corev1.Pod) {
 	for _, pod := range pods {
-		m.mu.Lock()
-		_, there := m.workers[pod.UID]
-		m.mu.Unlock()
-		if there || pod.DeletionTimestamp != nil {
+		if m.worker(pod.UID) != nil || pod.DeletionTimestamp != nil {
 			continue
 		}
 		w := m.newWorker(pod, m.recovered[pod.UID].state)
