@@ -99,6 +99,7 @@ func newPlanner(pod *corev1.Pod, o *Observed, now time.Time) *planner {
 		c := corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
 		p.views = append(p.views, p.look(&c, ephemeralKind))
 	}
+	p.restarting = p.ending == nil && p.markedRestarting() // until it is looked at
 	return p
 }
 
@@ -161,7 +162,7 @@ func (p *planner) decide() {
 }
 
 func (p *planner) begin(e Ending) {
-	p.ending, p.d.Ending = &e, &e
+	p.ending, p.d.Ending, p.restarting = &e, &e, false
 	p.end()
 }
 
@@ -193,6 +194,7 @@ func (p *planner) whyEnd() *Ending {
 // sync brings the pod one step nearer to all its containers running.
 func (p *planner) sync() {
 	if !p.prepared() || p.replacing() || !p.sandboxReady() {
+		p.restarting = p.restarting && !p.o.Prepared // a new sandbox starts all anyway
 		p.fetch()
 		p.cancelStale()
 		return

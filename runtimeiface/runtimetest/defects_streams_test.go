@@ -214,13 +214,11 @@ var togetherDefects = []defect{
 		}
 	}},
 	{"identities are made anew", []string{"together/same identity", "together/at once"}, func(b *broken) {
-		var n uint32 // calls of these cases that race are told apart by what is there
 		b.runContainers = func(ctx context.Context, id string, list []runtimeiface.ContainerSpec) ([]string, error) {
 			list = slices.Clone(list)
 			made, _ := b.Fake.ListContainers(ctx, runtimeiface.ContainerFilter{SandboxID: id})
-			n = uint32(len(made))
 			for i := range list {
-				list[i].Attempt = n
+				list[i].Attempt = uint32(len(made))
 			}
 			return b.Fake.RunContainers(ctx, id, list)
 		}
