@@ -32,7 +32,7 @@ func restartAllPod() *corev1.Pod {
 // An exit code that a rule names ends all containers at once, without grace and
 // hooks, and starts the pod anew in the same sandbox, init containers first.
 func TestRestartAllContainers(t *testing.T) {
-	for _, restart := range []string{"", "agent in between"} {
+	for _, restart := range []string{"", "agent in between", "agent in between, the cause forgotten"} {
 		t.Run(restart, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				r := newRig(t, simImages()...).start()
@@ -43,9 +43,10 @@ func TestRestartAllContainers(t *testing.T) {
 				sandbox, ip := r.container("main").SandboxID, r.ready("web", true).Status.PodIP
 				r.pass(time.Minute)
 				remove := func() {}
-				if restart != "" { // the sidecar cannot be forgotten before the agent is killed
+				// What cannot be removed before the agent is killed.
+				if stays := map[string]string{"agent in between": "side", "agent in between, the cause forgotten": "setup"}[restart]; stays != "" {
 					remove = r.fake.Inject(runtimetest.Fault{Op: runtimetest.OpRemoveContainer,
-						Match: func(c runtimetest.Call) bool { return c.Container == "side" }, Hang: true})
+						Match: func(c runtimetest.Call) bool { return c.Container == stays }, Hang: true})
 				}
 				if err := r.fake.Exit(r.container("watch").ID, 42); err != nil {
 					t.Fatal(err)
@@ -61,6 +62,11 @@ func TestRestartAllContainers(t *testing.T) {
 					}
 					r.kill()
 					remove()
+					if restart != "agent in between" { // what says that all restart is only the condition
+						if err := r.fake.RemoveContainer(t.Context(), r.container("watch").ID); err != nil {
+							t.Fatal(err)
+						}
+					}
 					r.start()
 					r.set(pod)
 				}
