@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"time"
 
@@ -17,6 +18,9 @@ const (
 	defaultReread = 20 * time.Second
 	// How long the end of writing is waited for.
 	settleAtMost = 200 * time.Millisecond
+	// explainAtMost is how long a change waits for the kernel to tell of it. On
+	// file systems of other machines it never does.
+	explainAtMost = 100 * time.Millisecond
 	// How often a directory that cannot be watched is looked at.
 	retry = time.Second
 )
@@ -30,6 +34,9 @@ type Config struct {
 	// NodeName is appended to the names of pods, as "-name", and is their
 	// spec.nodeName and part of their UID; "" leaves names as they are.
 	NodeName string
+	// VolumePlugins are the names, in JSON, of volume sources for which the agent has
+	// a plug-in; see podlifecycle.Config. Pods with others are refused.
+	VolumePlugins []string
 	// Reread is how often all is read again, should a notification be lost; 0 means 20 s.
 	Reread time.Duration
 	// Clock; nil means the real one.
@@ -44,6 +51,8 @@ type Directory struct {
 	config Config
 	origin origin
 	root   string // Path, absolute
+	// lastSeen is how often something had happened when Run last read.
+	lastSeen uint64
 
 	mu    sync.Mutex
 	files map[string]*file
@@ -75,7 +84,7 @@ func New(config Config) (*Directory, error) {
 	if err != nil {
 		root = config.Path // no working directory: better a UID than none
 	}
-	return &Directory{config: config, root: root, origin: origin{"file", config.NodeName}, files: map[string]*file{}}, nil
+	return &Directory{config: config, root: root, origin: origin{"file", config.NodeName, config.VolumePlugins}, files: map[string]*file{}}, nil
 }
 
 func checkNode(name string) (errs []error) {
@@ -99,17 +108,19 @@ func (d *Directory) Run(ctx context.Context, update func(Set)) error {
 		defer watcher.close()
 	}
 	watched := false
+	var told Set
 	for first := true; ; first = false {
 		if watcher != nil && !watched {
 			// Before reading, so that no change falls between.
 			watched = watcher.add(d.config.Path)
 		}
-		set, changed := d.readWhole(ctx, watcher)
+		set, changed := d.readWhole(ctx, watcher, watched && !first, told)
 		if ctx.Err() != nil && !first {
 			return nil
 		}
 		if changed || first {
 			update(set)
+			told = set
 		}
 		wait := d.config.Reread
 		if !watched {
@@ -136,25 +147,51 @@ func (d *Directory) Run(ctx context.Context, update func(Set)) error {
 
 // readWhole reads when no file is being written, and again if anything happened
 // meanwhile: half a manifest may be a valid one. Who writes without end is read
-// as he stands.
-func (d *Directory) readWhole(ctx context.Context, watcher *watch) (Set, bool) {
+// as he stands. It tells whether the set is another than the one told of.
+func (d *Directory) readWhole(ctx context.Context, watcher *watch, watched bool, told Set) (Set, bool) {
 	if watcher == nil {
 		return d.read()
 	}
 	end := d.config.Clock.NewTimer(settleAtMost)
 	defer end.Stop()
-	anything := false
-	for {
+	anything, unexplained := false, watched
+	for again := false; ; again = true {
 		late := d.settle(ctx, watcher, end.C())
 		before, _ := watcher.seen()
 		set, changed := d.read()
 		anything = anything || changed
 		after, _ := watcher.seen()
+		if changed && unexplained && after == d.lastSeen {
+			// A file is empty some time before the kernel tells of it.
+			unexplained = false
+			d.await(ctx, watcher, after)
+			continue
+		}
 		if late {
 			watcher.poke() // it is not over
 		}
 		if after == before || late || ctx.Err() != nil {
-			return set, anything
+			d.lastSeen = after
+			// What was seen halfway may have become again what it was.
+			return set, anything && !(again && reflect.DeepEqual(set, told))
+		}
+	}
+}
+
+// await returns when more than before has happened, or soon.
+func (d *Directory) await(ctx context.Context, watcher *watch, before uint64) {
+	timer := d.config.Clock.NewTimer(explainAtMost)
+	defer timer.Stop()
+	for {
+		if now, _ := watcher.seen(); now != before {
+			return
+		}
+		select {
+		case <-watcher.woken():
+		case <-ctx.Done():
+			return
+		case <-timer.C():
+			return
 		}
 	}
 }
