@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -108,8 +110,10 @@ type Config struct {
 	// memory is in use is not known then, and whether a limit may go below it is
 	// for the runtime and the kernel to say.
 	Cgroups Cgroups
-	// Volumes; nil means volume.New on Root.
-	Volumes Volumes
+	// Volumes; nil means volume.New on Root with VolumePlugins, by names such as
+	// "nfs". A source is told of the same names, for it to take such pods.
+	Volumes       Volumes
+	VolumePlugins map[string]volume.Plugin
 	// Prober makes probe attempts; nil means probe.NewProber on Runtime.
 	Prober probe.Attempter
 	// Auth gives a credential for an image, or nil for none, which is tried before
@@ -234,7 +238,7 @@ func (c Config) complete() (Config, error) {
 		c.Clock = clock.RealClock{}
 	}
 	if c.Volumes == nil {
-		v, err := volume.New(volume.Config{Root: c.Root, Allocatable: c.Allocatable, Logger: c.Logger})
+		v, err := volume.New(volume.Config{Root: c.Root, Allocatable: c.Allocatable, Plugins: c.VolumePlugins, Logger: c.Logger})
 		if err != nil {
 			return c, fmt.Errorf("podlifecycle config: %w", err)
 		}
@@ -259,5 +263,11 @@ func (c Config) admission() (*admission.Node, error) {
 		}
 		labels[corev1.LabelHostname] = c.NodeName
 	}
-	return admission.New(admission.Config{Labels: labels, Allocatable: c.Allocatable, AllowedUnsafeSysctls: c.AllowedUnsafeSysctls})
+	return admission.New(admission.Config{Labels: labels, Allocatable: c.Allocatable, AllowedUnsafeSysctls: c.AllowedUnsafeSysctls,
+		AppArmor: kernelHasAppArmor()})
+}
+
+func kernelHasAppArmor() bool {
+	text, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	return err == nil && strings.HasPrefix(string(text), "Y")
 }

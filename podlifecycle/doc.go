@@ -82,6 +82,18 @@
 // pod sees them, by mounts with mapped IDs, where the runtime and the file
 // system can; where not, the container is not made, and the error says why.
 //
+// # Volumes of others
+//
+// Network file systems, claims and CSI are made by plug-ins of the agent's,
+// Config.VolumePlugins: see volume.Plugin. Without one such a pod is refused by path.
+//
+// # AppArmor and SELinux
+//
+// AppArmor profiles are set by the runtime; where the kernel has no AppArmor a pod
+// that asks for one is Failed with reason AppArmor. SELinux labels of processes are
+// a CRI runtime's to set; where the kernel has no SELinux they mean nothing, where it
+// has, runtimeiface/oci refuses them. Files of volumes are not labelled.
+//
 // # Parts
 //
 // Sub-packages are the parts, each of use alone: manifest and source read

@@ -122,6 +122,21 @@ const (
 	SeccompLocalhost      SeccompType = "Localhost"
 )
 
+// AppArmorType says which AppArmor profile confines a container.
+type AppArmorType string
+
+// Profiles.
+const (
+	AppArmorUnconfined     AppArmorType = "Unconfined"
+	AppArmorRuntimeDefault AppArmorType = "RuntimeDefault"
+	AppArmorLocalhost      AppArmorType = "Localhost"
+)
+
+// SELinux is a label's parts; "" leaves one to the backend.
+type SELinux struct {
+	User, Role, Type, Level string
+}
+
 // Security is who a container's process is and what it may do. The zero value
 // is the image's user with the backend's default capabilities (those of
 // containerd v2.4: CHOWN, DAC_OVERRIDE, FSETID, FOWNER, MKNOD, NET_RAW, SETGID,
@@ -147,6 +162,16 @@ type Security struct {
 	// to an OCI profile in JSON, for SeccompLocalhost.
 	Seccomp        SeccompType
 	SeccompProfile string
+	// AppArmor: "" means AppArmorRuntimeDefault, which is none where the kernel has
+	// no AppArmor. AppArmorProfile names a profile that the kernel has loaded, for
+	// AppArmorLocalhost; if it has not, the container is not created.
+	// A privileged container is confined only by AppArmorLocalhost.
+	AppArmor        AppArmorType
+	AppArmorProfile string
+	// SELinux labels process and files where the kernel has SELinux, and is nothing
+	// where it has not; nil is the backend's choice. ErrNotSupported where the
+	// backend cannot label.
+	SELinux *SELinux
 	// MaskedPaths and ReadonlyPaths: nil takes the defaults of runc's spec,
 	// empty masks none.
 	MaskedPaths, ReadonlyPaths []string

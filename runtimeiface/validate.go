@@ -140,6 +140,9 @@ func (s Security) check(bad *faults) {
 	known := []SeccompType{"", SeccompUnconfined, SeccompRuntimeDefault, SeccompLocalhost}
 	bad.add(!slices.Contains(known, s.Seccomp), "Security.Seccomp", "cannot be %s", s.Seccomp)
 	bad.add(s.Seccomp == SeccompLocalhost && !filepath.IsAbs(s.SeccompProfile), "Security.SeccompProfile", "is not an absolute path")
+	bad.add(!slices.Contains([]AppArmorType{"", AppArmorUnconfined, AppArmorRuntimeDefault, AppArmorLocalhost}, s.AppArmor),
+		"Security.AppArmor", "cannot be %s", s.AppArmor)
+	bad.add(s.AppArmor == AppArmorLocalhost && strings.TrimSpace(s.AppArmorProfile) == "", "Security.AppArmorProfile", "is required")
 	for field, names := range map[string][]string{"Security.AddCapabilities": s.AddCapabilities, "Security.DropCapabilities": s.DropCapabilities} {
 		for _, name := range names {
 			bad.add(name == "" || strings.HasPrefix(name, "CAP_") || strings.ToUpper(name) != name, field, "has no capability's name: %q", name)

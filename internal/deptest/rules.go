@@ -78,6 +78,7 @@ var Reasons = map[string]map[string]string{
 	"runtimeiface/oci": {
 		"github.com/containernetworking/cni": "how a runtime calls CNI plug-ins, by those who specify it",
 		"github.com/google/nftables":         "rules of host ports in one transaction and without the nft tool",
+		"github.com/moby/profiles/apparmor":  "the default AppArmor profile, as Docker applies it",
 		"github.com/moby/profiles/seccomp":   "the default seccomp profile, as containerd and Docker apply it",
 		"github.com/vishvananda/netlink":     "bridge, veth, addresses, routes and conntrack",
 		"github.com/vishvananda/netns":       "the type of a namespace that netlink takes",

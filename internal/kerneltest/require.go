@@ -36,6 +36,8 @@ const (
 	CNI Need = "cni"
 	// DBus is dbus-daemon in PATH.
 	DBus Need = "dbus-daemon"
+	// AppArmor is a kernel that enforces profiles, and apparmor_parser in PATH.
+	AppArmor Need = "apparmor"
 )
 
 // TB is what Require needs of a testing.TB or a GinkgoT().
@@ -112,6 +114,11 @@ func check(need Need) error {
 		return err
 	case Iptables:
 		return inPath("iptables-restore")
+	case AppArmor:
+		if text, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err != nil || text[0] != 'Y' {
+			return fmt.Errorf("the kernel has it not enabled (%v)", err)
+		}
+		return inPath("apparmor_parser")
 	case Shim:
 		return inPath("nodekit-shim")
 	case CNI:

@@ -26,6 +26,7 @@ const (
 	ReasonOSLabel               = "PodOSSelectorNodeLabelDoesNotMatch"
 	ReasonNodeAffinity          = "NodeAffinity"
 	ReasonSysctl                = "SysctlForbidden"
+	ReasonAppArmor              = "AppArmor"
 	// ReasonUnexpected is that of a critical pod for which nobody can make room.
 	ReasonUnexpected = "UnexpectedAdmissionError"
 )
@@ -43,6 +44,9 @@ type Config struct {
 	// AllowedUnsafeSysctls are sysctls that pods may set beside the safe ones, a
 	// trailing * standing for any rest. They must be namespaced.
 	AllowedUnsafeSysctls []string
+	// AppArmor says that the node's kernel enforces profiles. Without it a pod that
+	// asks for one is rejected.
+	AppArmor bool
 }
 
 // Node judges pods. It may be used concurrently; its Loads may not.
@@ -51,6 +55,7 @@ type Node struct {
 	capacity map[corev1.ResourceName]int64
 	sysctls  map[string]sysctl.Namespace
 	prefixes map[string]sysctl.Namespace
+	appArmor bool
 }
 
 // safeSysctls by their namespace. Source: Kubernetes v1.37.0
@@ -65,7 +70,7 @@ var safeSysctls = []string{
 // New checks config. The error joins all that is wrong with it.
 func New(config Config) (*Node, error) {
 	n := &Node{labels: maps.Clone(config.Labels), capacity: amounts(config.Allocatable),
-		sysctls: map[string]sysctl.Namespace{}, prefixes: map[string]sysctl.Namespace{}}
+		sysctls: map[string]sysctl.Namespace{}, prefixes: map[string]sysctl.Namespace{}, appArmor: config.AppArmor}
 	if n.labels == nil {
 		n.labels = map[string]string{}
 	}
@@ -113,7 +118,7 @@ type Result struct {
 
 // Admit judges pod beside the pods of the load, which does not change.
 func (l *Load) Admit(pod *corev1.Pod) Result {
-	for _, check := range []func(*corev1.Pod) Result{l.node.sysctl, l.node.system} {
+	for _, check := range []func(*corev1.Pod) Result{l.node.sysctl, l.node.system, l.node.profiles} {
 		if r := check(pod); r.Reason != "" {
 			return r
 		}
@@ -178,6 +183,39 @@ func (n *Node) system(pod *corev1.Pod) Result {
 		return Result{Reason: ReasonOS, Field: "spec.os.name", Message: "Failed to admit pod as the OS field doesn't match node OS"}
 	}
 	return Result{}
+}
+
+// profiles has the text of Kubernetes v1.37.0 pkg/security/apparmor.
+func (n *Node) profiles(pod *corev1.Pod) Result {
+	if n.appArmor {
+		return Result{}
+	}
+	path := appArmorField(pod)
+	if path == "" {
+		return Result{}
+	}
+	return Result{Reason: ReasonAppArmor, Field: path, Message: "Cannot enforce AppArmor: AppArmor is not enabled on the host"}
+}
+
+// appArmorField is the path of the first profile that is to be enforced, or "".
+func appArmorField(pod *corev1.Pod) string {
+	asks := func(profile *corev1.AppArmorProfile) bool {
+		return profile != nil && profile.Type != corev1.AppArmorProfileTypeUnconfined
+	}
+	if of := pod.Spec.SecurityContext; of != nil && asks(of.AppArmorProfile) {
+		return "spec.securityContext.appArmorProfile"
+	}
+	for _, list := range []struct {
+		name       string
+		containers []corev1.Container
+	}{{"initContainers", pod.Spec.InitContainers}, {"containers", pod.Spec.Containers}} {
+		for i := range list.containers {
+			if of := list.containers[i].SecurityContext; of != nil && asks(of.AppArmorProfile) {
+				return fmt.Sprintf("spec.%s[%d].securityContext.appArmorProfile", list.name, i)
+			}
+		}
+	}
+	return ""
 }
 
 func (n *Node) affinity(pod *corev1.Pod) Result {

@@ -147,6 +147,9 @@ func TestNode(t *testing.T) {
 			}
 		}
 	}
+	profile := func(kind corev1.AppArmorProfileType) *corev1.AppArmorProfile {
+		return &corev1.AppArmorProfile{Type: kind}
+	}
 	const required = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
 	for name, test := range map[string]struct {
 		edit          func(*corev1.Pod)
@@ -172,6 +175,15 @@ func TestNode(t *testing.T) {
 		"on the host's 2": {func(p *corev1.Pod) { sysctl("kernel.msgmax")(p); p.Spec.HostIPC = true }, "SysctlForbidden", "spec.securityContext.sysctls[0].name", `"kernel.msgmax" not allowed with host IPC enabled`},
 		"of users":        {sysctl("user.max_user_namespaces"), "SysctlForbidden", "spec.securityContext.sysctls[0].name", `not allowed with host User enabled`},
 		"of own users":    {func(p *corev1.Pod) { sysctl("user.max_user_namespaces")(p); no := false; p.Spec.HostUsers = &no }, "", "", ""},
+		"AppArmor": {func(p *corev1.Pod) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{AppArmorProfile: profile("Localhost")}
+		}, "AppArmor", "spec.securityContext.appArmorProfile", "Cannot enforce AppArmor"},
+		"AppArmor of one": {func(p *corev1.Pod) {
+			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{AppArmorProfile: profile("RuntimeDefault")}
+		}, "AppArmor", "spec.containers[0].securityContext.appArmorProfile", ""},
+		"no AppArmor": {func(p *corev1.Pod) {
+			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{AppArmorProfile: profile("Unconfined")}
+		}, "", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := gomega.NewWithT(t)
@@ -181,6 +193,9 @@ func TestNode(t *testing.T) {
 			g.Expect(got.Reason).To(gomega.Equal(test.reason))
 			g.Expect(got.Field).To(gomega.Equal(test.field))
 			g.Expect(got.Message).To(gomega.ContainSubstring(test.message))
+			if test.reason == admission.ReasonAppArmor {
+				g.Expect(node(t, admission.Config{AppArmor: true}).Load().Admit(newPod("p", "", test.edit)).Reason).To(gomega.BeEmpty())
+			}
 		})
 	}
 }

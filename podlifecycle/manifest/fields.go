@@ -15,7 +15,7 @@ const (
 
 const (
 	noneOfIts = "cannot be set for an ephemeral container"
-	noPlugin  = "there are no volume plug-ins"
+	noPlugin  = "there is no volume plug-in for it"
 	noServer  = "there is no API server to ask"
 
 	filesOfRoot = "files belong to root, or to fsGroup"
@@ -32,7 +32,6 @@ var partly = map[string]func(pod *corev1.Pod, parent, v reflect.Value) bool{
 	"EmptyDirVolumeSource.medium": func(_ *corev1.Pod, _, v reflect.Value) bool {
 		return v.String() != string(corev1.StorageMediumMemory)
 	},
-	"AppArmorProfile.type":   not(string(corev1.AppArmorProfileTypeUnconfined)),
 	"HTTPGetAction.protocol": not(string(corev1.HTTPProtocolHTTP1)),
 	"GRPCAction.mode":        not(string(corev1.GRPCProbeModePlaintext)),
 }
@@ -114,11 +113,13 @@ var verdicts = table(map[string]string{
 	"SleepAction":      works + `: seconds`,
 
 	"SecurityContext": works + `: capabilities privileged runAsUser runAsGroup runAsNonRoot readOnlyRootFilesystem
-		allowPrivilegeEscalation procMount seccompProfile appArmorProfile`,
-	"Capabilities":   works + `: add drop`,
-	"SeccompProfile": works + `: type localhostProfile`,
+		allowPrivilegeEscalation procMount seccompProfile appArmorProfile seLinuxOptions`,
+	"Capabilities":    works + `: add drop`,
+	"SeccompProfile":  works + `: type localhostProfile`,
+	"AppArmorProfile": works + `: type localhostProfile`,
+	"SELinuxOptions":  works + `: user role type level`,
 	"PodSecurityContext": works + `: runAsUser runAsGroup runAsNonRoot supplementalGroups supplementalGroupsPolicy fsGroup fsGroupChangePolicy sysctls
-		seccompProfile appArmorProfile`,
+		seccompProfile appArmorProfile seLinuxOptions`,
 	"Sysctl":             works + `: name value`,
 	"HostAlias":          works + `: ip hostnames`,
 	"PodDNSConfig":       works + `: nameservers searches options`,
@@ -165,10 +166,9 @@ var verdicts = table(map[string]string{
 	"ResourceRequirements.claims":                 "dynamic resources are not allocated",
 	"VolumeMount.bindMountOptions":                "mount options are not passed on",
 	"LifecycleHandler.tcpSocket":                  "the kubelet never ran it either",
-	"SecurityContext.seLinuxOptions":              "SELinux labels are not set", "SecurityContext.windowsOptions": "only linux is",
-	"AppArmorProfile.type": "AppArmor profiles are not set", "AppArmorProfile.localhostProfile": "AppArmor profiles are not set",
-	"PodSecurityContext.seLinuxOptions": "SELinux labels are not set", "PodSecurityContext.windowsOptions": "only linux is",
-	"PodSecurityContext.seLinuxChangePolicy": "SELinux labels are not set",
+	"SecurityContext.windowsOptions":              "only linux is",
+	"PodSecurityContext.windowsOptions":           "only linux is",
+	"PodSecurityContext.seLinuxChangePolicy":      "files of volumes get no SELinux labels",
 })
 
 // table reads rows such as "yes: name image elsewhere: affinity".

@@ -16,9 +16,10 @@ import (
 // Unsupported lists, in order of the specification, each field that a defaulted
 // pod sets and nodekit does not honour. Type is field.ErrorTypeNotSupported,
 // Detail the reason. Fields that only a scheduler or a controller reads are not
-// listed.
-func Unsupported(pod *corev1.Pod) field.ErrorList {
-	w := walker{pod: pod}
+// listed, nor are volume sources for which there are plug-ins: their names in
+// JSON, as volume.Sources gives them.
+func Unsupported(pod *corev1.Pod, volumePlugins ...string) field.ErrorList {
+	w := walker{pod: pod, plugins: volumePlugins}
 	w.value(reflect.ValueOf(pod.Spec), field.NewPath("spec"))
 	return w.errs
 }
@@ -67,8 +68,9 @@ func Fields() []Field {
 }
 
 type walker struct {
-	pod  *corev1.Pod
-	errs field.ErrorList
+	pod     *corev1.Pod
+	plugins []string
+	errs    field.ErrorList
 }
 
 // leaf types are values, whatever fields they have.
@@ -114,6 +116,7 @@ func (w *walker) structure(v reflect.Value, p *field.Path) {
 		at := p.Child(name)
 		switch {
 		case verdict == elsewhere:
+		case verdict == noPlugin && slices.Contains(w.plugins, name):
 		case verdict == works:
 			w.value(v.Field(i), at)
 		case !known:

@@ -26,7 +26,7 @@ func TestUnsupported(t *testing.T) {
 		"host port":          {app + "  ports: [{containerPort: 80}, {containerPort: 81, hostPort: 81, hostIP: 127.0.0.1}]", nil},
 		"host port, network": {"hostNetwork: true\n" + app + "  ports: [{containerPort: 80}]", nil},
 		"token":              {app + "volumes: [{name: a}, {name: t, projected: {sources: [{configMap: {name: c}}, {serviceAccountToken: {path: t}}]}}]", []string{"spec.volumes[1].projected.sources[1].serviceAccountToken: Unsupported value: there is no API server"}},
-		"network volume":     {app + "volumes: [{name: v1, nfs: {server: s, path: /}}]", []string{"spec.volumes[0].nfs: Unsupported value: there are no volume plug-ins"}},
+		"network volume":     {app + "volumes: [{name: v1, nfs: {server: s, path: /}}]", []string{"spec.volumes[0].nfs: Unsupported value: there is no volume plug-in for it"}},
 		"claim":              {app + "volumes: [{name: v1, persistentVolumeClaim: {claimName: c}}]", []string{"spec.volumes[0].persistentVolumeClaim"}},
 		"image volume":       {app + "imagePullSecrets: [{name: s}]\nvolumes: [{name: v1, image: {reference: r, pullPolicy: Never}}]", nil},
 		"ephemeral":          {app + "ephemeralContainers: [{name: d, image: d, targetContainerName: app, tty: true}]", nil},
@@ -37,9 +37,8 @@ func TestUnsupported(t *testing.T) {
 		"disk limit":         {app + "volumes: [{name: a, emptyDir: {sizeLimit: 1Gi}}]", nil},
 		"memory limit":       {app + "volumes: [{name: a, emptyDir: {medium: Memory, sizeLimit: 1Gi}}]", nil},
 		"hugepages medium":   {app + "volumes: [{name: a, emptyDir: {medium: HugePages}}]", []string{"spec.volumes[0].emptyDir.medium: Unsupported value: \"HugePages\""}},
-		"AppArmor":           {app + "  securityContext: {appArmorProfile: {type: RuntimeDefault}}", []string{"spec.containers[0].securityContext.appArmorProfile.type"}},
-		"no AppArmor":        {app + "  securityContext: {appArmorProfile: {type: Unconfined}, procMount: Default}", nil},
-		"SELinux":            {app + "securityContext: {seLinuxOptions: {level: s0}}", []string{"spec.securityContext.seLinuxOptions"}},
+		"AppArmor":           {app + "  securityContext: {appArmorProfile: {type: RuntimeDefault}, procMount: Default, seLinuxOptions: {level: \"s0:c1\"}}", nil},
+		"SELinux":            {app + "securityContext: {seLinuxOptions: {level: s0}, seLinuxChangePolicy: Recursive}", []string{"spec.securityContext.seLinuxChangePolicy"}},
 		"procMount":          {"hostUsers: false\n" + app + "  securityContext: {procMount: Unmasked}", nil},
 		"terminal":           {app + "  stdin: true\n  stdinOnce: true\n  tty: true", nil},
 		"resize policy":      {app + "  resizePolicy: [{resourceName: cpu, restartPolicy: RestartContainer}]", nil},
@@ -78,6 +77,11 @@ hostAliases: [{ip: 10.0.0.1, hostnames: [a]}]`, nil},
 			}
 		})
 	}
+}
+
+func TestPluginsSupportTheirVolumes(t *testing.T) {
+	pod := spec(t, "containers: [{name: app, image: app}]\nvolumes: [{name: a, nfs: {server: s, path: /}}, {name: b, csi: {driver: d}}]")
+	NewWithT(t).Expect(texts(manifest.Unsupported(pod, "nfs"))).To(ConsistOf(HavePrefix("spec.volumes[1].csi: Unsupported value")))
 }
 
 // A new version of k8s.io/api may bring fields. Each needs a decision.

@@ -210,6 +210,7 @@ func (v *validator) podSecurity(p *field.Path) {
 		oneOf(v, p.Child("supplementalGroupsPolicy"), *context.SupplementalGroupsPolicy, corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)
 	}
 	v.seccomp(context.SeccompProfile, p.Child("seccompProfile"))
+	v.appArmor(context.AppArmorProfile, p.Child("appArmorProfile"))
 	names := sets.New[string]()
 	for i, sysctl := range context.Sysctls {
 		at := p.Child("sysctls").Index(i).Child("name")
@@ -254,6 +255,30 @@ func (v *validator) seccomp(profile *corev1.SeccompProfile, p *field.Path) {
 		v.add(field.Invalid(p.Child("localhostProfile"), *profile.LocalhostProfile, "can only be set when seccomp type is Localhost"))
 	}
 }
+
+func (v *validator) appArmor(profile *corev1.AppArmorProfile, p *field.Path) {
+	if profile == nil {
+		return
+	}
+	oneOf(v, p.Child("type"), profile.Type, corev1.AppArmorProfileTypeLocalhost, corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined)
+	at := p.Child("localhostProfile")
+	switch name := profile.LocalhostProfile; {
+	case profile.Type != corev1.AppArmorProfileTypeLocalhost:
+		if name != nil {
+			v.add(field.Invalid(at, *name, "can only be set when AppArmor type is Localhost"))
+		}
+	case name == nil || strings.TrimSpace(*name) == "":
+		v.add(field.Required(at, "must be set when AppArmor type is Localhost"))
+	case strings.TrimSpace(*name) != *name:
+		v.add(field.Invalid(at, *name, "must not be padded with whitespace"))
+	case len(*name) > maxAppArmorProfile:
+		v.add(field.TooLong(at, *name, maxAppArmorProfile))
+	}
+}
+
+// maxAppArmorProfile is the length of a profile's name in bytes. Source:
+// Kubernetes v1.37.0 pkg/apis/core/validation (maxLocalhostProfileLength is PATH_MAX).
+const maxAppArmorProfile = 4095
 
 // descending wants a relative path that does not climb.
 func (v *validator) descending(value string, p *field.Path) {

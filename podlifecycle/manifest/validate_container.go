@@ -232,6 +232,7 @@ func (v *validator) containerSecurity(context *corev1.SecurityContext, p *field.
 	}
 	v.ids(p, context.RunAsUser, context.RunAsGroup)
 	v.seccomp(context.SeccompProfile, p.Child("seccompProfile"))
+	v.appArmor(context.AppArmorProfile, p.Child("appArmorProfile"))
 	if context.ProcMount != nil {
 		oneOf(v, p.Child("procMount"), *context.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)
 		if *context.ProcMount == corev1.UnmaskedProcMount && !userNamespace(v.spec) {

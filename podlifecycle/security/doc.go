@@ -8,8 +8,8 @@
 //		// CreateContainerConfigError, with the kubelet's words
 //	}
 //
-// It is pure. SELinux, AppArmor and Windows options are not known here;
-// manifest.Unsupported refuses them.
+// It is pure. Windows options are not known here; manifest.Unsupported refuses
+// them.
 //
 // # Traps
 //
@@ -17,5 +17,7 @@
 //     and is refused, unless runAsUser says a number.
 //   - A privileged container has no seccomp filter, whatever its context says; container
 //     runtimes do the same.
-//   - Whether a Localhost profile is there is found out by the runtime.
+//   - Whether a Localhost profile, of seccomp or AppArmor, is there is found out by the
+//     runtime; whether the kernel has AppArmor at all, by package admission.
+//   - SELinux labels mean nothing where the kernel has no SELinux, as with the kubelet.
 package security

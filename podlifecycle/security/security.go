@@ -55,6 +55,15 @@ func (c Config) Resolve(pod *corev1.Pod, container *corev1.Container, imageUser 
 	if err != nil {
 		return runtimeiface.Security{}, fmt.Errorf("container %s: %w", container.Name, err)
 	}
+	if profile := context.AppArmorProfile; profile != nil {
+		result.AppArmor = runtimeiface.AppArmorType(profile.Type) // the names are the same
+		if profile.LocalhostProfile != nil {
+			result.AppArmorProfile = *profile.LocalhostProfile
+		}
+	}
+	if label := context.SELinuxOptions; label != nil {
+		result.SELinux = &runtimeiface.SELinux{User: label.User, Role: label.Role, Type: label.Type, Level: label.Level}
+	}
 	return result, nil
 }
 

@@ -48,6 +48,9 @@ func TestResolve(t *testing.T) {
 			own: &corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}}, want: runtimeiface.Security{Seccomp: unconfined}},
 		"seccomp of a file": {config: security.Config{SeccompRoot: "/profiles"}, own: &corev1.SecurityContext{SeccompProfile: localhost(to("a/b.json"))},
 			want: runtimeiface.Security{Seccomp: runtimeiface.SeccompLocalhost, SeccompProfile: "/profiles/a/b.json"}},
+		"AppArmor and SELinux": {pod: &corev1.PodSecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}, SELinuxOptions: &corev1.SELinuxOptions{Level: "s0:c1"}},
+			own:  &corev1.SecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeLocalhost, LocalhostProfile: to("strict")}},
+			want: runtimeiface.Security{Seccomp: unconfined, AppArmor: runtimeiface.AppArmorLocalhost, AppArmorProfile: "strict", SELinux: &runtimeiface.SELinux{Level: "s0:c1"}}},
 		"unmasked": {own: &corev1.SecurityContext{ProcMount: to(corev1.UnmaskedProcMount)}, want: runtimeiface.Security{Seccomp: unconfined, MaskedPaths: []string{}, ReadonlyPaths: []string{}}},
 	} {
 		t.Run(name, func(t *testing.T) {

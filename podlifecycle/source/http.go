@@ -35,6 +35,8 @@ type HTTPConfig struct {
 	Header http.Header
 	// NodeName as in Config.
 	NodeName string
+	// VolumePlugins as in Config.
+	VolumePlugins []string
 	// Poll is how often the server is asked; 0 means 20 s.
 	Poll time.Duration
 	// Transport for TLS and proxies; nil means http.DefaultTransport.
@@ -88,7 +90,7 @@ func NewHTTP(config HTTPConfig) (*HTTP, error) {
 	config.Header = config.Header.Clone()
 	return &HTTP{
 		config: config,
-		place:  place{origin: origin{"http", config.NodeName}, name: config.URL},
+		place:  place{origin: origin{"http", config.NodeName, config.VolumePlugins}, name: config.URL},
 		client: &http.Client{Transport: config.Transport, Timeout: requestTime, CheckRedirect: sameHost},
 	}, nil
 }

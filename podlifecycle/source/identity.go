@@ -23,6 +23,8 @@ const uidVersion = "nodekit.dev/uid/1"
 type origin struct {
 	kind string // for AnnotationSource
 	node string
+	// plugins are names of volume sources that work beside those of package volume.
+	plugins []string
 }
 
 // own makes pod this node's: identity, annotations, name, defaults. place tells
@@ -79,7 +81,7 @@ func (o origin) accept(place, key string, in manifest.Objects) (out manifest.Obj
 	}
 	for _, pod := range in.Pods {
 		o.own(place, key, pod)
-		if ok("Pod", pod, append(manifest.Validate(pod), manifest.Unsupported(pod)...)...) {
+		if ok("Pod", pod, append(manifest.Validate(pod), manifest.Unsupported(pod, o.plugins...)...)...) {
 			out.Pods = append(out.Pods, pod)
 		}
 	}

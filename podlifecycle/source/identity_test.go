@@ -24,7 +24,7 @@ spec:
   volumes: [{name: a, emptyDir: {}}, {name: b, configMap: {name: c}}]
 `))
 	const want = "05614482-8296-8a57-9fa2-a53030824d6f"
-	if got := (origin{"file", "n1"}).uid("/manifests/web.yaml", objects.Pods[0]); got != want {
+	if got := (origin{kind: "file", node: "n1"}).uid("/manifests/web.yaml", objects.Pods[0]); got != want {
 		t.Fatalf("UID is %s, was %s", got, want)
 	}
 }

@@ -86,6 +86,14 @@ var _ = Describe("a directory", func() {
 			Expect(pod.Spec.Containers[0].TerminationMessagePath).NotTo(BeEmpty(), "defaulted")
 		})
 
+		It("takes pods with volumes for which there is a plug-in", func() {
+			write("a.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a}], volumes: [{name: v, nfs: {server: s, path: /}}]}\n")
+			Expect(problems(dir.Read())).To(ConsistOf(ContainSubstring("spec.volumes[0].nfs")))
+			with, err := source.New(source.Config{Path: path, VolumePlugins: []string{"nfs"}})
+			Expect(err).NotTo(HaveOccurred())
+			Expect(names(with.Read())).To(Equal([]string{"default/a"}))
+		})
+
 		It("leaves backup files, hidden files and directories alone", func() {
 			for _, name := range []string{".hidden.yaml", "web.yaml~", ".web.yaml.swp", "web.swp", "#web.yaml#"} {
 				write(name, "not: [a manifest")

@@ -19,6 +19,8 @@ type ReaderConfig struct {
 	Name string
 	// NodeName as in Config.
 	NodeName string
+	// VolumePlugins as in Config.
+	VolumePlugins []string
 }
 
 // Reader reads manifests once, to the end of a stream. Run may be called once.
@@ -42,7 +44,7 @@ func NewReader(config ReaderConfig) (*Reader, error) {
 	if config.Name == "" {
 		config.Name = "stdin"
 	}
-	return &Reader{config, place{origin: origin{"stdin", config.NodeName}, name: config.Name}}, nil
+	return &Reader{config, place{origin: origin{"stdin", config.NodeName, config.VolumePlugins}, name: config.Name}}, nil
 }
 
 // Run calls update once, when the stream has ended, and waits for ctx. A stream
@@ -88,6 +90,8 @@ type ChannelConfig struct {
 	Name string
 	// NodeName as in Config.
 	NodeName string
+	// VolumePlugins as in Config.
+	VolumePlugins []string
 }
 
 // Channel takes objects from the program itself. They are defaulted and checked
@@ -112,7 +116,7 @@ func NewChannel(config ChannelConfig) (*Channel, error) {
 	if config.Name == "" {
 		config.Name = "channel"
 	}
-	return &Channel{config, place{origin: origin{"channel", config.NodeName}, name: config.Name}}, nil
+	return &Channel{config, place{origin: origin{"channel", config.NodeName, config.VolumePlugins}, name: config.Name}}, nil
 }
 
 // Run calls update for each value of the channel until ctx ends.

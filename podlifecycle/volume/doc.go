@@ -9,13 +9,14 @@
 //	changed, err := volumes.Update(ctx, pod, set) // when ConfigMaps or Secrets changed
 //	err = volumes.Teardown(ctx, pod.UID)          // when the last container is gone
 //
-// An image volume is only named: the runtime mounts it, see Mounts. It knows
-// neither network volumes nor volume plug-ins nor tokens;
-// manifest.Unsupported lists them.
+// An image volume is only named: the runtime mounts it, see Mounts. Network
+// volumes, claims and CSI are for a Plugin of the agent's. Tokens are not known;
+// manifest.Unsupported lists what is not.
 //
 // # On the node
 //
 //	Root/pods/UID/volumes/kubernetes.io~configmap/NAME/..data -> ..1234567890
+//	Root/pods/UID/volumes/nodekit~nfs/NAME           what a Plugin mounted
 //	Root/pods/UID/volume-subpaths/NAME/CONTAINER/0     a bind mount
 //
 // The layout is the kubelet's. Content appears in one step: a new directory is

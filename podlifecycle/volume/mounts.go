@@ -28,9 +28,7 @@ func (m *Manager) Mounts(ctx context.Context, pod *corev1.Pod, container *corev1
 			return nil, err
 		}
 	}
-	mu := m.lock(pod.UID)
-	mu.Lock()
-	defer mu.Unlock()
+	defer m.lock(pod.UID)()
 	var mounts []specs.Mount
 	at := containerPath(pod, container.Name)
 	for i := range container.VolumeMounts {
@@ -66,7 +64,7 @@ func (m *Manager) Mounts(ctx context.Context, pod *corev1.Pod, container *corev1
 		source := m.path(pod.UID, volume)
 		if sub != "" {
 			target := filepath.Join(m.PodDir(pod.UID), "volume-subpaths", volume.Name, container.Name, strconv.Itoa(i))
-			makeMissing := volume.EmptyDir != nil || volume.HostPath != nil
+			makeMissing := !isContent(volume)
 			if err := bindSubPath(source, sub, target, makeMissing); err != nil {
 				return fail(subAt, fmt.Errorf("%q: %w", sub, err))
 			}
@@ -74,10 +72,16 @@ func (m *Manager) Mounts(ctx context.Context, pod *corev1.Pod, container *corev1
 		}
 		mounts = append(mounts, specs.Mount{
 			Type: "bind", Source: source, Destination: path.Join("/", mount.MountPath),
-			Options: options(mount, volume.EmptyDir == nil && volume.HostPath == nil),
+			Options: options(mount, isContent(volume)),
 		})
 	}
 	return mounts, nil
+}
+
+// isContent tells that the files are of the pod's specification or of objects.
+func isContent(volume *corev1.Volume) bool {
+	kind, _ := contentKind(volume)
+	return kind != ""
 }
 
 func imageMount(volume *corev1.Volume, mount *corev1.VolumeMount, sub string) specs.Mount {

@@ -26,9 +26,7 @@ func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 	if err := element(string(uid)); err != nil {
 		return fmt.Errorf("UID: %w", err)
 	}
-	mu := m.lock(uid)
-	mu.Lock()
-	defer mu.Unlock()
+	defer m.lock(uid)()
 	dir := m.PodDir(uid)
 	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -53,6 +51,9 @@ func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 		if err := unix.Unmount(mount, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("unmount %s: %w: %w", mount, ErrMounted, err)
 		}
+	}
+	if err := m.unplug(ctx, uid); err != nil {
+		return err
 	}
 	if mounts, err = mountsBelow(real); err != nil {
 		return err

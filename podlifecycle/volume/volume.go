@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -41,6 +40,9 @@ type Config struct {
 	// Allocatable of the node, for downward API limits and the size of
 	// in-memory volumes; nil is unknown.
 	Allocatable corev1.ResourceList
+	// Plugins make volumes of other sources, by the source's name in JSON, such as
+	// "nfs"; see Sources.
+	Plugins map[string]Plugin
 	// Logger; the zero value discards.
 	Logger logr.Logger
 }
@@ -49,8 +51,16 @@ type Config struct {
 // used concurrently; those of one pod wait for each other.
 type Manager struct {
 	config Config
-	// locks, of a pod by the hash of its UID.
-	locks [64]sync.Mutex
+
+	mu    sync.Mutex
+	locks map[types.UID]*podLock
+}
+
+// podLock is there while somebody has or wants it. A pod has one of its own, so
+// that a plug-in that hangs holds up nobody else.
+type podLock struct {
+	sync.Mutex
+	users int // under Manager.mu
 }
 
 // New checks config; it touches no file.
@@ -58,14 +68,32 @@ func New(config Config) (*Manager, error) {
 	if !filepath.IsAbs(config.Root) {
 		return nil, fmt.Errorf("volume config: Root %q is not absolute", config.Root)
 	}
+	if err := checkPlugins(config.Plugins); err != nil {
+		return nil, fmt.Errorf("volume config: Plugins: %w", err)
+	}
 	config.Root = filepath.Clean(config.Root)
-	return &Manager{config: config}, nil
+	return &Manager{config: config, locks: map[types.UID]*podLock{}}, nil
 }
 
-func (m *Manager) lock(uid types.UID) *sync.Mutex {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(uid))
-	return &m.locks[h.Sum32()%uint32(len(m.locks))]
+// lock waits for the pod's other calls and gives what ends this one.
+func (m *Manager) lock(uid types.UID) (unlock func()) {
+	m.mu.Lock()
+	l := m.locks[uid]
+	if l == nil {
+		l = &podLock{}
+		m.locks[uid] = l
+	}
+	l.users++
+	m.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(m.locks, uid)
+		}
+	}
 }
 
 // PodDir is the pod's directory, Root/pods/UID. Files of the agent's own, such
@@ -95,9 +123,7 @@ func (m *Manager) each(ctx context.Context, pod *corev1.Pod, objects Objects, al
 	if err := element(string(pod.UID)); err != nil {
 		return nil, fmt.Errorf("UID: %w", err)
 	}
-	mu := m.lock(pod.UID)
-	mu.Lock()
-	defer mu.Unlock()
+	defer m.lock(pod.UID)()
 	if all {
 		if err := os.MkdirAll(filepath.Join(m.PodDir(pod.UID), "volumes"), 0o750); err != nil {
 			return nil, err
@@ -109,7 +135,7 @@ func (m *Manager) each(ctx context.Context, pod *corev1.Pod, objects Objects, al
 			return changed, err
 		}
 		volume := &pod.Spec.Volumes[i]
-		path, isChanged, err := m.one(pod, volume, objects, all, field.NewPath("spec", "volumes").Index(i))
+		path, isChanged, err := m.one(ctx, pod, volume, objects, all, field.NewPath("spec", "volumes").Index(i))
 		if err != nil {
 			errs = append(errs, &Error{Pod: pod.Namespace + "/" + pod.Name, Field: path.String(), Volume: volume.Name, Err: err})
 		}
@@ -122,7 +148,7 @@ func (m *Manager) each(ctx context.Context, pod *corev1.Pod, objects Objects, al
 }
 
 // one sets one volume up, or updates its content.
-func (m *Manager) one(pod *corev1.Pod, volume *corev1.Volume, objects Objects, all bool, p *field.Path) (*field.Path, bool, error) {
+func (m *Manager) one(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume, objects Objects, all bool, p *field.Path) (*field.Path, bool, error) {
 	if err := element(volume.Name); err != nil {
 		return p.Child("name"), false, err
 	}
@@ -142,7 +168,10 @@ func (m *Manager) one(pod *corev1.Pod, volume *corev1.Volume, objects Objects, a
 	}
 	kind, name := contentKind(volume)
 	if kind == "" {
-		return p, false, fmt.Errorf("volume source: %w", ErrNotSupported)
+		if !all {
+			return p, false, nil
+		}
+		return p.Child(sourceName(volume)), false, m.plug(ctx, pod, volume, objects)
 	}
 	dir := m.dir(pod.UID, kind, volume.Name)
 	if !all {
@@ -197,6 +226,9 @@ func (m *Manager) path(uid types.UID, volume *corev1.Volume) string {
 		return m.dir(uid, emptyDirKind, volume.Name)
 	}
 	kind, _ := contentKind(volume)
+	if kind == "" {
+		kind = pluginKind + sourceName(volume)
+	}
 	return m.dir(uid, kind, volume.Name)
 }
 

@@ -2,12 +2,14 @@ package cri_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
@@ -24,8 +26,11 @@ var _ = Describe("the promises of runtimeiface, with containerd", Ordered, Conti
 
 	for _, c := range runtimetest.Cases() {
 		It(c.Name, func(ctx SpecContext) {
+			if slices.Contains(c.Needs, runtimetest.AppArmor) {
+				kerneltest.Require(GinkgoTB(), kerneltest.AppArmor)
+			}
 			subject := runtimetest.Subject{
-				Runtime: n.rt, Images: n.images, LogRoot: n.logs, Kernel: true, UserNS: true, Seccomp: true,
+				Runtime: n.rt, Images: n.images, LogRoot: n.logs, Kernel: true, UserNS: true, Seccomp: true, AppArmor: true,
 				RestartDaemon: func(context.Context) error { n.daemon.Kill(); n.daemonStart(); return nil },
 				KillKeeper:    func(_ context.Context, id string) error { return n.killShim(id) },
 				Restart:       func(context.Context) (runtimeiface.Runtime, error) { n.restart(); return n.rt, nil },

@@ -160,5 +160,17 @@ func securityContext(s runtimeiface.Security) *api.LinuxContainerSecurityContext
 	case runtimeiface.SeccompLocalhost:
 		out.Seccomp = &api.SecurityProfile{ProfileType: api.SecurityProfile_Localhost, LocalhostRef: s.SeccompProfile}
 	}
+	switch s.AppArmor {
+	case "": // the runtime's choice, as the kubelet leaves it
+	case runtimeiface.AppArmorUnconfined:
+		out.Apparmor = &api.SecurityProfile{ProfileType: api.SecurityProfile_Unconfined}
+	case runtimeiface.AppArmorRuntimeDefault:
+		out.Apparmor = &api.SecurityProfile{ProfileType: api.SecurityProfile_RuntimeDefault}
+	case runtimeiface.AppArmorLocalhost:
+		out.Apparmor = &api.SecurityProfile{ProfileType: api.SecurityProfile_Localhost, LocalhostRef: s.AppArmorProfile}
+	}
+	if l := s.SELinux; l != nil {
+		out.SelinuxOptions = &api.SELinuxOption{User: l.User, Role: l.Role, Type: l.Type, Level: l.Level}
+	}
 	return out
 }

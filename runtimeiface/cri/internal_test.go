@@ -136,6 +136,10 @@ func TestContainerConfigNamesTheField(t *testing.T) {
 		"OOMScoreAdj":        {func(s *runtimeiface.ContainerSpec) { s.OOMScoreAdj = 1001 }, runtimeiface.ErrInvalid},
 		"Security.RunAsUser": {func(s *runtimeiface.ContainerSpec) { s.Security.RunAsUser = &minus }, runtimeiface.ErrInvalid},
 		"Security.Seccomp":   {func(s *runtimeiface.ContainerSpec) { s.Security.Seccomp = "x" }, runtimeiface.ErrInvalid},
+		"Security.AppArmor":  {func(s *runtimeiface.ContainerSpec) { s.Security.AppArmor = "x" }, runtimeiface.ErrInvalid},
+		"Security.AppArmorProfile": {func(s *runtimeiface.ContainerSpec) {
+			s.Security.AppArmor = runtimeiface.AppArmorLocalhost
+		}, runtimeiface.ErrInvalid},
 		"Security.AddCapabilities": {func(s *runtimeiface.ContainerSpec) {
 			s.Security.AddCapabilities = []string{"CAP_CHOWN"}
 		}, runtimeiface.ErrInvalid},
@@ -150,6 +154,26 @@ func TestContainerConfigNamesTheField(t *testing.T) {
 		c.spoil(&spec)
 		if _, err := containerConfig(spec); !errors.Is(err, c.want) || !strings.Contains(err.Error(), field) {
 			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+func TestProfilesAndLabels(t *testing.T) {
+	if got := securityContext(runtimeiface.Security{}); got.Apparmor != nil || got.SelinuxOptions != nil {
+		t.Errorf("nothing is asked for: %v", got)
+	}
+	got := securityContext(runtimeiface.Security{AppArmor: runtimeiface.AppArmorLocalhost, AppArmorProfile: "strict",
+		SELinux: &runtimeiface.SELinux{User: "u", Role: "r", Type: "t", Level: "s0"}})
+	if got.Apparmor.ProfileType != api.SecurityProfile_Localhost || got.Apparmor.LocalhostRef != "strict" {
+		t.Errorf("profile is %v", got.Apparmor)
+	}
+	if l := got.SelinuxOptions; l.User != "u" || l.Role != "r" || l.Type != "t" || l.Level != "s0" {
+		t.Errorf("label is %v", l)
+	}
+	for kind, want := range map[runtimeiface.AppArmorType]api.SecurityProfile_ProfileType{
+		runtimeiface.AppArmorUnconfined: api.SecurityProfile_Unconfined, runtimeiface.AppArmorRuntimeDefault: api.SecurityProfile_RuntimeDefault} {
+		if got := securityContext(runtimeiface.Security{AppArmor: kind}).Apparmor; got.ProfileType != want {
+			t.Errorf("%s is %v", kind, got)
 		}
 	}
 }

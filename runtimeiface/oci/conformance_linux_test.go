@@ -2,6 +2,7 @@ package oci_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,8 +47,11 @@ func conformance(program kerneltest.Need, change func(*env)) {
 					Skip(why)
 				}
 			}
+			if slices.Contains(c.Needs, runtimetest.AppArmor) {
+				kerneltest.Require(GinkgoTB(), kerneltest.AppArmor)
+			}
 			subject := runtimetest.Subject{
-				Runtime: e.rt, Images: e.images, LogRoot: e.logs, Kernel: true, UserNS: true, Seccomp: true,
+				Runtime: e.rt, Images: e.images, LogRoot: e.logs, Kernel: true, UserNS: true, Seccomp: true, AppArmor: true,
 				Restart: func(context.Context) (runtimeiface.Runtime, error) { e.reopen(); return e.rt, nil },
 				KillKeeper: func(ctx context.Context, id string) error {
 					s, err := e.rt.SandboxStatus(ctx, id)

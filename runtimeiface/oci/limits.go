@@ -164,6 +164,12 @@ func (l *limits) security(s runtimeiface.Security) {
 	l.texts("Security.DropCapabilities", s.DropCapabilities, maxList, maxName)
 	l.count("Security.SupplementalGroups", len(s.SupplementalGroups), maxGroups)
 	l.text("Security.SeccompProfile", s.SeccompProfile, maxPath)
+	l.text("Security.AppArmorProfile", s.AppArmorProfile, maxName)
+	if label := s.SELinux; label != nil {
+		for _, part := range []string{label.User, label.Role, label.Type, label.Level} {
+			l.text("Security.SELinux", part, maxName)
+		}
+	}
 	for _, list := range []struct {
 		field string
 		paths []string

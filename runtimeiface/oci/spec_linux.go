@@ -105,6 +105,9 @@ func makeSpec(in specInput) (*specs.Spec, error) {
 	if err := in.resources(s); err != nil {
 		return nil, err
 	}
+	if err := in.confine(s); err != nil {
+		return nil, err
+	}
 	return s, in.filter(s)
 }
 

@@ -25,6 +25,9 @@ func securityCases() []Case {
 		newCase("security/seccomp default", "the runtime's default filter is there, and keeps from what the node must be kept from", seccompDefault, Kernel, Seccomp),
 		newCase("security/seccomp localhost", "a profile of the node's is applied, to commands too", seccompLocalhost, Kernel, Seccomp),
 		newCase("security/seccomp without a profile", "a profile that is not there or is none is refused", seccompMissing, Kernel, Seccomp),
+		newCase("security/apparmor", "AppArmor's default profile keeps from the node's settings, and goes for commands too; Unconfined and privileged are without", appArmorDefault, Kernel, AppArmor),
+		newCase("security/apparmor localhost", "a profile that the kernel has loaded is applied, to a privileged container too", appArmorLocalhost, Kernel, AppArmor),
+		newCase("security/apparmor without a profile", "a profile that the kernel has not loaded is refused", appArmorMissing, Kernel),
 	}
 }
 
@@ -202,6 +205,55 @@ func seccompLocalhost(k *kit) {
 	k.that(strings.Contains(stderr, "protocol error"), "standard error of the command is %q", stderr)
 	plain := k.container("mkdir", "/tmp/a")
 	k.outputOf(sb, plain)
+}
+
+// label is what a process reads of its own AppArmor profile.
+const label = "/proc/self/attr/current"
+
+func appArmorDefault(k *kit) {
+	sb := k.pod(func(s *runtimeiface.SandboxSpec) { s.Privileged = true })
+	with := func(s runtimeiface.Security, args ...string) runtimeiface.ContainerSpec {
+		s.ReadonlyPaths = []string{}
+		spec := k.container(args...)
+		spec.Security = s
+		return spec
+	}
+	// A setting of the sandbox's own, so that nothing is lost if it can be written.
+	setting := []string{"write", "/proc/sys/kernel/domainname", "a"}
+	confined := runtimeiface.Security{AppArmor: runtimeiface.AppArmorRuntimeDefault}
+	c := k.ends(k.start(sb, with(confined, setting...)), 1, runtimeiface.ReasonError)
+	k.logHas(c.LogPath, "permission denied")
+	id := k.start(sb, with(confined, "forever"))
+	code, out, _ := k.exec(id, "cat", label)
+	k.that(code == 0 && strings.HasSuffix(strings.TrimSpace(out), "(enforce)"), "a command's profile is %q", out)
+	for _, s := range []runtimeiface.Security{{AppArmor: runtimeiface.AppArmorUnconfined}, {Privileged: true}} {
+		k.outputOf(sb, with(s, setting...))
+		k.same(k.outputOf(sb, with(s, "cat", label)), "unconfined\n", "profile of %+v", s)
+	}
+}
+
+func appArmorLocalhost(k *kit) {
+	sb := k.pod(func(s *runtimeiface.SandboxSpec) { s.Privileged = true })
+	spec := k.container("cat", label)
+	spec.Security.AppArmor = runtimeiface.AppArmorRuntimeDefault
+	confined := k.outputOf(sb, spec)
+	name, _, _ := strings.Cut(confined, " (")
+	for _, privileged := range []bool{false, true} {
+		spec := k.container("cat", label)
+		spec.Security = runtimeiface.Security{Privileged: privileged, AppArmor: runtimeiface.AppArmorLocalhost, AppArmorProfile: name}
+		k.same(k.outputOf(sb, spec), confined, "profile of a container, privileged: %v", privileged)
+	}
+}
+
+func appArmorMissing(k *kit) {
+	sb := k.pod()
+	spec := k.container("print", "ran")
+	spec.Security = runtimeiface.Security{AppArmor: runtimeiface.AppArmorLocalhost, AppArmorProfile: "no-such-profile"}
+	id, err := k.rt.CreateContainer(k.ctx, sb, spec)
+	if err == nil {
+		err = k.rt.StartContainer(k.ctx, id)
+	}
+	k.that(err != nil, "a container with a profile that nobody has loaded runs")
 }
 
 func seccompMissing(k *kit) {

@@ -25,6 +25,8 @@ const (
 	UserNS Need = "userns"
 	// Seccomp: the runtime can filter system calls.
 	Seccomp Need = "seccomp"
+	// AppArmor: the kernel enforces AppArmor profiles, and the runtime sets them.
+	AppArmor Need = "apparmor"
 )
 
 // Case is one promise of runtimeiface, and a way to hold a runtime to it.
@@ -65,8 +67,8 @@ type Subject struct {
 	// KillKeeper kills what the runtime has watch over the containers of a sandbox,
 	// its shim; nil if that cannot be done.
 	KillKeeper func(ctx context.Context, sandboxID string) error
-	// UserNS and Seccomp say that these can be had.
-	UserNS, Seccomp bool
+	// UserNS, Seccomp and AppArmor say that these can be had.
+	UserNS, Seccomp, AppArmor bool
 }
 
 // Missing gives those needs of a case that the subject does not have.
@@ -75,7 +77,7 @@ func (s Subject) Missing(c Case) []Need {
 	for _, need := range c.Needs {
 		there := map[Need]bool{
 			Kernel: s.Kernel, Restart: s.Restart != nil, Daemon: s.RestartDaemon != nil, Keeper: s.KillKeeper != nil,
-			UserNS: s.UserNS, Seccomp: s.Seccomp,
+			UserNS: s.UserNS, Seccomp: s.Seccomp, AppArmor: s.AppArmor,
 		}
 		if !there[need] {
 			missing = append(missing, need)
