@@ -61,7 +61,7 @@ func (w *world) happen() {
 	case n < 75: // the agent dies, and what it had begun is done or not
 		for lane, a := range w.flights {
 			if w.chance(50) && a.Type != podlifecycle.ActionKill {
-				_ = w.effect(a)
+				_ = w.effect(a, false)
 			}
 			delete(w.flights, lane)
 		}

@@ -216,7 +216,7 @@ func (w *world) land(lane string) error {
 	}
 	w.trace = append(w.trace, fmt.Sprintf("%s   landed %s %s fails=%v effect=%v", w.now.Format("15:04:05"), a.Type, lane, fails, effect))
 	if effect {
-		if err := w.effect(a); err != nil {
+		if err := w.effect(a, cancelled); err != nil {
 			return err
 		}
 	}
@@ -248,7 +248,7 @@ func (w *world) land(lane string) error {
 }
 
 // effect is what an action does to the runtime.
-func (w *world) effect(a podlifecycle.Action) error {
+func (w *world) effect(a podlifecycle.Action, cancelled bool) error {
 	w.serial++
 	switch a.Type {
 	case podlifecycle.ActionRunSandbox:
@@ -265,7 +265,7 @@ func (w *world) effect(a podlifecycle.Action) error {
 		w.sandboxes = slices.DeleteFunc(w.sandboxes, func(s runtimeiface.Sandbox) bool { return s.ID == a.ID })
 		w.containers = slices.DeleteFunc(w.containers, func(c runtimeiface.Container) bool { return c.SandboxID == a.ID })
 	case podlifecycle.ActionCreate:
-		return w.create(a)
+		return w.create(a, cancelled)
 	case podlifecycle.ActionStartAll:
 		return w.startAll(a)
 	case podlifecycle.ActionStart:
@@ -336,8 +336,10 @@ func (w *world) make(a podlifecycle.Action) string {
 	return c.ID
 }
 
-func (w *world) create(a podlifecycle.Action) error {
-	if w.together && w.isMain(a.Container) && !w.mainsIn[a.ID] {
+// create is judged by what was there when it was decided, if it was called off
+// since and comes all the same.
+func (w *world) create(a podlifecycle.Action, cancelled bool) error {
+	if w.together && !cancelled && w.isMain(a.Container) && !w.mainsIn[a.ID] {
 		return fmt.Errorf("%s starts before the others are created", a.Container)
 	}
 	id := w.make(a)
