@@ -155,6 +155,27 @@ func securityContexts(n *node) {
 		})
 	}
 
+	It("has a system call filter of the node's", func() {
+		dir := filepath.Join(n.dir, "seccomp")
+		Expect(os.MkdirAll(dir, 0o700)).To(Succeed())
+		Expect(os.WriteFile(filepath.Join(dir, "no-mkdir.json"), []byte(`{"defaultAction": "SCMP_ACT_ALLOW",
+			"syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 71}]}`), 0o600)).To(Succeed())
+		Expect(n.prints("filter", "write /tmp/f x ; run mkdir /tmp/d", "", "securityContext: {seccompProfile: {type: Localhost, localhostProfile: no-mkdir.json}}")).To(ContainSubstring("protocol error"))
+	})
+
+	It("whose AppArmor profile the kernel cannot enforce fails, where it has none", func() {
+		kernel, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+		n.apply("profile", "restartPolicy: Never\n  containers: ["+n.does("app", "cat /proc/self/attr/current", "securityContext: {appArmorProfile: {type: RuntimeDefault}}")+"]")
+		if strings.HasPrefix(string(kernel), "Y") {
+			n.untilPhase("profile", corev1.PodSucceeded)
+			Expect(n.output("profile", "app")).To(ContainSubstring("(enforce)"))
+			return
+		}
+		status := n.untilPhase("profile", corev1.PodFailed).Status
+		Expect(status.Reason).To(Equal("AppArmor"))
+		Expect(status.Message).To(Equal("Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host"))
+	})
+
 	It("is not run as root if it said so", func() {
 		n.apply("nonroot", "securityContext: {runAsNonRoot: true}\n  containers: ["+n.does("app", "forever")+"]")
 		pod := n.until("nonroot", func(g Gomega, pod *corev1.Pod) {

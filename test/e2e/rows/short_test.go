@@ -22,6 +22,9 @@ func init() { rows = append(rows, admission, shortage) }
 // nodeMemory is what pods have together on a node that is short.
 const nodeMemory = 96 << 20
 
+// softGrace is how long half of the memory may be used.
+const softGrace = 4 * time.Second
+
 // shortNode is this node with less memory for its pods, if short is set: what
 // they use is real.
 type shortNode struct {
@@ -53,7 +56,8 @@ func (n *node) eviction(rt podlifecycle.Runtime) *podlifecycle.Eviction {
 	n.shortage.short.Store(short)
 	return &podlifecycle.Eviction{
 		Policy: eviction.Config{PressureTransition: time.Second, Critical: func(*corev1.Pod) bool { return false },
-			Thresholds: []eviction.Threshold{{Signal: eviction.MemoryAvailable, Below: eviction.Value{Part: 0.25}}}},
+			Thresholds: []eviction.Threshold{{Signal: eviction.MemoryAvailable, Below: eviction.Value{Part: 0.25}},
+				{Signal: eviction.MemoryAvailable, Below: eviction.Value{Part: 0.5}, Grace: softGrace}}, MaxGrace: time.Second},
 		Node: n.shortage, Meter: usage, Disk: usage.Disk, Interval: 200 * time.Millisecond, DiskInterval: 500 * time.Millisecond,
 		RootFS: rt.(interface {
 			ContainerFilesystem(ctx context.Context, id string) (runtimeiface.Filesystem, error)
@@ -132,5 +136,17 @@ func shortage(n *node) {
 		})).To(BeTrue())
 		Eventually(n.manager.NodeConditions, patience).Should(HaveEach(HaveField("Status", corev1.ConditionFalse)))
 		n.untilReady("modest")
+	})
+	It("that uses more than its part of half the memory goes after a while, with grace", func() {
+		n.shortage.short.Store(true)
+		DeferCleanup(func() { n.shortage.short.Store(false) })
+		n.apply("large", "containers: ["+n.does("app", "trap 0 ; hold 62914560 ; forever", "resources: {requests: {memory: 1Mi}}")+"]")
+		n.untilReady("large")
+		Eventually(n.manager.NodeConditions, patience).Should(ContainElement(HaveField("Status", corev1.ConditionTrue)))
+		pressed := time.Now()
+		pod := n.untilPhase("large", corev1.PodFailed)
+		Expect(pod.Status.Reason).To(Equal("Evicted"))
+		Expect(time.Since(pressed)).To(BeNumerically(">", softGrace/2), "it had its time")
+		Expect(pod.Status.ContainerStatuses[0].State.Terminated.ExitCode).To(BeZero(), "it ended itself")
 	})
 }

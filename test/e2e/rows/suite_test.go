@@ -29,7 +29,9 @@ import (
 	"github.com/nodekit/nodekit/podlifecycle/imagegc"
 	logfiles "github.com/nodekit/nodekit/podlifecycle/logs"
 	"github.com/nodekit/nodekit/podlifecycle/qos"
+	"github.com/nodekit/nodekit/podlifecycle/security"
 	"github.com/nodekit/nodekit/podlifecycle/source"
+	"github.com/nodekit/nodekit/podlifecycle/volume"
 	"github.com/nodekit/nodekit/runtimeiface/cri"
 	"github.com/nodekit/nodekit/runtimeiface/oci"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
@@ -168,10 +170,11 @@ func (n *node) start() {
 		NodeIPs: []netip.Addr{nodeIP}, QoS: qos.Node{CgroupRoot: n.cgroup + "/pods", MemoryCapacity: 8 << 30}, Cgroups: cgroup.New(),
 		ImageGC: imagegc.Policy{HighPercent: 100, MinAge: time.Nanosecond}, LogRotation: logfiles.Policy{MaxSize: 1 << 20}, LogLinks: filepath.Join(n.dir, "links"),
 		Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi")},
-		Eviction:    n.eviction(rt),
+		Eviction:    n.eviction(rt), Credentials: n.credentials(), Security: security.Config{SeccompRoot: filepath.Join(n.dir, "seccomp")},
+		VolumePlugins: map[string]volume.Plugin{"nfs": exports{filepath.Join(n.dir, "exports")}},
 	})
 	Expect(err).NotTo(HaveOccurred())
-	directory, err := source.New(source.Config{Path: n.manifests})
+	directory, err := source.New(source.Config{Path: n.manifests, VolumePlugins: []string{"nfs"}})
 	Expect(err).NotTo(HaveOccurred())
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
