@@ -2,7 +2,6 @@ package proxyrules
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -16,51 +15,109 @@ const LabelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
 const maxProblemsPerService = 16
 
-// serviceRules is what one Service came to, and from which objects.
+// serviceRules is what one Service came to, and from which objects. Where
+// EndpointSlices are without a Service, so is it.
 type serviceRules struct {
-	service  *corev1.Service
-	slices   []*discoveryv1.EndpointSlice
-	fronts   []*Front // before clashes with other Services
+	id       types.NamespacedName
+	service  *corev1.Service              // nil: there is none
+	slices   []*discoveryv1.EndpointSlice // by name
+	fronts   []*Front                     // before clashes with other Services
+	health   *HealthCheck
 	problems []Problem
 }
 
 // Build computes the table of a node. It follows kube-proxy (Kubernetes v1.37.0
 // pkg/proxy): headless and ExternalName Services and those labelled
 // service-proxy-name are skipped; endpoints are the ready ones, or, if there is
-// none, those that still serve while they terminate.
+// none, those that still serve while they terminate, judged apart for the
+// policies Cluster and Local; hints for this node, or else for its zone, are
+// heeded if every ready endpoint has one and one of them is for us.
 //
 // Endpoints that were in previous keep their index; previous may be nil. If two
 // Services claim one front, the first by namespace and name has it. The objects
 // must not be changed afterwards: what has the same address as in the build of
-// previous is taken to be the same.
+// previous is taken to be the same. If most are, Build costs what differs, plus
+// a comparison of pointers.
 func Build(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice, node Node, previous *Table) (*Table, []Problem) {
-	b := builder{node: node.clone(), previous: previous}
-	b.reuse = previous != nil && previous.Node.Equal(b.node)
-	groups := group(endpointSlices)
+	t := build(slices.Clone(services), slices.Clone(endpointSlices), node.clone(), previous)
+	return t, slices.Clone(t.problems)
+}
 
-	ordered := slices.DeleteFunc(slices.Clone(services), func(s *corev1.Service) bool { return s == nil })
-	slices.SortStableFunc(ordered, func(a, b *corev1.Service) int {
-		if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
-			return c
+// build keeps the slices that it is given.
+func build(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice, node Node, previous *Table) *Table {
+	b := &builder{node: node, previous: previous}
+	b.reuse = previous != nil && previous.Node.Equal(node)
+	if b.reuse && previous.plain {
+		if t := b.update(services, endpointSlices); t != nil {
+			return t
 		}
-		return strings.Compare(a.Name, b.Name)
-	})
-	t := &Table{Node: b.node, services: make(map[types.NamespacedName]*serviceRules, len(services))}
-	var problems []Problem
-	for _, service := range ordered {
-		id := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
-		if _, twice := t.services[id]; twice {
-			problems = append(problems, Problem{id.String(), "metadata.name", "given twice, the first one counts"})
+	}
+	return b.whole(services, endpointSlices)
+}
+
+type builder struct {
+	node     Node
+	previous *Table
+	reuse    bool
+}
+
+// whole builds a table from all objects.
+func (b *builder) whole(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice) *Table {
+	t := &Table{Node: b.node, services: services, slices: endpointSlices, plain: true, self: new(lineage)}
+	groups := make(map[types.NamespacedName]*serviceRules, len(services))
+	for _, slice := range endpointSlices {
+		id, ok := sliceService(slice)
+		if !ok {
 			continue
 		}
-		rules := b.service(id, service, groups[id])
-		t.services[id] = rules
-		problems = append(problems, rules.problems...)
-		t.Fronts = append(t.Fronts, rules.fronts...)
+		group := groups[id]
+		if group == nil {
+			group = &serviceRules{id: id}
+			groups[id] = group
+		}
+		group.slices = append(group.slices, slice)
 	}
-	problems = append(problems, t.resolve()...)
-	t.index()
-	return t, problems
+	for _, service := range services {
+		if service == nil {
+			continue
+		}
+		id := types.NamespacedName{Namespace: service.Namespace, Name: service.Name}
+		group := groups[id]
+		switch {
+		case group == nil:
+			groups[id] = &serviceRules{id: id, service: service}
+		case group.service != nil:
+			t.plain = false
+			t.problems = append(t.problems, Problem{id.String(), "metadata.name", "given twice, the first one counts"})
+		default:
+			group.service = service
+		}
+	}
+	t.rules = make([]*serviceRules, 0, len(groups))
+	for _, group := range groups {
+		sortSlices(group.slices)
+		t.rules = append(t.rules, group)
+	}
+	slices.SortFunc(t.rules, func(a, b *serviceRules) int { return compareID(a.id, b.id) })
+	t.Fronts = make([]*Front, 0, len(t.rules))
+	for i, group := range t.rules {
+		t.rules[i] = b.rules(group.id, group.service, group.slices)
+		t.problems = append(t.problems, t.rules[i].problems...)
+		t.Fronts = append(t.Fronts, t.rules[i].fronts...)
+	}
+	t.problems = append(t.problems, t.resolve()...)
+	t.collect()
+	return t
+}
+
+// collect lists the health checks.
+func (t *Table) collect() {
+	t.HealthChecks = nil
+	for _, r := range t.rules {
+		if r.health != nil {
+			t.HealthChecks = append(t.HealthChecks, *r.health)
+		}
+	}
 }
 
 // resolve sorts the fronts and leaves out those that clash or are too many.
@@ -81,242 +138,57 @@ func (t *Table) resolve() []Problem {
 		}
 	}
 	clear(t.Fronts[len(kept):])
+	t.plain = t.plain && len(kept) == len(t.Fronts)
 	t.Fronts = kept
 	return problems
 }
 
-func group(endpointSlices []*discoveryv1.EndpointSlice) map[types.NamespacedName][]*discoveryv1.EndpointSlice {
-	groups := make(map[types.NamespacedName][]*discoveryv1.EndpointSlice, len(endpointSlices))
-	for _, slice := range endpointSlices {
-		if slice == nil {
-			continue
-		}
-		name := slice.Labels[discoveryv1.LabelServiceName]
-		_, headless := slice.Labels[corev1.IsHeadlessService]
-		_, foreign := slice.Labels[LabelServiceProxyName]
-		if name == "" || headless || foreign {
-			continue
-		}
-		id := types.NamespacedName{Namespace: slice.Namespace, Name: name}
-		groups[id] = append(groups[id], slice)
+// sliceService names the Service of an EndpointSlice that counts.
+func sliceService(slice *discoveryv1.EndpointSlice) (types.NamespacedName, bool) {
+	if slice == nil {
+		return types.NamespacedName{}, false
 	}
-	return groups
+	name := slice.Labels[discoveryv1.LabelServiceName]
+	_, headless := slice.Labels[corev1.IsHeadlessService]
+	_, foreign := slice.Labels[LabelServiceProxyName]
+	return types.NamespacedName{Namespace: slice.Namespace, Name: name}, name != "" && !headless && !foreign
 }
 
-type builder struct {
-	node     Node
-	previous *Table
-	reuse    bool
+func sortSlices(list []*discoveryv1.EndpointSlice) {
+	slices.SortStableFunc(list, func(a, b *discoveryv1.EndpointSlice) int { return strings.Compare(a.Name, b.Name) })
 }
 
-func (b *builder) service(id types.NamespacedName, service *corev1.Service, own []*discoveryv1.EndpointSlice) *serviceRules {
+func compareID(a, b types.NamespacedName) int {
+	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Name, b.Name)
+}
+
+// rulesOf is where the rules of a Service stand, and what they are, or nil.
+func (t *Table) rulesOf(id types.NamespacedName) (int, *serviceRules) {
+	i, found := slices.BinarySearchFunc(t.rules, id, func(r *serviceRules, id types.NamespacedName) int { return compareID(r.id, id) })
+	if !found {
+		return i, nil
+	}
+	return i, t.rules[i]
+}
+
+// rules builds what one Service comes to, or takes it from the previous table.
+func (b *builder) rules(id types.NamespacedName, service *corev1.Service, own []*discoveryv1.EndpointSlice) *serviceRules {
 	if b.reuse {
-		old := b.previous.services[id]
+		_, old := b.previous.rulesOf(id)
 		if old != nil && old.service == service && slices.Equal(old.slices, own) {
 			return old
 		}
 	}
-	s := &serviceBuilder{builder: b, id: id.String(), spec: &service.Spec,
-		rules: &serviceRules{service: service, slices: own}}
+	r := &serviceRules{id: id, service: service, slices: own}
+	if service == nil {
+		return r
+	}
+	s := &serviceBuilder{builder: b, id: id.String(), spec: &service.Spec, rules: r}
 	if _, foreign := service.Labels[LabelServiceProxyName]; !foreign {
 		s.build(service, own)
 	}
-	return s.rules
-}
-
-// serviceBuilder makes the fronts of one Service.
-type serviceBuilder struct {
-	*builder
-	id    string
-	spec  *corev1.ServiceSpec
-	rules *serviceRules
-}
-
-func (s *serviceBuilder) problem(field, format string, args ...any) {
-	if len(s.rules.problems) < maxProblemsPerService {
-		s.rules.problems = append(s.rules.problems, Problem{s.id, field, fmt.Sprintf(format, args...)})
-	}
-}
-
-func (s *serviceBuilder) build(service *corev1.Service, own []*discoveryv1.EndpointSlice) {
-	if s.spec.Type == corev1.ServiceTypeExternalName || s.spec.ClusterIP == corev1.ClusterIPNone {
-		return
-	}
-	addresses := s.addresses(service)
-	families := s.families(addresses)
-	s.unsupported()
-	pool := s.pool(own)
-	for i := range s.spec.Ports {
-		s.port(i, addresses, families, pool)
-	}
-}
-
-func (s *serviceBuilder) unsupported() {
-	if s.spec.SessionAffinity == corev1.ServiceAffinityClientIP {
-		s.problem("spec.sessionAffinity", "ClientIP is not supported: every connection is balanced by itself")
-	}
-	if s.spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
-		s.problem("spec.externalTrafficPolicy", "Local is not supported: treated as Cluster, so clients' addresses are hidden")
-	}
-}
-
-type frontAddress struct {
-	addr netip.Addr
-	kind Kind
-}
-
-// addresses are all at which the Service stands, node ports apart.
-func (s *serviceBuilder) addresses(service *corev1.Service) []frontAddress {
-	var out []frontAddress
-	add := func(kind Kind, field, text string) {
-		addr, err := parseAddr(text)
-		if err != nil {
-			s.problem(field, "%v", err)
-			return
-		}
-		out = append(out, frontAddress{addr, kind})
-	}
-	switch {
-	case len(s.spec.ClusterIPs) > 0:
-		for i, ip := range s.spec.ClusterIPs {
-			add(ClusterIP, fmt.Sprintf("spec.clusterIPs[%d]", i), ip)
-		}
-	case s.spec.ClusterIP != "":
-		add(ClusterIP, "spec.clusterIP", s.spec.ClusterIP)
-	default:
-		s.problem("spec.clusterIP", "empty: no address was allocated")
-	}
-	for i, ip := range s.spec.ExternalIPs {
-		add(ExternalIP, fmt.Sprintf("spec.externalIPs[%d]", i), ip)
-	}
-	if s.spec.Type != corev1.ServiceTypeLoadBalancer {
-		return out
-	}
-	if len(s.spec.LoadBalancerSourceRanges) > 0 {
-		s.problem("spec.loadBalancerSourceRanges", "not supported: the load balancer addresses are left out, rather than open to all")
-		return out
-	}
-	for i, ingress := range service.Status.LoadBalancer.Ingress {
-		if ingress.IP == "" || ingress.IPMode != nil && *ingress.IPMode == corev1.LoadBalancerIPModeProxy {
-			continue
-		}
-		add(LoadBalancer, fmt.Sprintf("status.loadBalancer.ingress[%d].ip", i), ingress.IP)
-	}
-	return out
-}
-
-// families are those in which node ports answer, as unspecified addresses.
-func (s *serviceBuilder) families(addresses []frontAddress) []netip.Addr {
-	var v4, v6 bool
-	for _, family := range s.spec.IPFamilies {
-		v4 = v4 || family == corev1.IPv4Protocol
-		v6 = v6 || family == corev1.IPv6Protocol
-	}
-	if len(s.spec.IPFamilies) == 0 {
-		for _, a := range addresses {
-			if a.kind == ClusterIP {
-				v4 = v4 || a.addr.Is4()
-				v6 = v6 || a.addr.Is6()
-			}
-		}
-	}
-	var out []netip.Addr
-	if v4 {
-		out = append(out, netip.IPv4Unspecified())
-	}
-	if v6 {
-		out = append(out, netip.IPv6Unspecified())
-	}
-	return out
-}
-
-func (s *serviceBuilder) port(i int, addresses []frontAddress, families []netip.Addr, pool []candidate) {
-	port := &s.spec.Ports[i]
-	field := fmt.Sprintf("spec.ports[%d]", i)
-	protocol := port.Protocol
-	if protocol == "" {
-		protocol = corev1.ProtocolTCP
-	}
-	if protocol != corev1.ProtocolTCP && protocol != corev1.ProtocolUDP && protocol != corev1.ProtocolSCTP {
-		s.problem(field+".protocol", "%.20q is not TCP, UDP or SCTP", protocol)
-		return
-	}
-	if port.Port < 1 || port.Port > 65535 {
-		s.problem(field+".port", "%d is not in 1 to 65535", port.Port)
-		return
-	}
-	mine := ofPort(pool, port.Name, protocol)
-	for _, a := range addresses {
-		f := &Front{
-			FrontKey: FrontKey{Addr: a.addr, Protocol: protocol, Port: uint16(port.Port)},
-			Kind:     a.kind, PortName: port.Name, Masquerade: MasqueradeAlways,
-		}
-		local := false
-		if a.kind == ClusterIP {
-			f.Masquerade = MasqueradeOffCluster
-			local = s.spec.InternalTrafficPolicy != nil && *s.spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
-		}
-		s.front(f, field, mine, local)
-	}
-	if s.spec.Type != corev1.ServiceTypeNodePort && s.spec.Type != corev1.ServiceTypeLoadBalancer {
-		return
-	}
-	if port.NodePort < 0 || port.NodePort > 65535 {
-		s.problem(field+".nodePort", "%d is not in 1 to 65535", port.NodePort)
-		return
-	}
-	if port.NodePort == 0 {
-		if s.spec.Type == corev1.ServiceTypeNodePort {
-			s.problem(field+".nodePort", "0: no port was allocated")
-		}
-		return
-	}
-	for _, family := range families {
-		s.front(&Front{
-			FrontKey: FrontKey{Addr: family, Protocol: protocol, Port: uint16(port.NodePort)},
-			Kind:     NodePort, PortName: port.Name, Masquerade: MasqueradeAlways,
-		}, field, mine, false)
-	}
-}
-
-// front chooses the endpoints of f and adds it.
-func (s *serviceBuilder) front(f *Front, field string, mine []candidate, local bool) {
-	f.Service = s.id
-	family := slices.DeleteFunc(slices.Clone(mine), func(c candidate) bool { return c.Addr.Addr().Is4() != f.Addr.Is4() })
-	chosen := choose(family)
-	f.Action = Balance
-	if len(chosen) == 0 {
-		f.Action = Reject
-	} else if local {
-		chosen = choose(slices.DeleteFunc(family, func(c candidate) bool { return !c.local }))
-		if len(chosen) == 0 {
-			f.Action = Drop
-		}
-	}
-	if len(chosen) > MaxEndpoints {
-		s.problem(field, "%d endpoints, only the first %d by address are used", len(chosen), MaxEndpoints)
-		chosen = chosen[:MaxEndpoints]
-	}
-	old := s.previous.Front(f.FrontKey)
-	if old != nil {
-		f.Endpoints = keepSlots(old.Endpoints, chosen)
-	} else {
-		f.Endpoints = chosen
-	}
-	if old != nil && old.equal(f) {
-		f = old
-	}
-	s.rules.fronts = append(s.rules.fronts, f)
-}
-
-func parseAddr(text string) (netip.Addr, error) {
-	addr, err := netip.ParseAddr(text)
-	if err != nil || addr.Zone() != "" {
-		return netip.Addr{}, fmt.Errorf("%.60q is not an IP address", text)
-	}
-	addr = addr.Unmap()
-	if addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast() || addr.IsLinkLocalUnicast() {
-		return netip.Addr{}, fmt.Errorf("%s cannot be used: unspecified, loopback, link-local or multicast", addr)
-	}
-	return addr, nil
+	return r
 }

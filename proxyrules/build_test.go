@@ -67,10 +67,10 @@ func TestBuild(t *testing.T) {
 		{"internal policy local", []*corev1.Service{web(func(s *corev1.Service) {
 			s.Spec.InternalTrafficPolicy = pointer(corev1.ServiceInternalTrafficPolicyLocal)
 		})}, []*discoveryv1.EndpointSlice{endpoints("web", "http", "TCP", 8080, "10.244.0.5 l", "10.244.0.6")},
-			"10.96.0.10:80/TCP ClusterIP default/web balance off-cluster 10.244.0.5:8080\n", nil},
+			"10.96.0.10:80/TCP ClusterIP default/web balance off-cluster local 10.244.0.5:8080\n", nil},
 		{"internal policy local, none here", []*corev1.Service{web(func(s *corev1.Service) {
 			s.Spec.InternalTrafficPolicy = pointer(corev1.ServiceInternalTrafficPolicyLocal)
-		})}, []*discoveryv1.EndpointSlice{two}, "10.96.0.10:80/TCP ClusterIP default/web drop off-cluster\n", nil},
+		})}, []*discoveryv1.EndpointSlice{two}, "10.96.0.10:80/TCP ClusterIP default/web drop off-cluster local\n", nil},
 		{"endpoint twice", []*corev1.Service{web(nil)}, []*discoveryv1.EndpointSlice{two, endpoints("web", "http", "TCP", 8080, "10.244.0.5 r", "10.244.0.6")}, balanced, nil},
 		{"clash", []*corev1.Service{web(nil), service("api", "10.96.0.10", "x:80/TCP")}, []*discoveryv1.EndpointSlice{two},
 			"10.96.0.10:80/TCP ClusterIP default/api reject off-cluster\n",
@@ -98,17 +98,6 @@ func TestBuild(t *testing.T) {
 				`service default/web: EndpointSlice web-http endpoints[3].addresses[0]: "fe80::1%eth0" is not an IP address`,
 				`service default/web: EndpointSlice web-http ports[0].port: 0 is not in 1 to 65535`,
 			}},
-		{"not supported", []*corev1.Service{web(func(s *corev1.Service) {
-			s.Spec.Type = corev1.ServiceTypeLoadBalancer
-			s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
-			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
-			s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"}
-			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.1"}}
-		})}, []*discoveryv1.EndpointSlice{two}, balanced, []string{
-			`service default/web: spec.loadBalancerSourceRanges: not supported: the load balancer addresses are left out, rather than open to all`,
-			`service default/web: spec.sessionAffinity: ClientIP is not supported: every connection is balanced by itself`,
-			`service default/web: spec.externalTrafficPolicy: Local is not supported: treated as Cluster, so clients' addresses are hidden`,
-		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			table, problems := proxyrules.Build(c.services, c.slices, testNode, nil)
@@ -160,7 +149,8 @@ func apply(state map[string]string, changes proxyrules.Changes) error {
 		c := &changes.Fronts[i]
 		key := c.Key().String()
 		describe := func(f *proxyrules.Front) string {
-			return fmt.Sprintf("%s %s %s %d", f.Kind, f.Action, f.Masquerade, len(f.Endpoints))
+			return fmt.Sprintf("%s %s %s %d %d %v %d %v %v", f.Kind, f.Action, f.Masquerade, len(f.Endpoints), len(f.Inside),
+				f.Local, f.Affinity, f.Sources, f.Draining)
 		}
 		if c.Old != nil {
 			if state[key] != describe(c.Old) {
@@ -174,7 +164,12 @@ func apply(state map[string]string, changes proxyrules.Changes) error {
 			}
 			state[key] = describe(c.New)
 		}
-		for _, slot := range c.Slots {
+		slots := slices.Clone(c.Slots)
+		for _, slot := range c.Inside {
+			slot.Index += proxyrules.MaxEndpoints
+			slots = append(slots, slot)
+		}
+		for _, slot := range slots {
 			key := fmt.Sprintf("%s#%d", key, slot.Index)
 			if slot.Old.IsValid() {
 				if state[key] != slot.Old.String() {
@@ -230,7 +225,10 @@ func frontNames(t *proxyrules.Table) []string {
 	for _, f := range t.Fronts {
 		sorted := slices.Clone(f.Endpoints)
 		slices.SortFunc(sorted, func(a, b proxyrules.Endpoint) int { return a.Addr.Compare(b.Addr) })
-		out = append(out, fmt.Sprintf("%s %s %s %v", f.FrontKey, f.Action, f.Service, sorted))
+		inside := slices.Clone(f.Inside)
+		slices.SortFunc(inside, func(a, b proxyrules.Endpoint) int { return a.Addr.Compare(b.Addr) })
+		out = append(out, fmt.Sprintf("%s %s %s %s %v %v %d %v %v %v", f.FrontKey, f.Action, f.Masquerade, f.Service, sorted, inside,
+			f.Affinity, f.Local, f.Sources, f.Draining))
 	}
 	return out
 }

@@ -16,7 +16,9 @@ type Changes struct {
 type FrontChange struct {
 	Old   *Front       `json:"old,omitempty"`
 	New   *Front       `json:"new,omitempty"`
-	Slots []SlotChange `json:"slots,omitempty"` // by index
+	Slots []SlotChange `json:"slots,omitempty"` // of Endpoints, by index
+	// Inside are changes of the list of that name, by index.
+	Inside []SlotChange `json:"inside,omitempty"`
 }
 
 // SlotChange is another endpoint at one index. An invalid AddrPort means none.
@@ -41,26 +43,32 @@ func (c *Changes) Empty() bool { return !c.Node && len(c.Fronts) == 0 }
 func (c *Changes) Len() int {
 	n := len(c.Fronts)
 	for i := range c.Fronts {
-		n += len(c.Fronts[i].Slots)
+		n += len(c.Fronts[i].Slots) + len(c.Fronts[i].Inside)
 	}
 	return n
 }
 
 // Diff compares what two tables do; names alone are no difference. A nil table
-// is an empty one.
+// is an empty one. Where new was built upon old, it costs what differs.
 func Diff(old, new *Table) Changes {
 	var changes Changes
+	if old != nil && new != nil {
+		if old.self != nil && old.self == new.base {
+			for _, key := range new.changed {
+				changes.compare(old.Front(key), new.Front(key))
+			}
+			return changes
+		}
+		changes.Node = !old.Node.Equal(new.Node)
+	} else {
+		changes.Node = old != new
+	}
 	var a, b []*Front
 	if old != nil {
 		a = old.Fronts
 	}
 	if new != nil {
 		b = new.Fronts
-	}
-	if old != nil && new != nil {
-		changes.Node = !old.Node.Equal(new.Node)
-	} else {
-		changes.Node = old != new
 	}
 	for len(a) > 0 || len(b) > 0 {
 		if len(a) > 0 && len(b) > 0 && a[0] == b[0] {
@@ -84,27 +92,35 @@ func Diff(old, new *Table) Changes {
 			changes.add(nil, b[0])
 			b = b[1:]
 		default:
-			if !a[0].sameRules(b[0]) {
-				changes.add(a[0], b[0])
-			}
+			changes.compare(a[0], b[0])
 			a, b = a[1:], b[1:]
 		}
 	}
 	return changes
 }
 
-func (c *Changes) add(old, new *Front) {
-	c.Fronts = append(c.Fronts, FrontChange{Old: old, New: new, Slots: diffSlots(old, new)})
+// compare adds the change from one front to another of the same key.
+func (c *Changes) compare(old, new *Front) {
+	if old != nil && new != nil && (old == new || old.sameRules(new)) {
+		return
+	}
+	c.add(old, new)
 }
 
-func diffSlots(old, new *Front) []SlotChange {
-	var a, b []Endpoint
-	if old != nil {
-		a = old.Endpoints
+func (c *Changes) add(old, new *Front) {
+	change := FrontChange{Old: old, New: new}
+	if old == nil {
+		old = &Front{}
 	}
-	if new != nil {
-		b = new.Endpoints
+	if new == nil {
+		new = &Front{}
 	}
+	change.Slots = diffSlots(old.Endpoints, new.Endpoints)
+	change.Inside = diffSlots(old.Inside, new.Inside)
+	c.Fronts = append(c.Fronts, change)
+}
+
+func diffSlots(a, b []Endpoint) []SlotChange {
 	var out []SlotChange
 	for i := 0; i < len(a) || i < len(b); i++ {
 		change := SlotChange{Index: i}

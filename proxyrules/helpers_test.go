@@ -15,6 +15,7 @@ func pointer[T any](v T) *T { return &v }
 
 var testNode = proxyrules.Node{
 	Name:      "node1",
+	Zone:      "zone1",
 	Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 	PodCIDRs:  []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 }
@@ -41,7 +42,8 @@ func service(name, vip string, ports ...string) *corev1.Service {
 }
 
 // endpoints makes a slice for one port; an address may be followed by letters:
-// r not ready, s not serving, t terminating, l local.
+// r not ready, s not serving, t terminating, l local, n and N hinted for this
+// and another node, z and Z for this and another zone.
 func endpoints(service, portName string, protocol corev1.Protocol, target int32, addresses ...string) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4,
 		Ports: []discoveryv1.EndpointPort{{Name: &portName, Protocol: &protocol, Port: &target}}}
@@ -63,6 +65,8 @@ func endpoints(service, portName string, protocol corev1.Protocol, target int32,
 				e.Conditions.Terminating = pointer(true)
 			case 'l':
 				e.NodeName = pointer("node1")
+			case 'n', 'N', 'z', 'Z':
+				hint(&e, flag)
 			}
 		}
 		s.Endpoints = append(s.Endpoints, e)
@@ -70,13 +74,40 @@ func endpoints(service, portName string, protocol corev1.Protocol, target int32,
 	return s
 }
 
+func hint(e *discoveryv1.Endpoint, flag rune) {
+	if e.Hints == nil {
+		e.Hints = &discoveryv1.EndpointHints{}
+	}
+	name := map[rune]string{'n': "node1", 'N': "node2", 'z': "zone1", 'Z': "zone2"}[flag]
+	if strings.HasPrefix(name, "node") {
+		e.Hints.ForNodes = append(e.Hints.ForNodes, discoveryv1.ForNode{Name: name})
+	} else {
+		e.Hints.ForZones = append(e.Hints.ForZones, discoveryv1.ForZone{Name: name})
+	}
+}
+
 // render tells a table's fronts in lines.
 func render(t *proxyrules.Table) string {
 	var b strings.Builder
 	for _, f := range t.Fronts {
 		fmt.Fprintf(&b, "%s %s %s %s %s", f.FrontKey, f.Kind, f.Service, f.Action, f.Masquerade)
+		if f.Local {
+			b.WriteString(" local")
+		}
+		if f.Affinity > 0 {
+			fmt.Fprintf(&b, " affinity=%d", f.Affinity)
+		}
 		for _, e := range f.Endpoints {
 			fmt.Fprintf(&b, " %s", e.Addr)
+		}
+		for _, e := range f.Inside {
+			fmt.Fprintf(&b, " inside=%s", e.Addr)
+		}
+		for _, p := range f.Sources {
+			fmt.Fprintf(&b, " from=%s", p)
+		}
+		for _, addr := range f.Draining {
+			fmt.Fprintf(&b, " draining=%s", addr)
 		}
 		b.WriteString("\n")
 	}
@@ -99,10 +130,26 @@ func random(r *rand.Rand) ([]*corev1.Service, []*discoveryv1.EndpointSlice) {
 		if r.IntN(4) == 0 {
 			s.Spec.InternalTrafficPolicy = pointer(corev1.ServiceInternalTrafficPolicyLocal)
 		}
+		if r.IntN(4) == 0 {
+			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		}
+		if r.IntN(4) == 0 {
+			s.Spec.ExternalIPs = []string{fmt.Sprintf("198.51.100.%d", r.IntN(3))}
+		}
+		if r.IntN(3) == 0 {
+			s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+		}
+		if r.IntN(4) == 0 {
+			s.Spec.Type = corev1.ServiceTypeLoadBalancer
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: fmt.Sprintf("203.0.113.%d", r.IntN(4))}}
+			if r.IntN(2) == 0 {
+				s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24", "10.0.0.0/8"}
+			}
+		}
 		services = append(services, s)
 		var ips []string
 		for range r.IntN(7) {
-			ips = append(ips, fmt.Sprintf("10.244.0.%d %s", r.IntN(9), []string{"", "", "l", "r", "rt"}[r.IntN(5)]))
+			ips = append(ips, fmt.Sprintf("10.244.0.%d %s", r.IntN(9), []string{"", "", "l", "r", "rt", "lrt"}[r.IntN(6)]))
 		}
 		slices = append(slices, endpoints(s.Name, "p", protocol, 8080, ips...))
 	}

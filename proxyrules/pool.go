@@ -17,7 +17,13 @@ type candidate struct {
 	ready    bool
 	serving  bool
 	local    bool
+	forNode  hint
+	forZone  hint
 }
+
+// hint says whether an endpoint is meant for certain nodes or zones, and
+// whether ours is among them.
+type hint struct{ given, ours bool }
 
 // pool flattens the EndpointSlices of a Service: one candidate for each
 // endpoint and port.
@@ -56,6 +62,16 @@ func (s *serviceBuilder) candidates(out []candidate, slice *discoveryv1.Endpoint
 	if ref := endpoint.TargetRef; ref != nil {
 		c.Target = slice.Namespace + "/" + ref.Name
 	}
+	if hints := endpoint.Hints; hints != nil {
+		for i := range hints.ForNodes {
+			c.forNode.given = true
+			c.forNode.ours = c.forNode.ours || hints.ForNodes[i].Name == s.node.Name
+		}
+		for i := range hints.ForZones {
+			c.forZone.given = true
+			c.forZone.ours = c.forZone.ours || hints.ForZones[i].Name == s.node.Zone
+		}
+	}
 	for i, port := range slice.Ports {
 		if port.Port == nil {
 			continue
@@ -87,25 +103,68 @@ func ofPort(pool []candidate, name string, protocol corev1.Protocol) []candidate
 	return out
 }
 
-// choose picks the endpoints that get traffic, sorted by address, each once:
-// the ready ones, or else those that serve while they terminate.
-func choose(candidates []candidate) []Endpoint {
-	for _, fit := range []func(c candidate) bool{
-		func(c candidate) bool { return c.ready },
-		func(c candidate) bool { return c.serving && c.Terminating },
-	} {
-		var out []Endpoint
-		for _, c := range candidates {
-			if fit(c) {
-				out = append(out, c.Endpoint)
-			}
-		}
-		if len(out) > 0 {
-			slices.SortStableFunc(out, func(a, b Endpoint) int { return a.Addr.Compare(b.Addr) })
-			return slices.CompactFunc(out, func(a, b Endpoint) bool { return a.Addr == b.Addr })
+// fitness is which endpoints of one port and family get traffic, each list
+// sorted by address, each endpoint once.
+type fitness struct {
+	cluster, local []Endpoint       // by policy
+	serving        []netip.AddrPort // with traffic or not
+	any            bool             // is there one that could get traffic, here or elsewhere?
+}
+
+func (c candidate) ending() bool { return c.serving && c.Terminating }
+
+// judge follows Kubernetes v1.37.0 pkg/proxy/topology.go: the ready ones, as
+// hints want it; or else those that serve while they terminate. The local ones
+// are judged by themselves and know no hints.
+func judge(candidates []candidate) fitness {
+	ready := func(c candidate) bool { return c.ready }
+	local := slices.DeleteFunc(slices.Clone(candidates), func(c candidate) bool { return !c.local })
+	f := fitness{
+		cluster: choose(candidates, hinted(candidates)),
+		local:   choose(local, ready),
+	}
+	if len(f.cluster) == 0 {
+		f.cluster = choose(candidates, candidate.ending)
+	}
+	if len(f.local) == 0 {
+		f.local = choose(local, candidate.ending)
+	}
+	f.any = slices.ContainsFunc(candidates, func(c candidate) bool { return c.ready || c.ending() })
+	for _, e := range choose(candidates, func(c candidate) bool { return c.serving }) {
+		f.serving = append(f.serving, e.Addr)
+	}
+	return f
+}
+
+// hinted says which of the ready endpoints hints leave: those for this node, if
+// each is for some node and one of them for this; or else the same by zone.
+func hinted(candidates []candidate) func(c candidate) bool {
+	node, zone := hint{given: true}, hint{given: true} // by all, ours in any
+	for _, c := range candidates {
+		if c.ready {
+			node = hint{node.given && c.forNode.given, node.ours || c.forNode.ours}
+			zone = hint{zone.given && c.forZone.given, zone.ours || c.forZone.ours}
 		}
 	}
-	return nil
+	switch {
+	case node.given && node.ours:
+		return func(c candidate) bool { return c.ready && c.forNode.ours }
+	case zone.given && zone.ours:
+		return func(c candidate) bool { return c.ready && c.forZone.ours }
+	}
+	return func(c candidate) bool { return c.ready }
+}
+
+// choose picks endpoints, sorted by address, each once.
+func choose(candidates []candidate, fit func(c candidate) bool) []Endpoint {
+	var out []Endpoint
+	for _, c := range candidates {
+		if fit(c) {
+			out = append(out, c.Endpoint)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Endpoint) int { return a.Addr.Compare(b.Addr) })
+	return slices.CompactFunc(out, func(a, b Endpoint) bool { return a.Addr == b.Addr })
 }
 
 // keepSlots orders chosen so that each endpoint that is in old keeps its

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -68,7 +67,6 @@ type Proxy struct {
 	dialect    Dialect
 	log        logr.Logger
 	clock      clock.Clock
-	node       Node
 	checkEvery time.Duration
 	minRetry   time.Duration
 	maxRetry   time.Duration
@@ -78,6 +76,8 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	started  bool
+	node     Node
+	known    bool // Set was called
 	services []*corev1.Service
 	slices   []*discoveryv1.EndpointSlice
 	setAt    time.Time
@@ -111,20 +111,8 @@ func New(config Config) (*Proxy, error) {
 	if config.Dialect == nil {
 		errs = append(errs, errors.New("field Dialect is required"))
 	}
-	for i, addr := range config.Node.Addresses {
-		if !addr.IsValid() || addr.IsUnspecified() || addr.Zone() != "" || addr.Is4In6() {
-			errs = append(errs, fmt.Errorf("field Node.Addresses[%d]: %s is not the address of a node", i, addr))
-		}
-	}
-	for _, list := range []struct {
-		name     string
-		prefixes []netip.Prefix
-	}{{"PodCIDRs", config.Node.PodCIDRs}, {"NoMasquerade", config.Node.NoMasquerade}} {
-		for i, prefix := range list.prefixes {
-			if !prefix.IsValid() || prefix != prefix.Masked() || prefix.Addr().Is4In6() {
-				errs = append(errs, fmt.Errorf("field Node.%s[%d]: %s is not a network", list.name, i, prefix))
-			}
-		}
+	if err := config.Node.check(); err != nil {
+		errs = append(errs, err)
 	}
 	if config.MinRetry < 0 || config.MaxRetry < 0 {
 		errs = append(errs, errors.New("fields MinRetry and MaxRetry must not be negative"))
@@ -157,13 +145,38 @@ func New(config Config) (*Proxy, error) {
 // returns at once; Run applies the last set, so bursts are folded. The objects
 // must not be changed afterwards; the slices may.
 func (p *Proxy) Set(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice) {
+	services, endpointSlices = slices.Clone(services), slices.Clone(endpointSlices)
 	p.mu.Lock()
-	p.services, p.slices = slices.Clone(services), slices.Clone(endpointSlices)
+	defer p.mu.Unlock()
+	p.services, p.slices, p.known = services, endpointSlices, true
+	p.changed()
+}
+
+// SetNode says what the node is like from now on, such as another zone or more
+// addresses. The error names all bad fields; then nothing is changed.
+func (p *Proxy) SetNode(node Node) error {
+	if err := node.check(); err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	node = node.clone()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.node.Equal(node) {
+		return nil
+	}
+	p.node = node
+	if p.known {
+		p.changed()
+	}
+	return nil
+}
+
+// changed wakes Run; mu is held.
+func (p *Proxy) changed() {
 	if p.synced == p.version {
 		p.setAt = p.clock.Now()
 	}
 	p.version++
-	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -223,7 +236,7 @@ func (p *Proxy) sync(ctx context.Context) error {
 	p.applying.Lock()
 	defer p.applying.Unlock()
 	p.mu.Lock()
-	version, services, endpointSlices := p.version, p.services, p.slices
+	version, services, endpointSlices, node := p.version, p.services, p.slices, p.node
 	table, built, problems := p.table, p.built, p.status.Problems
 	loaded, setAt := p.loaded, p.setAt
 	p.mu.Unlock()
@@ -238,9 +251,9 @@ func (p *Proxy) sync(ctx context.Context) error {
 		table, err = p.dialect.Load(ctx)
 	}
 	if err == nil && (built != version || table == nil) {
-		old := problems
-		table, problems = Build(services, endpointSlices, p.node, table)
-		p.tell(old, problems)
+		table = build(services, endpointSlices, node, table)
+		p.tell(problems, table.problems)
+		problems = table.problems
 	}
 	if err == nil {
 		stats, err = p.dialect.Sync(ctx, table)
@@ -282,6 +295,9 @@ func (p *Proxy) sync(ctx context.Context) error {
 
 // tell logs the problems that are new.
 func (p *Proxy) tell(old, new []Problem) {
+	if len(new) == 0 || len(old) == len(new) && &old[0] == &new[0] {
+		return
+	}
 	known := make(map[Problem]bool, len(old))
 	for _, problem := range old {
 		known[problem] = true

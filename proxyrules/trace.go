@@ -16,6 +16,9 @@ type Packet struct {
 	From     netip.Addr      `json:"from"`
 	To       netip.AddrPort  `json:"to"`
 	Protocol corev1.Protocol `json:"protocol"`
+	// Interface is the link it comes in by; empty: the node itself sends it.
+	// It counts only where Node.LocalInterface is set.
+	Interface string `json:"interface,omitempty"`
 }
 
 // String reads "10.244.0.5 -> 10.96.0.10:80/TCP".

@@ -1,0 +1,244 @@
+package proxyrules
+
+import (
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// edit is what differs at one Service.
+type edit struct {
+	id        types.NamespacedName
+	service   *corev1.Service // nil: as before, unless gone
+	gone      bool            // the old object of the Service
+	lost, got []*discoveryv1.EndpointSlice
+}
+
+// update builds upon the previous table at the cost of what differs. It gives
+// nil where that is much, or where Services clash.
+func (b *builder) update(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice) *Table {
+	old := b.previous
+	edits, ok := b.edits(services, endpointSlices)
+	if !ok || len(edits) > 100+len(old.rules)/4 {
+		return nil
+	}
+	t := *old
+	t.services, t.slices = services, endpointSlices
+	t.self, t.base, t.changed = new(lineage), old.self, nil
+	if len(edits) == 0 {
+		return &t
+	}
+	var ours []change[*serviceRules]
+	var fronts []change[*Front]
+	problems, health := false, false
+	for _, e := range edits {
+		at, was := old.rulesOf(e.id)
+		if was == nil {
+			was = &serviceRules{}
+		}
+		service := was.service
+		if e.gone || e.service != nil {
+			if service != nil && !e.gone {
+				return nil // given twice
+			}
+			service = e.service
+		}
+		own := slices.DeleteFunc(slices.Clone(was.slices), func(s *discoveryv1.EndpointSlice) bool { return slices.Contains(e.lost, s) })
+		own = append(own, e.got...)
+		sortSlices(own)
+		is := &serviceRules{}
+		c := change[*serviceRules]{at: at}
+		if service != nil || len(own) > 0 {
+			is = b.rules(e.id, service, own)
+			c.new = is
+		}
+		c.drop = was.id == e.id
+		ours = append(ours, c)
+		problems = problems || len(was.problems)+len(is.problems) > 0
+		health = health || was.health != nil || is.health != nil
+		for _, f := range was.fronts {
+			at, _ := old.find(f.FrontKey)
+			fronts = append(fronts, change[*Front]{at: at, drop: true})
+		}
+		for _, f := range is.fronts {
+			at, _ := old.find(f.FrontKey)
+			fronts = append(fronts, change[*Front]{at: at, new: f})
+		}
+	}
+	t.rules = splice(old.rules, ours)
+	if fronts, ok = mergeFronts(old.Fronts, fronts); !ok {
+		return nil
+	}
+	for _, c := range fronts {
+		if c.new != nil {
+			t.changed = append(t.changed, c.new.FrontKey)
+		} else {
+			t.changed = append(t.changed, old.Fronts[c.at].FrontKey)
+		}
+	}
+	t.Fronts = splice(old.Fronts, fronts)
+	if len(t.Fronts) > MaxFronts {
+		return nil
+	}
+	if problems {
+		t.problems = nil
+		for _, r := range t.rules {
+			t.problems = append(t.problems, r.problems...)
+		}
+	}
+	if health {
+		t.collect()
+	}
+	return &t
+}
+
+// edits finds the Services whose objects are not those of before, by id. It
+// gives false if a Service is there twice.
+func (b *builder) edits(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice) ([]*edit, bool) {
+	found := make(map[types.NamespacedName]*edit)
+	at := func(id types.NamespacedName) *edit {
+		if found[id] == nil {
+			found[id] = &edit{id: id}
+		}
+		return found[id]
+	}
+	gone, come := difference(b.previous.services, services)
+	for _, s := range gone {
+		at(types.NamespacedName{Namespace: s.Namespace, Name: s.Name}).gone = true
+	}
+	for _, s := range come {
+		e := at(types.NamespacedName{Namespace: s.Namespace, Name: s.Name})
+		if e.service != nil {
+			return nil, false
+		}
+		e.service = s
+	}
+	lost, got := difference(b.previous.slices, endpointSlices)
+	for _, s := range lost {
+		if id, ok := sliceService(s); ok {
+			e := at(id)
+			e.lost = append(e.lost, s)
+		}
+	}
+	for _, s := range got {
+		if id, ok := sliceService(s); ok {
+			e := at(id)
+			e.got = append(e.got, s)
+		}
+	}
+	return slices.SortedFunc(maps.Values(found), func(a, b *edit) int { return compareID(a.id, b.id) }), true
+}
+
+// difference tells which objects are only in old, and which only in new. It is
+// cheap where most stand at the same place.
+func difference[T any](old, new []*T) (gone, come []*T) {
+	for len(old) > 0 && len(new) > 0 && old[0] == new[0] {
+		old, new = old[1:], new[1:]
+	}
+	for len(old) > 0 && len(new) > 0 && old[len(old)-1] == new[len(new)-1] {
+		old, new = old[:len(old)-1], new[:len(new)-1]
+	}
+	if len(old) == len(new) {
+		for i := range old {
+			if old[i] != new[i] {
+				gone, come = append(gone, old[i]), append(come, new[i])
+			}
+		}
+	} else {
+		gone, come = slices.Clone(old), slices.Clone(new)
+	}
+	// What only moved is in both.
+	counts := make(map[*T]int, len(gone))
+	for _, o := range gone {
+		counts[o]++
+	}
+	come = slices.DeleteFunc(come, func(n *T) bool {
+		if n == nil || counts[n] > 0 {
+			counts[n]--
+			return true
+		}
+		return false
+	})
+	gone = slices.DeleteFunc(gone, func(o *T) bool {
+		if o == nil || counts[o] <= 0 {
+			return true
+		}
+		counts[o]--
+		return false
+	})
+	return gone, come
+}
+
+// change is one place in a sorted list at which something goes, comes before
+// what stands there, or is replaced.
+type change[T any] struct {
+	at   int
+	drop bool
+	new  T // the zero value: nothing comes
+}
+
+// splice makes a new list of old and changes, which are sorted by place.
+func splice[T comparable](old []T, changes []change[T]) []T {
+	var none T
+	grown := 0
+	for _, c := range changes {
+		if c.new != none {
+			grown++
+		}
+		if c.drop {
+			grown--
+		}
+	}
+	out := make([]T, 0, len(old)+grown)
+	from := 0
+	for _, c := range changes {
+		out = append(out, old[from:c.at]...)
+		from = c.at
+		if c.new != none {
+			out = append(out, c.new)
+		}
+		if c.drop {
+			from++
+		}
+	}
+	return append(out, old[from:]...)
+}
+
+// mergeFronts sorts changes and joins what goes and comes at one key. It gives
+// false if two Services claim it.
+func mergeFronts(old []*Front, changes []change[*Front]) ([]change[*Front], bool) {
+	key := func(c change[*Front]) FrontKey {
+		if c.new != nil {
+			return c.new.FrontKey
+		}
+		return old[c.at].FrontKey
+	}
+	slices.SortStableFunc(changes, func(a, b change[*Front]) int { return key(a).Compare(key(b)) })
+	out := changes[:0]
+	for i := 0; i < len(changes); {
+		c, k := changes[i], key(changes[i])
+		for i++; i < len(changes) && key(changes[i]) == k; i++ {
+			next := changes[i]
+			if c.drop && next.drop || c.new != nil && next.new != nil {
+				return nil, false
+			}
+			c.drop = c.drop || next.drop
+			if next.new != nil {
+				c.new = next.new
+			}
+		}
+		if c.new != nil && c.at < len(old) && old[c.at].FrontKey == k {
+			if !c.drop {
+				return nil, false // another Service's
+			}
+			if old[c.at] == c.new {
+				continue
+			}
+		}
+		out = append(out, c)
+	}
+	return out, true
+}
