@@ -20,8 +20,7 @@
 // routes or interfaces.
 //
 // Traps:
-//   - What cannot be done as asked is told as a Problem and the rest is done:
-//     session affinity and externalTrafficPolicy Local are not supported yet.
+//   - What cannot be done as asked is told as a Problem and the rest is done.
 //   - Objects given to Build or Set must not be changed afterwards; make new
 //     ones, as informers do.
 //   - Rules stay when Run ends, so that nothing breaks while an agent restarts.

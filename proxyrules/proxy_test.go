@@ -220,10 +220,27 @@ var _ = Describe("Proxy", func() {
 		Expect(proxy.Cleanup(context.Background())).To(MatchError("clean up rules: no"))
 	})
 
+	It("follows the node's facts", func() {
+		Expect(proxy.SetNode(proxyrules.Node{Name: "node1"})).To(Succeed())
+		Consistently(dialect.syncs, "20ms").Should(BeZero(), "nothing was set yet")
+		set("10.244.0.1", "10.244.0.2 l")
+		Eventually(dialect.last).Should(Equal(prefix + " 10.244.0.1:8080 10.244.0.2:8080\n"))
+		zone1, zone2 := proxyrules.Node{Zone: "zone1"}, proxyrules.Node{Zone: "zone2"}
+		set("10.244.0.1 z", "10.244.0.2 Z")
+		Expect(proxy.SetNode(zone1)).To(Succeed())
+		Eventually(dialect.last).Should(Equal(prefix + " 10.244.0.1:8080\n"))
+		Expect(proxy.SetNode(zone2)).To(Succeed())
+		Eventually(dialect.last).Should(Equal(prefix + " 10.244.0.2:8080\n"))
+		Expect(proxy.SetNode(proxyrules.Node{LocalInterface: "a/b"})).To(MatchError(ContainSubstring("Node.LocalInterface")))
+		Expect(proxy.Table().Node.Zone).To(Equal("zone2"))
+	})
+
 	It("reports all bad fields of its config together", func() {
 		_, err := proxyrules.New(proxyrules.Config{MinRetry: -1, Node: proxyrules.Node{
-			Addresses: []netip.Addr{{}}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}})
+			Addresses: []netip.Addr{{}}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")},
+			LocalCIDRs: []netip.Prefix{{}}, LocalInterface: "sixteencharacter"}})
 		Expect(err).To(MatchError(And(ContainSubstring("Dialect"), ContainSubstring("Node.Addresses[0]"),
-			ContainSubstring("Node.PodCIDRs[0]"), ContainSubstring("MinRetry"))))
+			ContainSubstring("Node.PodCIDRs[0]"), ContainSubstring("Node.LocalCIDRs[0]"), ContainSubstring("exclude"),
+			ContainSubstring("Node.LocalInterface"), ContainSubstring("MinRetry"))))
 	})
 })

@@ -86,9 +86,11 @@ const (
 
 // Step is one rule that a packet meets, in order.
 type Step struct {
-	// Rule is the rule's name, stable between versions: cluster-ip,
-	// masquerade-off-cluster, service, node-port, masquerade-always,
-	// no-endpoints, unknown-port, balance, hairpin, pod-egress, none.
+	// Rule is the rule's name, stable between versions: source-ranges,
+	// cluster-ip, masquerade-off-cluster, service, node-port,
+	// short-circuit-pod, short-circuit-node, no-endpoints, unknown-port,
+	// unknown-address, masquerade-always, affinity, balance, hairpin,
+	// pod-egress, none.
 	Rule string `json:"rule"`
 	Text string `json:"text"` // what it did, in words
 }
@@ -96,7 +98,7 @@ type Step struct {
 // Backend is one endpoint that a packet may go to.
 type Backend struct {
 	Endpoint
-	Odds float64 `json:"odds"` // of 0 to 1
+	Odds float64 `json:"odds"` // 0 to 1
 	// Masquerade says that it sees the node's address as the sender, and not
 	// the packet's.
 	Masquerade bool `json:"masquerade"`
@@ -110,6 +112,10 @@ type Explanation struct {
 	PortName string    `json:"portName,omitempty"`
 	Steps    []Step    `json:"steps"`
 	Backends []Backend `json:"backends,omitempty"` // in slot order; nil unless the verdict is balance
+	// Affinity is for how many seconds a client that was here before gets the
+	// endpoint of then, which the table does not know: the odds are those of
+	// one that was not. 0: every connection is balanced by itself.
+	Affinity int32 `json:"affinitySeconds,omitempty"`
 	// Masquerade says the same for a packet that passes.
 	Masquerade bool `json:"masquerade,omitempty"`
 }
@@ -144,128 +150,4 @@ func (e Explanation) String() string {
 		b.WriteString("\n")
 	}
 	return b.String()
-}
-
-// Trace computes what the rules of a table do to a new connection. It looks at
-// nothing but the table: other programs' rules and routes are not seen. A nil
-// table has no rules.
-func Trace(table *Table, packet Packet) Explanation {
-	if table == nil {
-		table = NewTable(Node{}, nil)
-	}
-	t := tracer{table: table, Explanation: Explanation{Packet: packet, Verdict: VerdictPass}}
-	t.run()
-	return t.Explanation
-}
-
-type tracer struct {
-	table  *Table
-	marked bool
-	Explanation
-}
-
-func (t *tracer) step(rule, format string, args ...any) {
-	t.Steps = append(t.Steps, Step{rule, fmt.Sprintf(format, args...)})
-}
-
-func (t *tracer) run() {
-	to := t.Packet.To
-	clusterIP := t.table.HasClusterIP(to.Addr())
-	if clusterIP {
-		t.offCluster()
-	}
-	if front := t.table.Front(FrontKey{to.Addr(), t.Packet.Protocol, to.Port()}); front != nil && !to.Addr().IsUnspecified() {
-		t.step("service", "%s is %s of service %s", front.FrontKey, front.Kind, front.Service)
-		t.front(front)
-		return
-	}
-	if t.table.Node.HasAddress(to.Addr()) {
-		key := FrontKey{netip.IPv4Unspecified(), t.Packet.Protocol, to.Port()}
-		if to.Addr().Is6() {
-			key.Addr = netip.IPv6Unspecified()
-		}
-		if front := t.table.Front(key); front != nil {
-			t.step("node-port", "%s is a node address and port %d is %s of service %s", to.Addr(), to.Port(), front.Kind, front.Service)
-			t.front(front)
-			return
-		}
-	}
-	if clusterIP {
-		t.Verdict = VerdictReject
-		t.step("unknown-port", "%s is a cluster IP without port %d/%s: refused", to.Addr(), to.Port(), t.Packet.Protocol)
-		return
-	}
-	t.pass()
-}
-
-func (t *tracer) offCluster() {
-	node, from := t.table.Node, t.Packet.From
-	same := false // are there pod CIDRs of this family?
-	for _, p := range node.PodCIDRs {
-		same = same || p.Addr().Is4() == from.Is4()
-	}
-	switch {
-	case node.MasqueradeAll:
-		t.marked = true
-		t.step("masquerade-off-cluster", "all traffic to cluster IPs gets the node's address")
-	case !same:
-		t.step("cluster-ip", "%s is a cluster IP; no pod CIDR is known, so %s keeps its address", t.Packet.To.Addr(), from)
-	case node.HasPod(from):
-		t.step("cluster-ip", "%s is a cluster IP; %s is a pod's and keeps its address", t.Packet.To.Addr(), from)
-	default:
-		t.marked = true
-		t.step("masquerade-off-cluster", "%s is in no pod CIDR: gets the node's address on the way to a cluster IP", from)
-	}
-}
-
-func (t *tracer) front(front *Front) {
-	t.Service, t.PortName, t.Verdict = front.Service, front.PortName, Verdict(front.Action)
-	if front.Action != Balance {
-		how := "refused"
-		if front.Action == Drop {
-			how = "dropped, as the policy is Local and no endpoint is on this node"
-		}
-		t.step("no-endpoints", "service %s has no endpoint for it: %s", front.Service, how)
-		return
-	}
-	if front.Masquerade == MasqueradeAlways {
-		t.marked = true
-		t.step("masquerade-always", "traffic to a %s gets the node's address", front.Kind)
-	}
-	t.step("balance", "one of %d endpoints at random", len(front.Endpoints))
-	odds := 1 / float64(len(front.Endpoints))
-	for _, e := range front.Endpoints {
-		backend := Backend{Endpoint: e, Odds: odds, Masquerade: t.marked}
-		hairpin := e.Addr.Addr() == t.Packet.From
-		if hairpin {
-			backend.Masquerade = true
-			t.step("hairpin", "%s reaches itself: gets the node's address", e.Addr.Addr())
-		} else if !backend.Masquerade && t.egress(e.Addr.Addr()) {
-			backend.Masquerade = true
-			t.step("pod-egress", "%s is outside the pod CIDRs: gets the node's address", e.Addr.Addr())
-		}
-		// What stays on the node never reaches the rule that changes the
-		// sender, unless the node itself sends.
-		if t.table.Node.HasAddress(e.Addr.Addr()) && !t.table.Node.HasAddress(t.Packet.From) {
-			backend.Masquerade = false
-		}
-		t.Backends = append(t.Backends, backend)
-	}
-}
-
-// egress says whether pod traffic to a destination leaves with the node's
-// address.
-func (t *tracer) egress(to netip.Addr) bool {
-	node := t.table.Node
-	return node.MasqueradeEgress && node.HasPod(t.Packet.From) && !node.HasPod(to) &&
-		!contains(node.NoMasquerade, to) && !to.IsMulticast() && !node.HasAddress(to)
-}
-
-func (t *tracer) pass() {
-	if t.egress(t.Packet.To.Addr()) {
-		t.Masquerade = true
-		t.step("pod-egress", "%s is a pod's and %s is outside the pod CIDRs: gets the node's address", t.Packet.From, t.Packet.To.Addr())
-		return
-	}
-	t.step("none", "no service stands at %s/%s: routed as it is", t.Packet.To, t.Packet.Protocol)
 }

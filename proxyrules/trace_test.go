@@ -17,10 +17,20 @@ func traceTable(node proxyrules.Node) *proxyrules.Table {
 	web := service("web", "10.96.0.10", "http:80/TCP:30080")
 	local := service("local", "10.96.0.11", "x:9/UDP")
 	local.Spec.InternalTrafficPolicy = pointer(corev1.ServiceInternalTrafficPolicyLocal)
-	table, _ := proxyrules.Build([]*corev1.Service{web, local, service("empty", "10.96.0.12", "x:9/UDP")},
+	out, away := service("out", "10.96.0.13", "http:80/TCP:30081"), service("away", "10.96.0.14", "http:80/TCP:30082")
+	for _, s := range []*corev1.Service{out, away} {
+		external(s)
+		s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	}
+	out.Spec.Type = corev1.ServiceTypeLoadBalancer
+	out.Spec.LoadBalancerSourceRanges = []string{"198.51.100.0/24"}
+	out.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.9"}}
+	table, _ := proxyrules.Build([]*corev1.Service{web, local, out, away, service("empty", "10.96.0.12", "x:9/UDP")},
 		[]*discoveryv1.EndpointSlice{
 			endpoints("web", "http", "TCP", 8080, "10.244.0.5", "10.244.0.6"),
 			endpoints("local", "x", "UDP", 9, "10.244.9.9"),
+			endpoints("out", "http", "TCP", 8080, "10.244.0.5 l", "10.244.0.6"),
+			endpoints("away", "http", "TCP", 8080, "10.244.0.6"),
 		}, node, nil)
 	return table
 }
@@ -88,6 +98,48 @@ func TestTrace(t *testing.T) {
 		{"elsewhere", "10.244.0.9", "192.0.2.9:80", "tcp", testNode,
 			`10.244.0.9 -> 192.0.2.9:80/TCP: pass
   1. none: no service stands at 192.0.2.9:80/TCP: routed as it is
+`},
+		{"source ranges, in", "198.51.100.1", "203.0.113.9:80", "tcp", testNode,
+			`198.51.100.1 -> 203.0.113.9:80/TCP: balance (service default/out, port http)
+  1. source-ranges: 203.0.113.9:80/TCP may come from 198.51.100.0/24, and 198.51.100.1 does
+  2. service: 203.0.113.9:80/TCP is LoadBalancer of service default/out
+  3. affinity: the endpoint that 198.51.100.1 had less than 10800 seconds ago, if it is still there
+  4. balance: one of 1 endpoints at random
+  -> 10.244.0.5:8080 100%
+`},
+		{"source ranges, not in", "192.0.2.9", "203.0.113.9:80", "tcp", testNode,
+			`192.0.2.9 -> 203.0.113.9:80/TCP: drop (service default/out, port http)
+  1. source-ranges: 203.0.113.9:80/TCP is LoadBalancer of service default/out, for certain sources, and 192.0.2.9 is none of them: dropped
+`},
+		{"policy Local, from a pod", "10.244.0.9", "192.0.2.1:30082", "tcp", testNode,
+			`10.244.0.9 -> 192.0.2.1:30082/TCP: balance (service default/away, port http)
+  1. node-port: 192.0.2.1 is a node address and port 30082 is NodePort of service default/away
+  2. short-circuit-pod: 10.244.0.9 is a pod's: the policy Local is not for it
+  3. affinity: the endpoint that 10.244.0.9 had less than 10800 seconds ago, if it is still there
+  4. balance: one of 1 endpoints at random
+  -> 10.244.0.6:8080 100%
+`},
+		{"policy Local, from the node", "192.0.2.1", "192.0.2.1:30082", "tcp", testNode,
+			`192.0.2.1 -> 192.0.2.1:30082/TCP: balance (service default/away, port http)
+  1. node-port: 192.0.2.1 is a node address and port 30082 is NodePort of service default/away
+  2. short-circuit-node: 192.0.2.1 is the node's own: the policy Local is not for it, and it gets the node's address
+  3. affinity: the endpoint that 192.0.2.1 had less than 10800 seconds ago, if it is still there
+  4. balance: one of 1 endpoints at random
+  -> 10.244.0.6:8080 100%, sees the node's address
+`},
+		{"policy Local, from outside", "198.51.100.1", "192.0.2.1:30082", "tcp", testNode,
+			`198.51.100.1 -> 192.0.2.1:30082/TCP: drop (service default/away, port http)
+  1. node-port: 192.0.2.1 is a node address and port 30082 is NodePort of service default/away
+  2. no-endpoints: service default/away has no endpoint for it: dropped, as the policy is Local and no endpoint is on this node
+`},
+		{"no such service", "10.244.0.9", "10.96.0.99:80", "tcp", proxyrules.Node{ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}},
+			`10.244.0.9 -> 10.96.0.99:80/TCP: drop
+  1. unknown-address: 10.96.0.99 is of the cluster IPs, and no service has it: dropped
+`},
+		{"by the link, from elsewhere", "10.244.0.9", "10.96.0.10:81", "tcp", proxyrules.Node{LocalInterface: "cali*"},
+			`10.244.0.9 -> 10.96.0.10:81/TCP: reject
+  1. masquerade-off-cluster: 10.244.0.9 does not come in by cali*: gets the node's address on the way to a cluster IP
+  2. unknown-port: 10.96.0.10 is a cluster IP without port 81/TCP: refused
 `},
 		{"elsewhere, hidden", "10.244.0.9", "192.0.2.9:80", "tcp", egress,
 			`10.244.0.9 -> 192.0.2.9:80/TCP: pass
