@@ -100,6 +100,7 @@ func (c *checks) inspect(fake *runtimetest.Fake) {
 	}
 	c.acted = false
 	list := fake.State().Containers
+	c.forgetMains(list)
 	running, names, ports := map[string]string{}, map[string]string{}, map[uint16]string{}
 	for i := range list {
 		one := &list[i]
@@ -135,6 +136,17 @@ func (c *checks) inspect(fake *runtimetest.Fake) {
 			ports[port] = uid
 		}
 	}
+}
+
+// forgetMains: where all containers were made to restart it is as if none had
+// been started.
+func (c *checks) forgetMains(list []runtimeiface.Container) {
+	maps.DeleteFunc(c.mains, func(sandbox string, _ bool) bool {
+		return !slices.ContainsFunc(list, func(one runtimeiface.Container) bool {
+			spec := c.specs[types.UID(one.Labels[podlifecycle.LabelPodUID])]
+			return one.SandboxID == sandbox && (strings.HasPrefix(one.Name, "main") || spec == nil || !restartsAll(spec))
+		})
+	})
 }
 
 func (c *checks) starts(one *runtimeiface.Container, uid types.UID, list []runtimeiface.Container) {
@@ -241,7 +253,7 @@ func (s *sim) atRest() error {
 		}
 		crashes, over := false, false
 		for _, c := range want.Spec.Containers {
-			crashes = crashes || want.Annotations[podlifecycle.AnnotationFailurePolicy] != "" && crashing(c.Image)
+			crashes = crashes || crashing(c.Image) && (want.Annotations[podlifecycle.AnnotationFailurePolicy] != "" || restartsAll(want))
 		}
 		for _, c := range pod.Status.ContainerStatuses {
 			if !crashes && !crashing(c.Image) && c.State.Running == nil && c.State.Terminated == nil {
@@ -252,10 +264,37 @@ func (s *sim) atRest() error {
 		if !over && !isReady(pod) {
 			return fmt.Errorf("%s does not become ready\n%s", name, s.why(name))
 		}
+		if !over {
+			if err := s.sized(want, pod); err != nil {
+				return fmt.Errorf("%s %w\n%s", name, err, s.why(name))
+			}
+		}
 	}
 	for _, sandbox := range s.fake.State().Sandboxes {
 		if want := s.desired[sandbox.Name]; want == nil || string(want.UID) != sandbox.UID {
 			return fmt.Errorf("sandbox of %s left", sandbox.Name)
+		}
+	}
+	return nil
+}
+
+// sized tells which container does not have the limits that it shall have.
+func (s *sim) sized(want, pod *corev1.Pod) error {
+	for i := range want.Spec.Containers {
+		c := &want.Spec.Containers[i]
+		if c.Resources.Limits == nil {
+			continue
+		}
+		_, id, _ := strings.Cut(pod.Status.ContainerStatuses[i].ContainerID, "://")
+		_, spec, err := s.fake.Specs(id)
+		if err != nil {
+			return err
+		}
+		if got := *spec.Resources.Memory.Limit; got != c.Resources.Limits.Memory().Value() {
+			return fmt.Errorf("has %d bytes for %s, want %d", got, c.Name, c.Resources.Limits.Memory().Value())
+		}
+		if got := pod.Status.ContainerStatuses[i].Resources; got == nil || !got.Limits.Memory().Equal(*c.Resources.Limits.Memory()) {
+			return fmt.Errorf("tells of %+v for %s", got, c.Name)
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodekit/nodekit/podlifecycle"
@@ -54,8 +55,11 @@ func (s *sim) randomPod(name string) *corev1.Pod {
 			if chance(8) {
 				own := corev1.ContainerRestartPolicy(s.one("Always", "OnFailure", "Never"))
 				c.RestartPolicy = &own
-				c.RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestart,
+				c.RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleAction(s.one("Restart", "RestartAllContainers")),
 					ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{1, 3}}}}
+			}
+			if chance(3) {
+				c.Resources = s.size()
 			}
 			if chance(12) {
 				c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}}
@@ -63,6 +67,27 @@ func (s *sim) randomPod(name string) *corev1.Pod {
 			p.Spec.Containers = append(p.Spec.Containers, c)
 		}
 	})
+}
+
+// size is Burstable, whatever comes out.
+func (s *sim) size() corev1.ResourceRequirements {
+	of := func(factor int64) corev1.ResourceList {
+		return corev1.ResourceList{"cpu": *resource.NewMilliQuantity(factor*int64(50+s.rng.IntN(50)), resource.DecimalSI),
+			"memory": *resource.NewQuantity(factor*int64(64+s.rng.IntN(64))<<20, resource.BinarySI)}
+	}
+	return corev1.ResourceRequirements{Requests: of(1), Limits: of(3)}
+}
+
+// restartsAll tells whether a container of the pod may have all restart.
+func restartsAll(pod *corev1.Pod) bool {
+	for i := range pod.Spec.Containers {
+		for _, rule := range pod.Spec.Containers[i].RestartPolicyRules {
+			if rule.Action == corev1.ContainerRestartRuleActionRestartAllContainers {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (s *sim) addProbes(c *corev1.Container) {

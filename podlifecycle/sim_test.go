@@ -360,7 +360,14 @@ func (s *sim) chaos() {
 	case n < 36: // changed in place
 		if pod := s.desired[s.some()]; pod != nil {
 			pod = pod.DeepCopy()
-			pod.Spec.Containers[0].Image = s.image(pod.Name, "main0", s.one("web:1", "web:2", "flaky:1"))
+			for i := range pod.Spec.Containers {
+				if c := &pod.Spec.Containers[i]; c.Resources.Limits != nil {
+					c.Resources = s.size()
+				}
+			}
+			if s.rng.IntN(2) == 0 {
+				pod.Spec.Containers[0].Image = s.image(pod.Name, "main0", s.one("web:1", "web:2", "flaky:1"))
+			}
 			s.desired[pod.Name] = pod
 			s.apply()
 		}
@@ -388,7 +395,7 @@ func (s *sim) chaos() {
 		ops := []runtimetest.Op{"", runtimetest.OpRunSandbox, runtimetest.OpStopSandbox, runtimetest.OpRemoveSandbox, runtimetest.OpCreateContainer,
 			runtimetest.OpRunContainers, runtimetest.OpStartContainer, runtimetest.OpStopContainer, runtimetest.OpRemoveContainer, runtimetest.OpListContainers,
 			runtimetest.OpListSandboxes, runtimetest.OpPullImage, runtimetest.OpImageStatus, runtimetest.OpExec, runtimetest.OpSubscribe,
-			runtimetest.OpContainerStatus, runtimetest.OpVersion}
+			runtimetest.OpContainerStatus, runtimetest.OpVersion, runtimetest.OpUpdateContainer}
 		hang := s.rng.IntN(6) == 0
 		s.fake.Inject(runtimetest.Fault{Op: ops[s.rng.IntN(len(ops))], Times: 1 + s.rng.IntN(4), Hang: hang, AfterEffect: s.rng.IntN(2) == 0,
 			Err: []error{nil, errors.New("by chance"), runtimeiface.ErrUnavailable}[s.rng.IntN(3)],

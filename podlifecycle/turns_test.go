@@ -166,6 +166,11 @@ func (r *turnRuntime) CreateContainer(ctx context.Context, id string, spec runti
 	return r.Fake.CreateContainer(ctx, id, spec)
 }
 
+func (r *turnRuntime) UpdateContainer(ctx context.Context, id string, resources specs.LinuxResources) error {
+	defer r.back("UpdateContainer ", short(id))
+	return r.Fake.UpdateContainer(ctx, id, resources)
+}
+
 func (r *turnRuntime) StartContainer(ctx context.Context, id string) error {
 	defer r.back("StartContainer ", short(id))
 	return r.Fake.StartContainer(ctx, id)
@@ -275,6 +280,9 @@ func (c *turnCgroups) Remove(ctx context.Context, path string) error {
 	c.turns.wait("remove cgroup ", path)
 	return c.fakeCgroups.Remove(ctx, path)
 }
+
+// MemoryUsage is little, so that every limit can be set.
+func (c *turnCgroups) MemoryUsage(context.Context, string) (int64, error) { return 1 << 20, nil }
 
 // settable is a clock that can be set as a node's can: what it shows jumps,
 // while timers and the time between two looks at it do not.
