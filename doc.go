@@ -27,5 +27,6 @@
 // default, with a page for people.
 //
 // The program examples/quickstart wires all five; start there. The program
-// examples/dryrun prints what podlifecycle's Plan would do for a manifest.
+// examples/dryrun prints what podlifecycle's Plan would do for a manifest, and
+// examples/nodemonitor meters a machine as cAdvisor does.
 package nodekit

@@ -3,7 +3,6 @@ package metrics
 import (
 	"context"
 	"io"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -135,148 +134,30 @@ func sameNames(a, b *Target) bool {
 	return a.Namespace == b.Namespace && a.Pod == b.Pod && a.Container == b.Container
 }
 
-// unit is what a number of a field is one of.
-type unit uint8
-
-const (
-	one   unit = iota
-	nanos      // exposed as seconds
-	micros
-)
-
-func (u unit) digits() int { return [...]int{0, 9, 6}[u] }
-
-// sink takes series one after another.
-type sink interface {
-	family(f *family) error
-	series(f *family, v *view, list labelSet, extra []Label, n uint64, at time.Time)
-}
-
-// labelSet chooses among the rendered labels of a view.
-type labelSet uint8
-
-const (
-	fullLabels labelSet = iota
-	leanLabels
-	podLabels
-	noLabels
-)
-
-// textSink writes the text format, version 0.0.4.
-type textSink struct {
-	w     io.Writer
-	b     []byte
-	times bool
-}
-
-// flushAt is how much text is gathered before it is written.
-const flushAt = 64 << 10
-
-func (t *textSink) flush() error {
-	_, err := t.w.Write(t.b)
-	t.b = t.b[:0]
-	return err
-}
-
-func (t *textSink) family(f *family) error {
-	if len(t.b) >= flushAt {
-		if err := t.flush(); err != nil {
-			return err
-		}
-	}
-	t.b = append(t.b, f.head...)
-	return nil
-}
-
-func (t *textSink) series(f *family, v *view, list labelSet, extra []Label, n uint64, at time.Time) {
-	b := append(t.b, f.name...)
-	if list != noLabels || len(extra) > 0 {
-		b = append(b, '{')
-		switch list {
-		case fullLabels:
-			b = append(b, v.labels.full...)
-		case leanLabels:
-			b = append(b, v.labels.lean...)
-		case podLabels:
-			b = append(b, v.labels.pod...)
-		}
-		for i, l := range extra {
-			if i > 0 || list != noLabels {
-				b = append(b, ',')
-			}
-			b = appendLabel(b, l)
-		}
-		b = append(b, '}')
-	}
-	b = append(b, ' ')
-	b = appendScaled(b, n, f.unit.digits())
-	if t.times && !at.IsZero() {
-		b = append(b, ' ')
-		b = strconv.AppendInt(b, at.UnixMilli(), 10)
-	}
-	t.b = append(b, '\n')
-}
-
-// appendScaled writes n / 10^digits exactly, without zeros at the end.
-func appendScaled(b []byte, n uint64, digits int) []byte {
-	if digits == 0 {
-		return strconv.AppendUint(b, n, 10)
-	}
-	pow := uint64(1)
-	for range digits {
-		pow *= 10
-	}
-	b = strconv.AppendUint(b, n/pow, 10)
-	part := n % pow
-	if part == 0 {
-		return b
-	}
-	b = append(b, '.')
-	for part > 0 {
-		pow /= 10
-		b = append(b, byte('0'+part/pow))
-		part %= pow
-	}
-	return b
-}
-
-// seriesSink hands each series to a function.
-type seriesSink struct {
-	yield func(*Series)
-	one   Series
-}
-
-func (s *seriesSink) family(*family) error { return nil }
-
-func (s *seriesSink) series(f *family, v *view, list labelSet, extra []Label, n uint64, at time.Time) {
-	one := &s.one
-	one.Name, one.Help, one.Counter, one.Time = f.name, f.help, f.counter, at
-	one.Labels = one.Labels[:0]
-	switch list {
-	case fullLabels:
-		one.Labels = append(one.Labels, v.labels.fullList...)
-	case leanLabels:
-		one.Labels = append(one.Labels, v.labels.leanList...)
-	case podLabels:
-		one.Labels = append(one.Labels, v.labels.leanList[1:]...)
-	}
-	one.Labels = append(one.Labels, extra...)
-	one.Value = float64(n) / [...]float64{1, 1e9, 1e6}[f.unit]
-	s.yield(one)
-}
-
 // WriteCAdvisor writes the kubelet's /metrics/cadvisor as text of version
 // 0.0.4: the families that cAdvisor v0.60.5 has by default, as far as they are
 // read. A figure that is not known has no series. The samples are of one
-// round, at most two intervals old.
+// round, at most two intervals old. It writes in pieces of 64 KiB, none before
+// the samples are there.
 func (m *Meter) WriteCAdvisor(ctx context.Context, w io.Writer) error {
-	return m.write(ctx, w, cadvisorFamilies, m.cfg.Timestamps)
+	return m.write(ctx, w, cadvisorFamilies, textFormat, m.cfg.Timestamps)
+}
+
+// WriteCAdvisorOpenMetrics is WriteCAdvisor in OpenMetrics 1.0.0, to the # EOF
+// at its end: what else is to be in the answer goes before.
+func (m *Meter) WriteCAdvisorOpenMetrics(ctx context.Context, w io.Writer) error {
+	return m.write(ctx, w, cadvisorFamilies, openMetrics, m.cfg.Timestamps)
 }
 
 // WriteResource writes the kubelet's /metrics/resource, which metrics-server
 // reads, with the time of each figure.
 func (m *Meter) WriteResource(ctx context.Context, w io.Writer) error {
-	return m.write(ctx, w, resourceFamilies, true)
+	return m.write(ctx, w, resourceFamilies, textFormat, true)
+}
+
+// WriteResourceOpenMetrics is WriteResource in OpenMetrics 1.0.0.
+func (m *Meter) WriteResourceOpenMetrics(ctx context.Context, w io.Writer) error {
+	return m.write(ctx, w, resourceFamilies, openMetrics, true)
 }
 
 // EachSeries calls yield with each series of WriteCAdvisor, in its order.
@@ -296,15 +177,18 @@ func (m *Meter) labelSet() labelSet {
 	return fullLabels
 }
 
-func (m *Meter) write(ctx context.Context, w io.Writer, families []family, times bool) error {
+func (m *Meter) write(ctx context.Context, w io.Writer, families []family, format format, times bool) error {
 	s, err := m.snap(ctx)
 	if err != nil {
 		return err
 	}
 	defer snapshots.Put(s)
-	sink := textSink{w: w, b: s.text[:0], times: times}
+	sink := textSink{w: w, b: s.text[:0], format: format, times: times}
 	err = s.expose(families, m.labelSet(), &sink)
 	if err == nil {
+		if format == openMetrics {
+			sink.b = append(sink.b, "# EOF\n"...)
+		}
 		err = sink.flush()
 	}
 	s.text = sink.b

@@ -32,6 +32,31 @@ var _ = Describe("Exposition", func() {
 		expectGolden("resource.golden", resourceText(newTree().meter()))
 	})
 
+	It("is OpenMetrics where that is asked for, with the same series", func() {
+		t := newTree()
+		cfg := t.config()
+		cfg.Timestamps = true
+		m, err := metrics.New(cfg)
+		Expect(err).NotTo(HaveOccurred())
+		var open strings.Builder
+		Expect(m.WriteCAdvisorOpenMetrics(context.Background(), &open)).To(Succeed())
+		expectGolden("cadvisor.openmetrics.golden", open.String())
+		expectOpenMetrics(open.String())
+		// But for the unit of time, series are those of the text format.
+		series := func(text string) (lines []string) {
+			for line := range strings.Lines(text) {
+				if !strings.HasPrefix(line, "#") {
+					lines = append(lines, timeOf.ReplaceAllString(line, " "))
+				}
+			}
+			return lines
+		}
+		Expect(series(open.String())).To(Equal(series(cadvisorText(m))))
+		open.Reset()
+		Expect(m.WriteResourceOpenMetrics(context.Background(), &open)).To(Succeed())
+		expectOpenMetrics(open.String())
+	})
+
 	DescribeTable("passes promlint but for names that the kubelet chose", func(text func(*metrics.Meter) string) {
 		problems, err := promlint.New(strings.NewReader(text(newTree().meter()))).Lint()
 		Expect(err).NotTo(HaveOccurred())
@@ -114,6 +139,34 @@ var _ = Describe("Exposition", func() {
 		Expect(m.Stats().Rounds).To(Equal(uint64(2)))
 	})
 })
+
+var timeOf = regexp.MustCompile(` 1800000000(000)?\n$`)
+
+// expectOpenMetrics checks what the format demands beyond the text format's:
+// samples of a counter, and no others, end in _total, and the text in # EOF.
+func expectOpenMetrics(text string) {
+	GinkgoHelper()
+	Expect(text).To(HaveSuffix("\n# EOF\n"))
+	family, kind := "", ""
+	for line := range strings.Lines(strings.TrimSuffix(text, "# EOF\n")) {
+		words := strings.Fields(line)
+		switch {
+		case words[0] == "#" && words[1] == "TYPE":
+			Expect(words[2]).To(Equal(family), "TYPE follows HELP")
+			kind = words[3]
+		case words[0] == "#":
+			family = words[2]
+		default:
+			name, _, _ := strings.Cut(words[0], "{")
+			if kind == "counter" {
+				Expect(name).To(Equal(family + "_total"))
+			} else {
+				Expect(name).To(Equal(family))
+				Expect(kind).To(Or(Equal("gauge"), Equal("unknown")))
+			}
+		}
+	}
+}
 
 // lintReasons says why a name stays though promlint objects.
 var lintReasons = map[string]string{

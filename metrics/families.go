@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -42,7 +43,8 @@ type family struct {
 	who        kind
 	each       func(x *exposer)
 	whole      func(x *exposer)
-	head       []byte
+	head       []byte // of the text format
+	openHead   []byte // of OpenMetrics
 }
 
 // value exposes one field.
@@ -179,6 +181,25 @@ func threadsMax(x *exposer) {
 	}
 }
 
+// openFilesLimit leaves out a limit of none: a series says -1 then, which the
+// unsigned figures here do not have.
+func openFilesLimit(x *exposer) {
+	if n, ok := x.v.sample.Get(LimitOpenFiles); ok && n != Unlimited {
+		x.with("ulimit", "max_open_files")
+		x.put(n, x.v.sample.at[groupLimits])
+	}
+}
+
+func filesystem(get func(*Filesystem) uint64) func(*exposer) {
+	return func(x *exposer) {
+		for i := range x.v.sample.Filesystems {
+			f := &x.v.sample.Filesystems[i]
+			x.with("device", f.Device)
+			x.put(get(f), x.v.sample.at[groupLimits])
+		}
+	}
+}
+
 func startTime(x *exposer) {
 	if t := x.v.sample.Target.StartedAt; t.Unix() > 0 {
 		x.put(uint64(t.Unix()), time.Time{})
@@ -231,6 +252,11 @@ var cadvisorFamilies = heads([]family{
 	{name: "container_fs_writes_total", help: "Cumulative count of writes completed", counter: true, who: everyone, each: deviceCount(OpWrite)},
 	{name: "container_blkio_device_usage_total", help: "Blkio Device bytes usage", counter: true, who: everyone, each: deviceUsage},
 
+	{name: "container_fs_usage_bytes", help: "Number of bytes that are consumed by the container on this filesystem.", who: kindNode, each: filesystem(func(f *Filesystem) uint64 { return f.Used })},
+	{name: "container_fs_limit_bytes", help: "Number of bytes that can be consumed by the container on this filesystem.", who: kindNode, each: filesystem(func(f *Filesystem) uint64 { return f.Capacity })},
+	{name: "container_fs_inodes_free", help: "Number of available Inodes", who: kindNode, each: filesystem(func(f *Filesystem) uint64 { return f.InodesFree })},
+	{name: "container_fs_inodes_total", help: "Number of Inodes", who: kindNode, each: filesystem(func(f *Filesystem) uint64 { return f.Inodes })},
+
 	{name: "container_network_receive_bytes_total", help: "Cumulative count of bytes received", counter: true, who: everyone, each: network(func(n *Interface) uint64 { return n.RxBytes })},
 	{name: "container_network_receive_packets_total", help: "Cumulative count of packets received", counter: true, who: everyone, each: network(func(n *Interface) uint64 { return n.RxPackets })},
 	{name: "container_network_receive_packets_dropped_total", help: "Cumulative count of packets dropped while receiving", counter: true, who: everyone, each: network(func(n *Interface) uint64 { return n.RxDropped })},
@@ -241,6 +267,8 @@ var cadvisorFamilies = heads([]family{
 	{name: "container_network_transmit_errors_total", help: "Cumulative count of errors encountered while transmitting", counter: true, who: everyone, each: network(func(n *Interface) uint64 { return n.TxErrors })},
 
 	{name: "container_processes", help: "Number of processes running inside the container.", who: kindContainer | kindSystem, each: value(Processes)},
+	{name: "container_file_descriptors", help: "Number of open file descriptors for the container.", who: kindContainer | kindSystem, each: value(FileDescriptors)},
+	{name: "container_ulimits_soft", help: "Soft ulimit values for the container root process. Unlimited if -1, except priority and nice", who: kindContainer | kindSystem, each: openFilesLimit},
 	{name: "container_threads", help: "Number of threads running inside the container", who: everyone, each: value(Threads)},
 	{name: "container_threads_max", help: "Maximum number of threads allowed inside the container, infinity if value is zero", who: everyone, each: threadsMax},
 
@@ -273,15 +301,23 @@ func noError(x *exposer) {
 	x.put(0, time.Time{})
 }
 
-// heads renders the headings.
+// heads renders the headings. OpenMetrics has the name of a counter without
+// _total, and knows no counter without it.
 func heads(families []family) []family {
+	head := func(name, help, typ string) []byte {
+		return []byte("# HELP " + name + " " + help + "\n# TYPE " + name + " " + typ + "\n")
+	}
 	for i := range families {
 		f := &families[i]
-		typ := "gauge"
+		typ, openType, openName := "gauge", "gauge", f.name
 		if f.counter {
-			typ = "counter"
+			var total bool
+			typ, openType = "counter", "counter"
+			if openName, total = strings.CutSuffix(f.name, "_total"); !total {
+				openType = "unknown"
+			}
 		}
-		f.head = []byte("# HELP " + f.name + " " + f.help + "\n# TYPE " + f.name + " " + typ + "\n")
+		f.head, f.openHead = head(f.name, f.help, typ), head(openName, f.help, openType)
 	}
 	return families
 }

@@ -85,6 +85,9 @@ const (
 	Threads
 	// Processes, gauge: lines of cgroup.procs, of containers only.
 	Processes
+	// FileDescriptors, gauge: open files of the processes, of containers and
+	// system containers only, by the size of /proc/PID/fd. Linux 6.2.
+	FileDescriptors
 
 	// IOReadBytes, counter: the sum over devices, as the next three.
 	IOReadBytes
@@ -160,6 +163,9 @@ const (
 	LimitMemoryReservation
 	// LimitThreads, gauge, or Unlimited. pids.max; node: kernel.pid_max or threads-max, the smaller.
 	LimitThreads
+	// LimitOpenFiles, gauge: the soft limit of the first process, of containers
+	// and system containers, or Unlimited. /proc/PID/limits.
+	LimitOpenFiles
 
 	numFields
 )
@@ -187,7 +193,7 @@ func groupOf(f Field) group {
 		return groupCPU
 	case f <= OOMKills:
 		return groupMemory
-	case f <= Processes:
+	case f <= FileDescriptors:
 		return groupPids
 	case f <= IOWrites:
 		return groupIO

@@ -36,7 +36,7 @@ func FuzzSources(f *testing.F) {
 	empty := map[string]bool{"cgroup.procs": true, "io.stat": true}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for version := 1; version <= 2; version++ {
-			plan := makePlan(root(version))
+			plan := makePlan(root(version), []uint64{2 << 20})
 			for i := range plan.sources {
 				src := &plan.sources[i]
 				var s Sample
@@ -85,5 +85,30 @@ func FuzzProc(f *testing.F) {
 		parseRoute(text, names{})
 		bootTime(text)
 		inCgroup(text, "/kubepods/pod1")
+	})
+}
+
+// FuzzNetlink feeds the parsers of netlink messages: no panic, and nothing taken
+// of a message that is cut.
+func FuzzNetlink(f *testing.F) {
+	body := append(order.AppendUint32(order.AppendUint32(nil, 0), 7), 1, 0, 0, 0)
+	body = order.AppendUint16(order.AppendUint16(body, 4+32), statsLink64)
+	body = append(body, make([]byte, 32)...)
+	message := order.AppendUint32(nil, uint32(16+len(body)))
+	message = order.AppendUint16(order.AppendUint16(message, 92), 0)
+	message = order.AppendUint32(order.AppendUint32(message, 1), 0)
+	message = append(message, body...)
+	f.Add(message)
+	f.Add(append([]byte(nil), message[:40]...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, _ = eachMessage(b, 1, func(body []byte) error {
+			if one, ok, err := parseLinkStats(body); ok && err == nil && len(body) < 12+4+32 {
+				t.Errorf("took %+v of %d bytes", one, len(body))
+			}
+			if _, ok, err := parseVeth(body); ok && err == nil && len(body) < 16+8 {
+				t.Errorf("took a veth of %d bytes", len(body))
+			}
+			return nil
+		})
 	})
 }

@@ -15,11 +15,12 @@ const (
 	controllerPids
 	controllerIO
 	controllerPressure // v2 only, needs no controller
+	controllerHugetlb
 	numControllers
 )
 
 // controllerNames are the words of v1 mount options.
-var controllerNames = [numControllers]string{"cpu", "cpuacct", "memory", "pids", "blkio", ""}
+var controllerNames = [numControllers]string{"cpu", "cpuacct", "memory", "pids", "blkio", "", "hugetlb"}
 
 // place is where a controller's files are.
 type place struct {
@@ -112,7 +113,7 @@ func decide(mounts []mount, onUnified []string) layout {
 		}
 		for i, word := range map[controller]string{
 			controllerCPU: "cpu", controllerMemory: "memory",
-			controllerPids: "pids", controllerIO: "io",
+			controllerPids: "pids", controllerIO: "io", controllerHugetlb: "hugetlb",
 		} {
 			if l[i].version == 0 && contains(onUnified, word) {
 				l[i] = unified

@@ -14,7 +14,7 @@ import (
 )
 
 // Targets tells what to meter: the whole set each time, in any order. A target
-// that is no longer in it is forgotten with its last sample. It is called once
+// that is no longer in it is forgotten, but for its last sample in Exited. It is called once
 // a round, from the goroutine of the round, which waits for it: answer from
 // memory, not from a runtime that may hang.
 type Targets interface {
@@ -56,6 +56,9 @@ type Config struct {
 	// cgroups beyond that are read all the same, at more than twice the cost.
 	// 0 means 4096; negative means none.
 	Descriptors int
+	// Exited is how many last samples of targets that are no longer listed are
+	// kept. 0 means 100; negative means none.
+	Exited int
 	// Labels chooses what WriteCAdvisor says. The zero value is Compat.
 	Labels Labels
 	// Timestamps puts the time of reading on each series of WriteCAdvisor.
@@ -98,6 +101,9 @@ func (c *Config) defaults() error {
 	if c.History == 0 {
 		c.History = 60
 	}
+	if c.Exited == 0 {
+		c.Exited = 100
+	}
 	if c.Descriptors == 0 {
 		c.Descriptors = 4096
 	}
@@ -133,14 +139,19 @@ type Meter struct {
 	node   *state
 	states map[string]*state // by cgroup
 	order  []*state          // sorted by namespace, pod, container, cgroup; never changed in place
+	exited []Sample          // oldest first, at most Config.Exited
+	asked  []string          // cgroups that Refresh named
 	begun  time.Time         // when the last whole round began
 	stats  Stats
 }
 
+const maxAsked = 4096
+
 // Stats are counters of the meter itself, since New.
 type Stats struct {
 	// Rounds were made, and Coalesced requests shared a round of another.
-	Rounds, Coalesced uint64
+	// Glances were looks at new targets only.
+	Rounds, Coalesced, Glances uint64
 	// Busy is the time that all rounds took, LastRound the last one.
 	Busy, LastRound time.Duration
 	// ReadErrors counts files that gave no figures though the kernel offers them.
@@ -151,6 +162,8 @@ type Stats struct {
 	Targets, Gone int
 	// Descriptors are kept open now.
 	Descriptors int
+	// Linked pods had their network read by one dump of the node's interfaces.
+	Linked int
 }
 
 // New checks cfg. It reads nothing and starts nothing.
@@ -191,7 +204,12 @@ func (m *Meter) Run(ctx context.Context) error {
 		if err := m.take(ctx); err != nil {
 			return nil
 		}
-		err := m.round(ctx, scheduled)
+		var err error
+		if scheduled {
+			err = m.round(ctx, true)
+		} else {
+			err = m.glance(ctx)
+		}
 		m.give()
 		if err != nil && ctx.Err() == nil {
 			return err
@@ -207,13 +225,36 @@ func (m *Meter) Run(ctx context.Context) error {
 	}
 }
 
-// Refresh asks Run for a round soon, for a target has come or gone. It does
-// not wait, and many calls may lead to one round.
-func (m *Meter) Refresh() {
+// Refresh asks Run to look soon, for a target has come or gone. It does not
+// wait, and many calls may lead to one look. Read are the targets that were not
+// read yet, and those whose cgroups are given: say those whose processes have
+// ended and that will be removed. Others wait for their round, so that a look
+// costs what is new.
+func (m *Meter) Refresh(cgroups ...string) {
+	if len(cgroups) > 0 {
+		m.mu.Lock()
+		if len(m.asked) < maxAsked { // beyond it they wait for their round too
+			m.asked = append(m.asked, cgroups...)
+		}
+		m.mu.Unlock()
+	}
 	select {
 	case m.poke <- struct{}{}:
 	default:
 	}
+}
+
+// Exited returns the last samples of targets that are no longer listed, the
+// newest last; those that were never read are not among them. The samples are
+// copies.
+func (m *Meter) Exited() []Sample {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	samples := make([]Sample, 0, len(m.exited))
+	for i := range m.exited {
+		samples = append(samples, m.exited[i].clone())
+	}
+	return samples
 }
 
 // Stats returns the meter's own counters.
@@ -352,6 +393,7 @@ func (m *Meter) stop() {
 	m.turn <- struct{}{}
 	defer m.give()
 	m.running, m.reader.keep = false, false
+	m.reader.links.close()
 	m.reader.release(&m.node.handle)
 	for _, st := range m.states {
 		m.reader.release(&st.handle)

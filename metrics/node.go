@@ -88,6 +88,12 @@ func (r *reader) sampleNode(h *handle, s *Sample, want groupSet) {
 		if err := r.refreshDisks(); err != nil {
 			s.Gaps = append(s.Gaps, Gap{File: "block", Err: err, group: groupLimits})
 		}
+		if err := r.filesystems(s); err != nil {
+			s.Gaps = append(s.Gaps, Gap{File: "mountinfo", Err: err, group: groupLimits})
+		}
+		if err := r.nodePages(s); err != nil {
+			s.Gaps = append(s.Gaps, Gap{File: "hugepages", Err: err, group: groupLimits})
+		}
 	}
 	if want.has(groupNetwork) && want.has(groupLimits) {
 		if text, err := r.read(r.join(r.proc, "thread-self/net/route"), nil, true); err == nil {

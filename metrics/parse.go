@@ -244,20 +244,23 @@ func parseHundredths(b []byte) (uint64, bool) {
 }
 
 // countLines counts the processes in cgroup.procs; each line is a number.
-func countLines(b []byte) (uint64, error) {
-	var n uint64
+func countLines(b []byte) (n, first uint64, err error) {
 	for len(b) > 0 {
 		line, rest, ok := cutLine(b)
 		if !ok {
-			return 0, ErrGarbled
+			return 0, 0, ErrGarbled
 		}
-		if _, ok := parseUint(line); !ok {
-			return 0, ErrGarbled
+		pid, ok := parseUint(line)
+		if !ok || pid > math.MaxInt32 {
+			return 0, 0, ErrGarbled
+		}
+		if n == 0 {
+			first = pid
 		}
 		b = rest
 		n++
 	}
-	return n, nil
+	return n, first, nil
 }
 
 // parseLoadavg returns the threads of the machine: 123 of

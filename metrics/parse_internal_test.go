@@ -175,11 +175,11 @@ func TestParseNetDev(t *testing.T) {
 }
 
 func TestParseRest(t *testing.T) {
-	if n, err := countLines([]byte("1\n22\n333\n")); n != 3 || err != nil {
-		t.Error(n, err)
+	if n, first, err := countLines([]byte("1\n22\n333\n")); n != 3 || first != 1 || err != nil {
+		t.Error(n, first, err)
 	}
 	for _, bad := range []string{"1\n2", "x\n", "\n"} {
-		if _, err := countLines([]byte(bad)); err != ErrGarbled {
+		if _, _, err := countLines([]byte(bad)); err != ErrGarbled {
 			t.Errorf("countLines(%q): %v", bad, err)
 		}
 	}
@@ -218,14 +218,14 @@ func TestDecidePerController(t *testing.T) {
 	u := place{2, "/sys/fs/cgroup/unified"}
 	want := layout{
 		controllerCPU: {1, "/sys/fs/cgroup/cpu"}, controllerCPUAcct: {1, "/sys/fs/cgroup/cpuacct"},
-		controllerMemory: {1, "/sys/fs/cgroup/mem ory"}, controllerPids: u, controllerIO: {}, controllerPressure: u,
+		controllerMemory: {1, "/sys/fs/cgroup/mem ory"}, controllerPids: u, controllerIO: {}, controllerPressure: u, controllerHugetlb: u,
 	}
 	if got := decide(mounts, []string{"pids", "hugetlb"}); got != want {
 		t.Errorf("hybrid: got %+v", got)
 	}
 	mounts, _ = parseMountinfo([]byte("29 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"))
 	u.root = "/sys/fs/cgroup"
-	want = layout{u, u, u, u, u, u}
+	want = layout{u, u, u, u, u, u, {}}
 	if got := decide(mounts, []string{"cpu", "io", "memory", "pids"}); got != want {
 		t.Errorf("v2: got %+v", got)
 	}

@@ -1,6 +1,9 @@
 package metrics
 
-import "slices"
+import (
+	"slices"
+	"strconv"
+)
 
 // source is a file of a cgroup and what to do with its text.
 type source struct {
@@ -11,6 +14,9 @@ type source struct {
 	required bool   // the group means nothing without it
 	pages    bool   // the kernel gives it page by page: read until the end
 	parse    func(text []byte, into *Sample) error
+	// after does what takes more reading, or is nil. An error of its makes a
+	// gap, and leaves what parse has set.
+	after func(r *reader, text []byte, into *Sample) error
 }
 
 // plan is what is read of each cgroup on a layout. Its parsers learn, so it
@@ -59,8 +65,8 @@ func lines(k *keyed) func([]byte, *Sample) error {
 	return func(text []byte, into *Sample) error { return k.parse(text, &into.figures) }
 }
 
-// makePlan lists the sources for l.
-func makePlan(l layout) *plan {
+// makePlan lists the sources for l on a machine with huge pages of these sizes.
+func makePlan(l layout, pages []uint64) *plan {
 	p := &plan{}
 	for _, part := range []struct {
 		controller controller
@@ -77,12 +83,15 @@ func makePlan(l layout) *plan {
 		{controllerCPU, groupLimits, "cpu", limitsCPUV1(), limitsCPUV2()},
 		{controllerMemory, groupLimits, "memory", limitsMemoryV1(), limitsMemoryV2()},
 		{controllerPids, groupLimits, "pids", limitsPids(), limitsPids()},
+		{controllerHugetlb, groupLimits, "", hugePages(pages, "usage_in_bytes"), hugePages(pages, "current")},
 	} {
 		at := l[part.controller]
 		list := part.v1
 		switch at.version {
 		case 0:
-			p.missing[part.group] = part.name
+			if part.name != "" { // few machines want the others
+				p.missing[part.group] = part.name
+			}
 			continue
 		case 2:
 			list = part.v2
@@ -190,10 +199,11 @@ func memoryV2() []source {
 func pidsBoth() []source {
 	return []source{
 		{name: "pids.current", required: true, parse: single(Threads)},
-		{name: "cgroup.procs", pages: true, parse: func(text []byte, into *Sample) error {
-			n, err := countLines(text)
+		{name: "cgroup.procs", pages: true, after: (*reader).descriptors, parse: func(text []byte, into *Sample) error {
+			n, first, err := countLines(text)
 			if err == nil && into.Target.Container != "" {
 				into.set(Processes, n)
+				into.first = int(first)
 			}
 			return err
 		}},
@@ -288,4 +298,31 @@ func limitsMemoryV2() []source {
 
 func limitsPids() []source {
 	return []source{{name: "pids.max", parse: single(LimitThreads)}}
+}
+
+// hugePages reads a file for each size of pages, such as hugetlb.2MB.current.
+func hugePages(sizes []uint64, file string) []source {
+	list := make([]source, 0, len(sizes))
+	for _, size := range sizes {
+		list = append(list, source{name: "hugetlb." + sizeName(size) + "." + file, parse: func(text []byte, into *Sample) error {
+			n, err := parseSingle(text)
+			if err == nil {
+				into.HugePages = append(into.HugePages, HugePages{Size: size, Used: n})
+			}
+			return err
+		}})
+	}
+	return list
+}
+
+// sizeName is as the kernel has it in the names of files: 64KB, 2MB, 1GB.
+func sizeName(size uint64) string {
+	switch {
+	case size >= 1<<30:
+		return strconv.FormatUint(size>>30, 10) + "GB"
+	case size >= 1<<20:
+		return strconv.FormatUint(size>>20, 10) + "MB"
+	default:
+		return strconv.FormatUint(size>>10, 10) + "KB"
+	}
 }

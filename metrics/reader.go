@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,6 +30,13 @@ type reader struct {
 	deviceOf map[uint64]string // major<<32|minor to /dev/name
 	disks    map[string]bool   // whole disks, by name; true if it counts in sums
 	hostNet  uint64            // inode of the node's network namespace
+
+	links   links
+	linksAt time.Time // of the last dump; zero if it is not of this round
+	linked  int       // pods that were read by it
+
+	pageSizes   []uint64 // of huge pages
+	countsFiles bool     // the size of /proc/PID/fd is the number of files
 }
 
 // groupSet is a set of groups, one bit each.
@@ -51,6 +57,9 @@ type handle struct {
 	absent uint64         // sources known to be absent, until the limits are read again
 	netPID int
 	netIno uint64
+	link   uint32    // the node's end of the pod's only interface, 0 for not known
+	sought bool      // the link was looked for
+	seen   Interface // the pod's end, when it was read last
 }
 
 func newHandle() handle {
@@ -59,6 +68,33 @@ func newHandle() handle {
 		h.fds[i] = -1
 	}
 	return h
+}
+
+// Hierarchies tells where cgroups are looked for, below roots as those of
+// Config, empty ones meaning the same. A cgroup can be metered if it is in each
+// of required: one directory on v2; on v1 those of CPU accounting and memory,
+// which may be one. unified is the v2 hierarchy, empty if there is none. It
+// returns ErrNoController where neither can be had.
+func Hierarchies(procRoot, cgroupRoot string) (required []string, unified string, err error) {
+	if !supported {
+		return nil, "", ErrNotSupported
+	}
+	if procRoot == "" {
+		procRoot = "/proc"
+	}
+	l, err := findLayout(procRoot, cgroupRoot)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, c := range []controller{controllerCPUAcct, controllerMemory} {
+		if l[c].version != 0 && !contains(required, l[c].root) {
+			required = append(required, l[c].root)
+		}
+	}
+	if len(required) == 0 {
+		return nil, "", fmt.Errorf("neither CPU nor memory is accounted for: %w", ErrNoController)
+	}
+	return required, l[controllerPressure].root, nil
 }
 
 // findLayout looks where the controllers are: below root if it is given, else
@@ -116,13 +152,17 @@ func mountsBelow(root string) []mount {
 }
 
 func newReader(proc, sys string, l layout, budget int, now func() time.Time) *reader {
+	pages := pageSizes(sys)
 	r := &reader{
-		proc: proc, sys: sys, plan: makePlan(l), now: now, budget: budget,
+		proc: proc, sys: sys, plan: makePlan(l, pages), pageSizes: pages, now: now, budget: budget,
 		buf: make([]byte, 16<<10), path: make([]byte, 0, 512), room: new(status),
 		names: names{}, deviceOf: map[uint64]string{}, disks: map[string]bool{},
 	}
 	r.node = newNodeFiles()
 	r.memoryVersion = l[controllerMemory].version
+	if n, err := sysSize(r.join(proc, "thread-self/fd"), r.room); err == nil {
+		r.countsFiles = n > 0 // this process has files open
+	}
 	// Not self: that is the first thread, which may have been sent to another
 	// namespace for good, if it was the one that ran a locked goroutine.
 	if ino, err := sysInode(r.join(proc, "thread-self/ns/net"), r.room); err == nil {
@@ -260,7 +300,12 @@ func (r *reader) sample(rel string, h *handle, s *Sample, want groupSet) error {
 		}
 	}
 	if want.has(groupNetwork) {
-		r.network(h, s)
+		r.network(h, s, want.has(groupLimits))
+	}
+	if want.has(groupLimits) {
+		if err := r.openFiles(s); err != nil {
+			s.Gaps = append(s.Gaps, Gap{File: "limits", Err: err, group: groupLimits})
+		}
 	}
 	r.finish(s, dropped)
 	return nil
@@ -274,7 +319,10 @@ func (r *reader) source(src *source, rel string, fd *int32, s *Sample) error {
 	if s.at[src.group].IsZero() {
 		s.at[src.group] = r.now()
 	}
-	return src.parse(text, s)
+	if err := src.parse(text, s); err != nil || src.after == nil {
+		return err
+	}
+	return src.after(r, text, s)
 }
 
 // gone tells a cgroup that is no more from one that lacks a file.
@@ -308,6 +356,12 @@ func (r *reader) begin(s *Sample, want groupSet) {
 	if want.has(groupNetwork) {
 		s.Interfaces = s.Interfaces[:0]
 	}
+	if want.has(groupPids) {
+		s.first = 0
+	}
+	if want.has(groupLimits) {
+		s.HugePages, s.Filesystems = s.HugePages[:0], s.Filesystems[:0]
+	}
 }
 
 // finish forgets the groups that mean nothing and derives what is derived.
@@ -333,71 +387,4 @@ func (r *reader) finish(s *Sample, dropped groupSet) {
 	if ok1 && ok2 {
 		s.set(MemoryWorkingSet, usage-min(usage, inactive))
 	}
-}
-
-// network reads the traffic of the pod through one of its processes. The file
-// is opened anew each time: an open one keeps the namespace alive.
-func (r *reader) network(h *handle, s *Sample) {
-	t := &s.Target
-	if t.PID <= 0 || t.HostNetwork || t.Container != "" {
-		return
-	}
-	if err := r.readNetwork(h, s); err != nil {
-		s.Interfaces = s.Interfaces[:0]
-		s.forget(groupNetwork)
-		s.Gaps = append(s.Gaps, Gap{File: "net/dev", Err: err, group: groupNetwork})
-	}
-}
-
-func (r *reader) readNetwork(h *handle, s *Sample) error {
-	pid := s.Target.PID
-	text, err := r.read(r.joinPID(pid, "net/dev"), nil, true)
-	if err != nil {
-		return err
-	}
-	s.at[groupNetwork] = r.now()
-	if s.Interfaces, err = parseNetDev(text, s.Interfaces, r.names); err != nil {
-		return err
-	}
-	// Whose figures were these? The number may have passed to another process.
-	ino, err := sysInode(r.joinPID(pid, "ns/net"), r.room)
-	if err != nil {
-		return err
-	}
-	if h.netPID != s.Target.PID || h.netIno != ino {
-		h.netPID = 0
-		if ino == r.hostNet {
-			return ErrForeignProcess
-		}
-		text, err := r.read(r.joinPID(pid, "cgroup"), nil, true)
-		if err != nil {
-			return err
-		}
-		if !inCgroup(text, s.Target.Cgroup) {
-			return ErrForeignProcess
-		}
-		h.netPID, h.netIno = s.Target.PID, ino
-	}
-	sumNetwork(s.Interfaces, "", &s.figures)
-	return nil
-}
-
-// inCgroup says whether a line of /proc/PID/cgroup has cgroup or one below it:
-//
-//	4:memory:/kubepods/burstable/podb1/c1
-//
-// The path may have a prefix that the agent's own cgroup namespace hides.
-func inCgroup(text []byte, cgroup string) bool {
-	for len(text) > 0 {
-		line, rest, ok := cutLine(text)
-		if !ok {
-			return false
-		}
-		text = rest
-		parts := bytes.SplitN(line, []byte{':'}, 3)
-		if len(parts) == 3 && strings.Contains(string(parts[2])+"/", cgroup+"/") {
-			return true
-		}
-	}
-	return false
 }

@@ -1,9 +1,7 @@
 package metrics
 
 import (
-	"cmp"
 	"context"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -52,6 +50,8 @@ func (s *Sample) clone() Sample {
 	c := *s
 	c.Devices = slices.Clone(s.Devices)
 	c.Interfaces = slices.Clone(s.Interfaces)
+	c.HugePages = slices.Clone(s.HugePages)
+	c.Filesystems = slices.Clone(s.Filesystems)
 	c.Gaps = slices.Clone(s.Gaps)
 	return c
 }
@@ -59,9 +59,12 @@ func (s *Sample) clone() Sample {
 // copyFrom makes s equal to from, in the room that s has.
 func (s *Sample) copyFrom(from *Sample) {
 	devices, interfaces, gaps := s.Devices[:0], s.Interfaces[:0], s.Gaps[:0]
+	pages, filesystems := s.HugePages[:0], s.Filesystems[:0]
 	*s = *from
 	s.Devices = append(devices, from.Devices...)
 	s.Interfaces = append(interfaces, from.Interfaces...)
+	s.HugePages = append(pages, from.HugePages...)
+	s.Filesystems = append(filesystems, from.Filesystems...)
 	s.Gaps = append(gaps, from.Gaps...)
 }
 
@@ -81,6 +84,10 @@ func (m *Meter) round(ctx context.Context, scheduled bool) error {
 		m.limits = begun
 	}
 	m.share()
+	m.reader.linksAt = time.Time{}
+	if want.has(groupNetwork) {
+		m.reader.dumpLinks()
+	}
 	var errs uint64
 	gone := 0
 	errs += m.sampleNode(begun, want, scheduled)
@@ -106,6 +113,49 @@ func (m *Meter) round(ctx context.Context, scheduled bool) error {
 	s.ReadErrors += errs
 	s.Targets, s.Gone = len(m.order), gone
 	s.Descriptors = m.reader.kept
+	if want.has(groupNetwork) {
+		s.Linked = m.reader.linked
+	}
+	return nil
+}
+
+// glance reads the targets that were not read yet and those that Refresh named.
+// It needs the turn. An error means that ctx ended.
+func (m *Meter) glance(ctx context.Context) error {
+	m.mu.Lock()
+	asked := m.asked
+	m.asked = nil
+	m.mu.Unlock()
+	m.reader.linksAt = time.Time{} // the dump of a round before tells nothing of now
+	// Those named are read before what is no longer listed is forgotten.
+	begun := m.cfg.Clock.Now()
+	var errs uint64
+	for _, cgroup := range asked {
+		if st := m.states[cleanCgroup(cgroup)]; st != nil {
+			errs += m.sampleTarget(st, begun, allGroups, false)
+		}
+	}
+	m.reconcile(ctx)
+	m.share()
+	gone := 0
+	for _, st := range slices.Backward(m.order) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !st.seen {
+			errs += m.sampleTarget(st, begun, allGroups, false)
+		}
+		if st.last.Gone {
+			gone++
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := &m.stats
+	s.Glances++
+	s.Busy += m.cfg.Clock.Since(begun)
+	s.ReadErrors += errs
+	s.Targets, s.Gone, s.Descriptors = len(m.order), gone, m.reader.kept
 	return nil
 }
 
@@ -168,7 +218,7 @@ func (m *Meter) sampleTarget(st *state, begun time.Time, want groupSet, schedule
 // lost keeps the last sample of a cgroup that is no more, and tells so.
 func (m *Meter) lost(st *state, err error) {
 	m.reader.release(&st.handle)
-	st.handle.netPID = 0
+	st.handle.netPID, st.handle.link = 0, 0
 	m.mu.Lock()
 	if !st.last.Gone || len(st.last.Gaps) == 0 {
 		st.last.Gone = true
@@ -242,143 +292,4 @@ func readErrors(s *Sample) uint64 {
 		}
 	}
 	return n
-}
-
-// reconcile takes the caller's set. On an error it keeps the old one.
-func (m *Meter) reconcile(ctx context.Context) {
-	if m.cfg.Targets == nil {
-		return
-	}
-	targets, err := m.cfg.Targets.Targets(ctx)
-	if err != nil {
-		m.mu.Lock()
-		m.stats.TargetErrors++
-		m.mu.Unlock()
-		if !m.failing && ctx.Err() == nil {
-			m.cfg.Logger.Error(err, "targets are not known, metering the old ones")
-		}
-		m.failing = true
-		return
-	}
-	m.failing = false
-	// Each round marks what is listed with its own number.
-	m.mark++
-	listed, changed := 0, false
-	for i := range targets {
-		t := &targets[i]
-		cgroup := cleanCgroup(t.Cgroup)
-		st := m.states[cgroup]
-		if cgroup == "/" || (st != nil && st.mark == m.mark) {
-			continue
-		}
-		listed++
-		if st != nil && st.last.Target.ID != t.ID && st.last.Target.ID != "" {
-			m.drop(st)
-			st = nil
-		}
-		if st != nil && sameTarget(&st.last.Target, t) {
-			st.mark = m.mark
-			continue
-		}
-		changed = true
-		renamed := *t
-		renamed.Cgroup = cgroup
-		if st == nil {
-			st = newState(renamed, m.cfg.History)
-			m.add(st)
-		} else {
-			m.relabel(st, renamed)
-		}
-		st.mark = m.mark
-	}
-	if listed < len(m.states) {
-		for _, st := range m.states {
-			if st.mark != m.mark {
-				m.drop(st)
-				changed = true
-			}
-		}
-	}
-	if changed {
-		m.sort()
-	}
-}
-
-// cleanCgroup makes the key of a target.
-func cleanCgroup(cgroup string) string {
-	if path.IsAbs(cgroup) {
-		return path.Clean(cgroup)
-	}
-	return path.Clean("/" + cgroup)
-}
-
-// sameTarget says whether b tells nothing that a did not, but for how the path
-// is written.
-func sameTarget(a, b *Target) bool {
-	c := *b
-	c.Cgroup, c.StartedAt = a.Cgroup, a.StartedAt
-	return *a == c && a.StartedAt.Equal(b.StartedAt)
-}
-
-func (m *Meter) add(st *state) {
-	m.hold(&st.last.Target)
-	m.mu.Lock()
-	m.states[st.last.Target.Cgroup] = st
-	m.mu.Unlock()
-}
-
-func (m *Meter) drop(st *state) {
-	m.reader.release(&st.handle)
-	m.unhold(&st.last.Target)
-	m.mu.Lock()
-	delete(m.states, st.last.Target.Cgroup)
-	m.mu.Unlock()
-}
-
-func (m *Meter) relabel(st *state, t Target) {
-	old := st.last.Target
-	if old.PodUID != t.PodUID || old.Container != t.Container {
-		m.hold(&t)
-		m.unhold(&old)
-		st.rawOOM = 0 // counted under the new name from the start
-	}
-	m.mu.Lock()
-	st.label(t)
-	m.mu.Unlock()
-}
-
-// hold and unhold count the targets of a pod; with the last its count goes.
-func (m *Meter) hold(t *Target) {
-	count := m.oom[t.PodUID]
-	if count == nil {
-		count = &oomCount{containers: map[string]uint64{}}
-		m.oom[t.PodUID] = count
-	}
-	count.refs++
-}
-
-func (m *Meter) unhold(t *Target) {
-	if count := m.oom[t.PodUID]; count != nil {
-		if count.refs--; count.refs == 0 {
-			delete(m.oom, t.PodUID)
-		}
-	}
-}
-
-// sort makes a new order; the old one may still be read.
-func (m *Meter) sort() {
-	order := make([]*state, 0, len(m.states))
-	for _, st := range m.states {
-		order = append(order, st)
-	}
-	slices.SortFunc(order, func(a, b *state) int {
-		x, y := &a.last.Target, &b.last.Target
-		return cmp.Or(
-			strings.Compare(x.Namespace, y.Namespace), strings.Compare(x.Pod, y.Pod),
-			strings.Compare(x.Container, y.Container), x.StartedAt.Compare(y.StartedAt),
-			strings.Compare(x.Cgroup, y.Cgroup))
-	})
-	m.mu.Lock()
-	m.order = order
-	m.mu.Unlock()
 }

@@ -40,6 +40,12 @@ type Sample struct {
 	// Interfaces are the network interfaces of a pod or the node, without lo
 	// and host ends of containers, in the kernel's order.
 	Interfaces []Interface
+	// HugePages are the sizes of huge pages that the machine has: of a target
+	// what it uses, of the node what there are. Read as often as limits.
+	HugePages []HugePages
+	// Filesystems are those on block devices, of the node alone, each device
+	// once, in the order of their mounts. Read as often as limits.
+	Filesystems []Filesystem
 	// DefaultInterface is the one of the node's default route; empty for
 	// targets, and for a node without one.
 	DefaultInterface string
@@ -48,6 +54,7 @@ type Sample struct {
 
 	figures
 	swapWithMemory bool // LimitSwap is of memory and swap together
+	first          int  // process in the cgroup, 0 for none
 }
 
 // figures are the values by field, which of them are known, and since when.
@@ -139,4 +146,26 @@ type Interface struct {
 	Name                                    string
 	RxBytes, RxPackets, RxErrors, RxDropped uint64
 	TxBytes, TxPackets, TxErrors, TxDropped uint64
+}
+
+// HugePages are the huge pages of one size.
+type HugePages struct {
+	// Size of a page, in bytes.
+	Size uint64
+	// Used bytes; of a target by it and those below, v1
+	// hugetlb.SIZE.usage_in_bytes, v2 hugetlb.SIZE.current (Linux 5.6).
+	Used uint64
+	// Total bytes, of the node alone.
+	Total uint64
+}
+
+// Filesystem is one on a block device, after statfs(2).
+type Filesystem struct {
+	// Device is such as /dev/vda1, Path where it is mounted.
+	Device, Path string
+	// Capacity and Available (to who is not root), in bytes. Used is Capacity
+	// less what is free to root.
+	Capacity, Available, Used uint64
+	// Inodes are zero where the file system has no fixed number.
+	Inodes, InodesFree uint64
 }

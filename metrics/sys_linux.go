@@ -57,16 +57,43 @@ func sysRead(fd int32, into []byte, offset int64) (int, error) {
 
 func sysClose(fd int32) { _ = unix.Close(int(fd)) }
 
-// status is room for the answer of sysInode; keep one on the heap.
+// status is room for the answers of statx; keep one on the heap.
 type status struct{ statx unix.Statx_t }
 
 // sysInode returns the inode number of what path leads to, links followed.
 func sysInode(path []byte, room *status) (uint64, error) {
-	cwd := unix.AT_FDCWD
-	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(cwd),
-		uintptr(unsafe.Pointer(&path[0])), 0, unix.STATX_INO, uintptr(unsafe.Pointer(&room.statx)), 0)
-	if errno != 0 {
-		return 0, translate(errno)
+	if err := sysStat(path, unix.STATX_INO, room); err != nil {
+		return 0, err
 	}
 	return room.statx.Ino, nil
+}
+
+// sysSize returns the size of what path leads to.
+func sysSize(path []byte, room *status) (uint64, error) {
+	if err := sysStat(path, unix.STATX_SIZE, room); err != nil {
+		return 0, err
+	}
+	return room.statx.Size, nil
+}
+
+func sysStat(path []byte, mask uintptr, room *status) error {
+	cwd := unix.AT_FDCWD
+	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(cwd),
+		uintptr(unsafe.Pointer(&path[0])), 0, mask, uintptr(unsafe.Pointer(&room.statx)), 0)
+	if errno != 0 {
+		return translate(errno)
+	}
+	return nil
+}
+
+// sysStatfs fills in the sizes of what is mounted at its Path.
+func sysStatfs(f *Filesystem) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(f.Path, &st); err != nil {
+		return err
+	}
+	block := uint64(st.Frsize)
+	f.Capacity, f.Available, f.Used = st.Blocks*block, st.Bavail*block, (st.Blocks-min(st.Blocks, st.Bfree))*block
+	f.Inodes, f.InodesFree = st.Files, st.Ffree
+	return nil
 }

@@ -13,3 +13,7 @@ func sysRead(int32, []byte, int64) (int, error) { return 0, ErrNotSupported }
 func sysClose(int32) {}
 
 func sysInode([]byte, *status) (uint64, error) { return 0, ErrNotSupported }
+
+func sysSize([]byte, *status) (uint64, error) { return 0, ErrNotSupported }
+
+func sysStatfs(*Filesystem) error { return ErrNotSupported }

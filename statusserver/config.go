@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -42,6 +43,13 @@ type Config struct {
 	ContainerMetrics MetricsWriter
 	// ResourceMetrics feeds /metrics/resource. nil: not served.
 	ResourceMetrics MetricsWriter
+	// OpenMetrics feeds the paths /metrics, /metrics/cadvisor and
+	// /metrics/resource, by path, to clients that prefer OpenMetrics 1.0.0; each
+	// writes the # EOF. nil, or a path without: they get the text format.
+	OpenMetrics map[string]MetricsWriter
+	// Burden feeds /burden and the page's table of who burdens the node. nil:
+	// not served.
+	Burden BurdenProvider
 	// Logs feeds /containerLogs. nil: not served.
 	Logs LogsProvider
 	// Why feeds /why and the page's explanations. nil: not served.
@@ -138,6 +146,14 @@ func (c *Config) validate() error {
 	if c.Metrics != nil && c.MetricsHandler != nil {
 		errs = append(errs, errors.New("both Metrics and MetricsHandler are set: only one can serve /metrics"))
 	}
+	for _, path := range slices.Sorted(maps.Keys(c.OpenMetrics)) {
+		text, known := map[string]bool{"/metrics": c.Metrics != nil, "/metrics/cadvisor": c.ContainerMetrics != nil, "/metrics/resource": c.ResourceMetrics != nil}[path]
+		if !known {
+			errs = append(errs, fmt.Errorf("field OpenMetrics: %q is not /metrics, /metrics/cadvisor or /metrics/resource", path))
+		} else if !text || c.OpenMetrics[path] == nil {
+			errs = append(errs, fmt.Errorf("field OpenMetrics: %s has to have a writer, here and for the text format", path))
+		}
+	}
 	names := []string{"ping"}
 	for i, check := range c.Checks {
 		switch {
@@ -177,6 +193,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	c.Checks = slices.Clone(c.Checks)
+	c.OpenMetrics = maps.Clone(c.OpenMetrics)
 	if c.MaxStreams == 0 {
 		c.MaxStreams = 256
 	}

@@ -27,12 +27,14 @@
 //	/metrics                             Prometheus text      Metrics           metrics
 //	/metrics/cadvisor                    Prometheus text      ContainerMetrics  metrics
 //	/metrics/resource                    Prometheus text      ResourceMetrics   metrics
+//	                                     or OpenMetrics       OpenMetrics
 //	/containerLogs/{ns}/{pod}/{container} text, followed      Logs              proxy
+//	/burden (?format=text)               JSON or text         Burden            stats
 //	/why/{ns}/{pod} (?format=text)       JSON or text         Why               pods
 //	/proxy/trace?from=&to=&proto=        JSON or text         Trace             proxy
 //	/ui/                                 the page             UI                proxy
 //
-// # JSON of why and trace
+// # JSON of why, trace and burden
 //
 // Providers answer with any fmt.Stringer that json.Marshal can write. The page
 // shows these fields and lives with the absence of each; what else there is, it
@@ -53,6 +55,12 @@
 //	               "masquerade": false, "terminating": false}],
 //	 "text": ""}
 //
+//	{"time": "", "allocatable": {"cpu": 3.5, "memory": 16000000000},
+//	 "used": {"cpu": 0.7, "memory": 2000000000},
+//	 "burdens": [{"name": "ns/name", "cgroup": "/kubepods/pod1", "share": 0.1,
+//	              "used": {"cpu": 0.3, "memory": 1000000000}, "reasons": [""]}]}
+//
+// CPU is in cores, memory in bytes; burdens begin with the heaviest.
 // took is in nanoseconds. In a trace, from, to and protocol may stand outside
 // packet, and rules, note, address with port, and pod may be said for steps,
 // text, addr and target.

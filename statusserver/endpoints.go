@@ -1,7 +1,6 @@
 package statusserver
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,9 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
-
-// expositionType is what Prometheus asks for and kubelets send.
-const expositionType = "text/plain; version=0.0.4; charset=utf-8"
 
 func (s *Server) pods(w http.ResponseWriter, r *http.Request) {
 	list, err := s.config.Pods.Pods(r.Context())
@@ -101,18 +97,20 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 		s.config.MetricsHandler.ServeHTTP(w, r)
 		return
 	}
-	s.exposition(s.config.Metrics)(w, r)
+	s.exposition(s.config.Metrics, s.config.OpenMetrics["/metrics"])(w, r)
 }
 
-func (s *Server) exposition(writer MetricsWriter) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		var body bytes.Buffer
-		if err := writer.WriteMetrics(r.Context(), &body); err != nil {
-			s.providerFailed(w, r, fmt.Errorf("gather metrics: %w", err))
-			return
-		}
-		respond(w, r, expositionType, body.Bytes())
+func (s *Server) burden(w http.ResponseWriter, r *http.Request) {
+	if err := validQuery(r, "format"); err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
 	}
+	answer, err := s.config.Burden.Burden(r.Context())
+	if err != nil {
+		s.providerFailed(w, r, fmt.Errorf("look who burdens the node: %w", err))
+		return
+	}
+	s.respondEither(w, r, answer)
 }
 
 func (s *Server) why(w http.ResponseWriter, r *http.Request) {

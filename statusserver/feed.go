@@ -22,8 +22,9 @@ const (
 // feed looks at pods and usage for all open pages together, so that ten pages
 // cost what one does.
 type feed struct {
-	pods  PodsProvider
-	stats StatsProvider
+	pods   PodsProvider
+	stats  StatsProvider
+	burden BurdenProvider
 
 	// turn holds the right to look and to read and write what follows.
 	turn  chan struct{}
@@ -37,8 +38,8 @@ type event struct {
 	data string
 }
 
-func newFeed(pods PodsProvider, stats StatsProvider) *feed {
-	f := &feed{pods: pods, stats: stats, turn: make(chan struct{}, 1)}
+func newFeed(pods PodsProvider, stats StatsProvider, burden BurdenProvider) *feed {
+	f := &feed{pods: pods, stats: stats, burden: burden, turn: make(chan struct{}, 1)}
 	f.turn <- struct{}{}
 	return f
 }
@@ -98,6 +99,14 @@ func (f *feed) gather(ctx context.Context) []event {
 			events = append(events, newEvent("stats", sampleOf(summary, time.Now())))
 		}
 	}
+	if f.burden != nil {
+		answer, err := f.burden.Burden(ctx)
+		if err != nil {
+			problems["burden"] = err.Error()
+		} else {
+			events = append(events, newEvent("burden", answer))
+		}
+	}
 	return append(events, newEvent("problems", problems))
 }
 
@@ -141,17 +150,18 @@ func usageOf(cpu *stats.CPUStats, memory *stats.MemoryStats) usage {
 
 // about tells the page what it can ask for.
 type about struct {
-	Node  string    `json:"node"`
-	Pods  bool      `json:"pods"`
-	Stats bool      `json:"stats"`
-	Logs  bool      `json:"logs"`
-	Why   bool      `json:"why"`
-	Trace bool      `json:"trace"`
-	Now   time.Time `json:"now"`
+	Node   string    `json:"node"`
+	Pods   bool      `json:"pods"`
+	Stats  bool      `json:"stats"`
+	Logs   bool      `json:"logs"`
+	Why    bool      `json:"why"`
+	Trace  bool      `json:"trace"`
+	Burden bool      `json:"burden"`
+	Now    time.Time `json:"now"`
 }
 
 // events streams to the page, as server-sent events: "about" once, then each
-// second "stats", and "pods" and "problems" when they changed.
+// second "stats", and "pods", "burden" and "problems" when they changed.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	if r.Method == http.MethodHead {
@@ -165,7 +175,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	c := &s.config
 	if !send(newEvent("about", about{
 		Node: c.NodeName, Pods: c.Pods != nil, Stats: c.Stats != nil, Logs: c.Logs != nil,
-		Why: c.Why != nil, Trace: c.Trace != nil, Now: time.Now(),
+		Why: c.Why != nil, Trace: c.Trace != nil, Burden: c.Burden != nil, Now: time.Now(),
 	})) {
 		return
 	}

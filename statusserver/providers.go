@@ -35,11 +35,21 @@ type StatsProvider interface {
 	Summary(ctx context.Context, onlyCPUAndMemory bool) (*stats.Summary, error)
 }
 
-// MetricsWriter writes metrics in the text format of Prometheus 0.0.4.
+// MetricsWriter writes metrics in the text format of Prometheus 0.0.4, or in
+// OpenMetrics where that is asked for.
 type MetricsWriter interface {
-	// WriteMetrics writes to memory: it may write in small pieces. What is
-	// written before an error is thrown away.
+	// WriteMetrics may write in pieces, which go out as they come, gathered to
+	// 64 KiB. An error before that is answered as one; after it, the connection
+	// is cut, so that no scraper takes the half for the whole.
 	WriteMetrics(ctx context.Context, w io.Writer) error
+}
+
+// BurdenProvider knows who burdens the node.
+type BurdenProvider interface {
+	// Burden says who burdens the node now. String gives the text for a
+	// terminal, json.Marshal what the page shows; see the package comment for
+	// the shape. The page asks each second.
+	Burden(ctx context.Context) (fmt.Stringer, error)
 }
 
 // LogsProvider reads the logs of containers.
@@ -94,6 +104,12 @@ type MetricsFunc func(ctx context.Context, w io.Writer) error
 
 // WriteMetrics calls f.
 func (f MetricsFunc) WriteMetrics(ctx context.Context, w io.Writer) error { return f(ctx, w) }
+
+// BurdenFunc makes a BurdenProvider of a function.
+type BurdenFunc func(ctx context.Context) (fmt.Stringer, error)
+
+// Burden calls f.
+func (f BurdenFunc) Burden(ctx context.Context) (fmt.Stringer, error) { return f(ctx) }
 
 // LogsFunc makes a LogsProvider of a function.
 type LogsFunc func(ctx context.Context, namespace, pod, container string, opts *corev1.PodLogOptions, stdout, stderr io.Writer) error

@@ -50,7 +50,7 @@ func New(config Config) (*Server, error) {
 	s := &Server{
 		config:   config,
 		streams:  newStreamCaps(config.MaxStreams, config.MaxStreamsPerClient),
-		feed:     newFeed(config.Pods, config.Stats),
+		feed:     newFeed(config.Pods, config.Stats, config.Burden),
 		stopping: make(chan struct{}),
 	}
 	if config.UI {

@@ -127,7 +127,7 @@ var Reasons = map[string]map[string]string{
 		"golang.org/x/sys":               "the kernel's numbers for nf_tables",
 	},
 	"metrics": {
-		"golang.org/x/sys":        "openat, pread and statfs",
+		"golang.org/x/sys":        "openat, pread, statfs, netlink, fanotify and inotify",
 		"k8s.io/utils":            "an injected clock",
 		"github.com/go-logr/logr": "the caller's logger",
 	},

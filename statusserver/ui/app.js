@@ -3,6 +3,7 @@ import {h, put, setNow, age, cores, bytes} from './dom.js';
 import {Series, Spark, Chart} from './charts.js';
 import {Detail} from './detail.js';
 import {tone} from './tone.js';
+import {Burden} from './burden.js';
 import {setUpTrace} from './trace.js';
 
 const $ = (id) => document.getElementById(id);
@@ -20,6 +21,7 @@ $('node-use').append(nodeCPU.root, nodeMemory.root);
 
 const detail = new Detail($('detail'), () => select(''));
 let selected = '';
+const burden = new Burden($('burden'), $('burdens'), $('burden-node'));
 
 const keyOf = (p) => p.namespace + '/' + p.name;
 
@@ -40,12 +42,15 @@ function connect() {
     document.title = (a.node ? a.node + ' · ' : '') + 'nodekit';
     $('trace').hidden = !a.trace;
     $('node-use').hidden = !a.stats;
+    $('burden').hidden = !a.burden;
+    $('pods').hidden = a.burden && !a.pods; // a monitor without pods has something better to show
     document.body.classList.toggle('no-stats', !a.stats);
     detail.about(a);
     render();
   });
   on('pods', (rows) => { pods = rows; render(); });
   on('stats', sample);
+  on('burden', (report) => burden.draw(report));
   on('problems', problems);
   on('tick', () => {});
   source.onerror = () => link(source.readyState === EventSource.CLOSED ? 'dead' : 'lost');
@@ -65,7 +70,7 @@ function link(state) {
 }
 
 function problems(list) {
-  const names = {pods: 'The pods cannot be read', stats: 'Usage cannot be read'};
+  const names = {pods: 'The pods cannot be read', stats: 'Usage cannot be read', burden: 'Who burdens the node cannot be told'};
   $('problems').replaceChildren(...Object.entries(list).map(([what, text]) =>
     h('p', {class: 'problem'}, h('strong', null, (names[what] || what) + ': '), text)));
 }
