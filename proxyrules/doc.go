@@ -16,6 +16,10 @@
 //	proxy.Set(services, slices) // whole sets, whenever anything changes
 //	fmt.Print(proxy.Trace(packet))
 //
+// Each sync leaves a record (Proxy.Syncs), with what changed, why and how long it
+// took; another program's change of the rules too, if Config.Watch tells of it.
+// Package proxyhealth makes health checks and metrics of them.
+//
 // It watches nothing itself, allocates no addresses or ports, and sets up no
 // routes or interfaces.
 //

@@ -17,9 +17,6 @@ import (
 // ErrStarted is what a second call of Run gives.
 var ErrStarted = errors.New("proxy was run before")
 
-// overdue is how long an update may wait before Healthy complains.
-const overdue = time.Minute
-
 // Dialect writes tables into a kernel. Its methods are never called at the
 // same time by one Proxy.
 type Dialect interface {
@@ -38,6 +35,8 @@ type Dialect interface {
 type SyncStats struct {
 	Elements int // set elements added and removed in the kernel
 	Flows    int // UDP flows forgotten because their endpoint left
+	// FlowsDuration is how long conntrack was looked through; 0: it was not.
+	FlowsDuration time.Duration
 	// Full says that the kernel's state was read and compared: the first time,
 	// after an error, and when another program changed rules.
 	Full bool
@@ -56,6 +55,10 @@ type Config struct {
 	// CheckEvery is how often the kernel is asked whether another program
 	// changed rules. 0: 10 seconds. Negative: only at the next Set.
 	CheckEvery time.Duration
+	// Watch tells of another program's changes as they happen, until ctx ends;
+	// then it returns nil. Program, PID and Lost of the Drift are read. Nil: they
+	// are found by CheckEvery alone.
+	Watch func(ctx context.Context, notice func(Drift)) error
 	// MinRetry and MaxRetry bound the wait after a failed sync, which doubles
 	// each time. 0: 100 ms and 30 s.
 	MinRetry, MaxRetry time.Duration
@@ -68,6 +71,7 @@ type Proxy struct {
 	log        logr.Logger
 	clock      clock.Clock
 	checkEvery time.Duration
+	watch      func(ctx context.Context, notice func(Drift)) error
 	minRetry   time.Duration
 	maxRetry   time.Duration
 	wake       chan struct{}
@@ -81,28 +85,17 @@ type Proxy struct {
 	services []*corev1.Service
 	slices   []*discoveryv1.EndpointSlice
 	setAt    time.Time
-	version  uint64 // of what was set; 0: nothing yet
-	built    uint64 // version that table was built from
-	synced   uint64 // version that the kernel holds
-	loaded   bool   // Load was done
-	table    *Table // last built
-	applied  *Table // in the kernel
+	version  uint64                  // of what was set; 0: nothing yet
+	built    uint64                  // version that table was built from
+	synced   uint64                  // version that the kernel holds
+	loaded   bool                    // Load was done
+	table    *Table                  // last built
+	applied  *Table                  // in the kernel
+	failing  time.Time               // since when syncs have failed; zero: the last one worked
+	drift    *Drift                  // told of, and not repaired yet
+	repairs  [stormRepairs]time.Time // ends of the last ones, oldest first
 	status   Status
-}
-
-// Status is how a Proxy fares. It is a copy.
-type Status struct {
-	Syncs     uint64        // that worked, those without any change too
-	Failures  uint64        // syncs that failed
-	Synced    time.Time     // end of the last that worked; zero: none yet
-	Duration  time.Duration // of the last that changed something, from build to the kernel's answer
-	Latency   time.Duration // of the last: from Set to the kernel's answer
-	Stats     SyncStats     // of the last that changed something
-	Pending   bool          // something was set that the kernel does not hold yet
-	Waiting   time.Duration // since when, if Pending
-	LastError error         // of the last sync; nil if it worked
-	Problems  []Problem     // of what was built last
-	Fronts    int           // in the kernel
+	records  records
 }
 
 // New checks config and makes a Proxy. It does no I/O.
@@ -122,7 +115,7 @@ func New(config Config) (*Proxy, error) {
 	}
 	p := &Proxy{
 		dialect: config.Dialect, log: config.Logger, clock: config.Clock, node: config.Node.clone(),
-		checkEvery: config.CheckEvery, minRetry: config.MinRetry, maxRetry: config.MaxRetry,
+		checkEvery: config.CheckEvery, watch: config.Watch, minRetry: config.MinRetry, maxRetry: config.MaxRetry,
 		wake: make(chan struct{}, 1),
 	}
 	if p.clock == nil {
@@ -173,10 +166,15 @@ func (p *Proxy) SetNode(node Node) error {
 
 // changed wakes Run; mu is held.
 func (p *Proxy) changed() {
+	p.status.Queued = p.clock.Now()
 	if p.synced == p.version {
-		p.setAt = p.clock.Now()
+		p.setAt = p.status.Queued
 	}
 	p.version++
+	p.poke()
+}
+
+func (p *Proxy) poke() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -194,13 +192,21 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if started {
 		return ErrStarted
 	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	if p.watch != nil {
+		watching.Go(func() { p.watchDrift(ctx) })
+	}
 	var retry time.Duration
 	for {
 		next := p.checkEvery
 		if retry > 0 {
 			next = retry
 		}
-		if !p.wait(ctx, next) {
+		if !p.wait(ctx, p.wake, next) {
+			return nil
+		}
+		if calm := p.calm(); calm > 0 && !p.wait(ctx, nil, calm) {
 			return nil
 		}
 		switch err := p.sync(ctx); {
@@ -216,7 +222,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 }
 
 // wait returns false when ctx has ended.
-func (p *Proxy) wait(ctx context.Context, timeout time.Duration) bool {
+func (p *Proxy) wait(ctx context.Context, wake <-chan struct{}, timeout time.Duration) bool {
 	var expired <-chan time.Time
 	if timeout > 0 {
 		timer := p.clock.NewTimer(timeout)
@@ -226,7 +232,7 @@ func (p *Proxy) wait(ctx context.Context, timeout time.Duration) bool {
 	select {
 	case <-ctx.Done():
 		return false
-	case <-p.wake:
+	case <-wake:
 	case <-expired:
 	}
 	return ctx.Err() == nil
@@ -239,17 +245,28 @@ func (p *Proxy) sync(ctx context.Context) error {
 	version, services, endpointSlices, node := p.version, p.services, p.slices, p.node
 	table, built, problems := p.table, p.built, p.status.Problems
 	loaded, setAt := p.loaded, p.setAt
+	record := SyncRecord{Cause: p.cause(), Queued: setAt}
+	drift := p.drift
+	p.drift = nil // another may come while this one is seen to
 	p.mu.Unlock()
 	if version == 0 {
 		return nil
 	}
 
 	begin := p.clock.Now()
+	record.Began = begin
+	switch record.Cause {
+	case CauseDrift:
+		record.Queued = drift.Noticed
+	case CauseCheck, CauseRetry:
+		record.Queued = begin
+	}
 	var stats SyncStats
 	var err error
 	if !loaded {
 		table, err = p.dialect.Load(ctx)
 	}
+	before := table
 	if err == nil && (built != version || table == nil) {
 		table = build(services, endpointSlices, node, table)
 		p.tell(problems, table.problems)
@@ -265,10 +282,30 @@ func (p *Proxy) sync(ctx context.Context) error {
 	if table != nil {
 		p.status.Problems = problems
 	}
+	record.Ended, record.Stats, record.Err = end, stats, err
+	if table != nil {
+		record.Fronts = len(table.Fronts)
+		if table != before {
+			record.Services, record.EndpointSlices, record.Triggers = changedObjects(before, table)
+		}
+	}
+	right := p.synced == version && loaded && p.failing.IsZero() // then only another program can have made a difference
 	p.status.LastError = err
 	if err != nil {
 		p.status.Failures++
+		if p.failing.IsZero() {
+			p.failing = begin
+		}
+		p.records.add(record)
+		if p.drift == nil {
+			p.drift = drift
+		}
 		return err
+	}
+	p.failing = time.Time{}
+	record.Drift = p.repaired(drift, right, stats, end)
+	if record.Cause != CauseCheck || record.Drift != nil {
+		p.records.add(record)
 	}
 	p.loaded, p.table, p.built, p.applied = true, table, version, table
 	p.status.Syncs++
@@ -319,44 +356,18 @@ func (p *Proxy) Table() *Table {
 // Trace says what the applied rules do to a packet.
 func (p *Proxy) Trace(packet Packet) Explanation { return Trace(p.Table(), packet) }
 
-// Status returns a copy of how the proxy fares.
-func (p *Proxy) Status() Status {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	status := p.status
-	status.Problems = slices.Clone(status.Problems)
-	status.Pending = p.synced != p.version
-	if status.Pending {
-		status.Waiting = p.clock.Since(p.setAt)
-	}
-	return status
-}
-
-// Healthy is nil when the rules are applied, and else says why not: nothing
-// was set yet, the last sync failed, or an update has waited for a minute.
-func (p *Proxy) Healthy() error {
-	status := p.Status()
-	switch {
-	case status.LastError != nil:
-		return fmt.Errorf("last sync: %w", status.LastError)
-	case status.Synced.IsZero():
-		return errors.New("no rules applied yet")
-	case status.Pending && status.Waiting > overdue:
-		return fmt.Errorf("an update waits since %s", status.Waiting.Round(time.Second))
-	}
-	return nil
-}
-
 // Cleanup removes all rules that this or an earlier run made. Call it after
 // Run has returned, or the next sync makes them anew.
 func (p *Proxy) Cleanup(ctx context.Context) error {
 	p.applying.Lock()
 	defer p.applying.Unlock()
-	if err := p.dialect.Cleanup(ctx); err != nil {
-		return fmt.Errorf("clean up rules: %w", err)
-	}
+	err := p.dialect.Cleanup(ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err != nil {
+		p.status.CleanupFailures++
+		return fmt.Errorf("clean up rules: %w", err)
+	}
 	p.applied, p.table, p.loaded, p.built = nil, nil, false, 0
 	return nil
 }

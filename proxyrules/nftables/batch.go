@@ -39,7 +39,8 @@ const (
 
 // batch is a transaction being written.
 type batch struct {
-	table string
+	table      string
+	generation uint32 // that it follows
 	buffer
 	seq   uint32
 	what  []string // by sequence number, for errors
@@ -47,7 +48,7 @@ type batch struct {
 }
 
 func newBatch(table string, generation uint32) *batch {
-	b := &batch{table: table}
+	b := &batch{table: table, generation: generation}
 	b.message(batchBegin, 0, 0, 10, "transaction", func() {
 		b.u32(1, generation) // NFNL_BATCH_GENID
 	})

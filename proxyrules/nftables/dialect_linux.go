@@ -27,6 +27,7 @@ type Dialect struct {
 	mu     sync.Mutex
 	socket *socket
 	flows  *netlink.Handle // nil with KeepUDPFlows
+	watch  *watcher
 	closed bool
 
 	applied    *proxyrules.Table // nil: unknown
@@ -69,8 +70,13 @@ func Open(config Config) (*Dialect, error) {
 		_ = d.socket.close()
 		return nil, translate(err)
 	}
+	if d.watch, err = openWatcher(config.NetNS, config.Table, d.socket.port); err != nil {
+		_ = d.socket.close()
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
 	if !config.KeepUDPFlows {
 		if d.flows, err = netlink.NewHandleAt(netns.NsHandle(config.NetNS), unix.NETLINK_NETFILTER); err != nil {
+			_ = d.watch.file.Close()
 			_ = d.socket.close()
 			return nil, fmt.Errorf("open conntrack: %w", err)
 		}
@@ -98,7 +104,7 @@ func (d *Dialect) Close() error {
 	if d.flows != nil {
 		d.flows.Close()
 	}
-	return d.socket.close()
+	return errors.Join(d.watch.file.Close(), d.socket.close())
 }
 
 // Load reads the endpoints that the table in the kernel holds.
@@ -152,6 +158,7 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 	if changes.Node {
 		return errChanged
 	}
+	d.generation = d.watch.catchUp(d.generation)
 	if changes.Empty() && !d.overdue() {
 		generation, err := d.socket.generation()
 		if err == nil && generation != d.generation {
@@ -186,7 +193,7 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 	}
 	if !b.empty() {
 		b.close()
-		if err := d.socket.commit(b); err != nil {
+		if err := d.commit(b); err != nil {
 			return err
 		}
 		d.advance(d.generation)
@@ -214,7 +221,7 @@ func (d *Dialect) prepare(plans *[len(families)]*plan) error {
 		return nil
 	}
 	b.close()
-	if err := d.socket.commit(b); err != nil {
+	if err := d.commit(b); err != nil {
 		return err
 	}
 	d.advance(d.generation)
@@ -260,7 +267,7 @@ func (d *Dialect) Cleanup(ctx context.Context) error {
 			return nil
 		}
 		b.close()
-		if err = d.socket.commit(b); !errors.Is(err, errChanged) {
+		if err = d.commit(b); !errors.Is(err, errChanged) {
 			return err
 		}
 	}

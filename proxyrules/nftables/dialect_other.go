@@ -36,5 +36,8 @@ func (*Dialect) Sync(context.Context, *proxyrules.Table) (proxyrules.SyncStats, 
 // Cleanup gives ErrNotSupported.
 func (*Dialect) Cleanup(context.Context) error { return ErrNotSupported }
 
+// Watch gives ErrNotSupported.
+func (*Dialect) Watch(context.Context, func(proxyrules.Drift)) error { return ErrNotSupported }
+
 // PrimaryAddresses gives ErrNotSupported.
 func PrimaryAddresses(int) ([]netip.Addr, error) { return nil, ErrNotSupported }

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/nodekit/nodekit/proxyrules"
 	"github.com/vishvananda/netlink"
@@ -68,8 +69,10 @@ func (d *Dialect) forgetFlows(changes *proxyrules.Changes, stats *proxyrules.Syn
 		if !present[i] {
 			continue
 		}
+		began := time.Now()
 		n, err := d.flows.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f.number), stale)
 		stats.Flows += int(n)
+		stats.FlowsDuration += time.Since(began)
 		if err != nil {
 			d.config.Logger.Error(err, "udp flows not forgotten", "table", d.config.Table)
 		}

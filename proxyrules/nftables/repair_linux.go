@@ -74,7 +74,7 @@ func (d *Dialect) repair(s *snapshot, changes *proxyrules.Changes, table *proxyr
 		return 0, nil
 	}
 	b.close()
-	if err := d.socket.commit(b); err != nil {
+	if err := d.commit(b); err != nil {
 		return 0, err
 	}
 	d.advance(s.generation)

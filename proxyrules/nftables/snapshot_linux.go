@@ -38,6 +38,7 @@ func (d *Dialect) read() (*snapshot, error) {
 }
 
 func (d *Dialect) readOnce() (*snapshot, error) {
+	d.watch.reading()
 	generation, err := d.socket.generation()
 	if err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ var (
 // socket is a netlink socket to nf_tables. It is for one goroutine at a time.
 type socket struct {
 	fd     int
+	port   uint32 // its address
 	seq    uint32
 	sndbuf int
 	in     []byte
@@ -62,7 +63,14 @@ func openSocket(netNS int) (*socket, error) {
 		_ = unix.Close(m.fd)
 		return nil, os.NewSyscallError("netlink socket", err)
 	}
-	return &socket{fd: m.fd, sndbuf: 200 << 10, in: make([]byte, 256<<10)}, nil
+	s := &socket{fd: m.fd, sndbuf: 200 << 10, in: make([]byte, 256<<10)}
+	own, err := unix.Getsockname(m.fd)
+	if addr, ok := own.(*unix.SockaddrNetlink); ok && err == nil {
+		s.port = addr.Pid
+		return s, nil
+	}
+	_ = unix.Close(m.fd)
+	return nil, os.NewSyscallError("netlink socket", err)
 }
 
 func (s *socket) close() error { return unix.Close(s.fd) }
@@ -119,6 +127,7 @@ func (s *socket) drain() {
 type message struct {
 	kind, flags uint16
 	seq         uint32
+	port        uint32 // of the socket whose request it follows from
 	data        []byte // after nlmsghdr
 }
 
@@ -133,7 +142,7 @@ func messages(b []byte, f func(m message) error) error {
 		}
 		m := message{
 			kind: binary.NativeEndian.Uint16(b[4:]), flags: binary.NativeEndian.Uint16(b[6:]),
-			seq: binary.NativeEndian.Uint32(b[8:]), data: b[16:length],
+			seq: binary.NativeEndian.Uint32(b[8:]), port: binary.NativeEndian.Uint32(b[12:]), data: b[16:length],
 		}
 		if err := f(m); err != nil {
 			return err
