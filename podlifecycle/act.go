@@ -206,9 +206,6 @@ func (w *worker) doer(pod *corev1.Pod, a Action, f *flight) func(context.Context
 		}
 	case ActionTeardown:
 		forget, cgroup := w.forgets(), w.cgroup
-		if cgroup == "" {
-			cgroup = w.m.config.QoS.PodCgroup(pod)
-		}
 		return func(ctx context.Context) (func(), error) {
 			err := w.teardown(ctx, pod, cgroup, forget)
 			return func() { w.ended.Torn = err == nil; w.prepared = false }, err
@@ -350,10 +347,13 @@ func (w *worker) teardown(ctx context.Context, pod *corev1.Pod, cgroup string, f
 	if err := w.m.config.Volumes.Teardown(ctx, pod.UID); err != nil {
 		return fmt.Errorf("tear down volumes: %w", err)
 	}
-	if cg := w.m.config.Cgroups; cg != nil {
-		if err := cg.Remove(ctx, cgroup); err != nil {
+	if cgroup != "" && w.m.config.Cgroups != nil { // that of the containers found here
+		if err := w.m.config.Cgroups.Remove(ctx, cgroup); err != nil {
 			return fmt.Errorf("remove cgroup: %w", err)
 		}
+	}
+	if err := w.m.removeCgroups(ctx, pod.UID); err != nil {
+		return err
 	}
 	if forget {
 		if err := volume.RemoveTree(ctx, w.m.logDir(pod)); err != nil {

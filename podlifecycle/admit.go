@@ -58,6 +58,12 @@ func (m *Manager) reconcile(ctx context.Context) {
 	m.first, m.running = true, nil
 	m.whole = m.whole || set != nil && len(set.Waiting) == 0
 	m.admit()
+	for _, w := range m.list() { // once, and not before all is decided
+		if w.due {
+			w.due = false
+			w.wake()
+		}
+	}
 	m.launch(ctx)
 	if m.whole && !m.swept {
 		m.sweep(ctx)
@@ -122,9 +128,7 @@ func (w *worker) change(pod *corev1.Pod, set *source.Set) {
 	if edited {
 		w.keepSpec(pod)
 	}
-	if edited || refreshed {
-		w.wake()
-	}
+	w.due = w.due || edited || refreshed
 }
 
 func (w *worker) keepSpec(pod *corev1.Pod) {

@@ -167,7 +167,7 @@ func (j *judge) tell(w *worker, blocked string, rejected *Rejection) {
 	if !changed {
 		return
 	}
-	w.wake()
+	w.due = true
 	if rejected != nil {
 		w.log.Info("pod is not admitted", "reason", rejected.Reason, "message", rejected.Message)
 	}

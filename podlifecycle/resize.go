@@ -114,5 +114,5 @@ func (w *worker) grant(allocation *Allocation, pending *Rejection) {
 	case pending != nil:
 		w.log.Info("resize is not granted", "reason", pending.Reason, "message", pending.Message)
 	}
-	w.wake()
+	w.due = true
 }

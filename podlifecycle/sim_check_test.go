@@ -278,8 +278,12 @@ func (s *sim) atRest() error {
 	return nil
 }
 
-// sized tells which container does not have the limits that it shall have.
+// sized tells which container does not have the limits that it shall have. One
+// of another pod of this UID may have been in another class, and is told of.
 func (s *sim) sized(want, pod *corev1.Pod) error {
+	if c := condition(pod, corev1.PodResizePending); c != nil && c.Reason == corev1.PodReasonInfeasible {
+		return nil
+	}
 	for i := range want.Spec.Containers {
 		c := &want.Spec.Containers[i]
 		if c.Resources.Limits == nil {
@@ -289,6 +293,9 @@ func (s *sim) sized(want, pod *corev1.Pod) error {
 		_, spec, err := s.fake.Specs(id)
 		if err != nil {
 			return err
+		}
+		if spec.Resources == nil || spec.Resources.Memory == nil || spec.Resources.Memory.Limit == nil {
+			return fmt.Errorf("has no limits for %s", c.Name)
 		}
 		if got := *spec.Resources.Memory.Limit; got != c.Resources.Limits.Memory().Value() {
 			return fmt.Errorf("has %d bytes for %s, want %d", got, c.Name, c.Resources.Limits.Memory().Value())

@@ -2,7 +2,9 @@ package podlifecycle
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -85,15 +87,25 @@ func (m *Manager) removeStray(ctx context.Context, uid types.UID) {
 }
 
 func (m *Manager) tearDownStray(ctx context.Context, uid types.UID) error {
-	if cg := m.config.Cgroups; cg != nil {
-		for _, class := range []corev1.PodQOSClass{corev1.PodQOSGuaranteed, corev1.PodQOSBurstable, corev1.PodQOSBestEffort} {
-			if err := cg.Remove(ctx, filepath.Join(m.config.QoS.ClassCgroup(class), "pod"+string(uid))); err != nil {
-				return err
-			}
-		}
+	if err := m.removeCgroups(ctx, uid); err != nil {
+		return err
 	}
 	m.removeStrayLogs(ctx, func(other types.UID) bool { return other == uid })
 	return m.config.Volumes.Teardown(ctx, uid)
+}
+
+// removeCgroups looks in every class: another pod of this UID may have been in
+// another.
+func (m *Manager) removeCgroups(ctx context.Context, uid types.UID) error {
+	if m.config.Cgroups == nil {
+		return nil
+	}
+	for _, class := range []corev1.PodQOSClass{corev1.PodQOSGuaranteed, corev1.PodQOSBurstable, corev1.PodQOSBestEffort} {
+		if err := m.config.Cgroups.Remove(ctx, path.Join(m.config.QoS.ClassCgroup(class), "pod"+string(uid))); err != nil {
+			return fmt.Errorf("remove cgroup: %w", err)
+		}
+	}
+	return nil
 }
 
 // ownLogs tells that nobody else has logs in LogRoot.

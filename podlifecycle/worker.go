@@ -69,6 +69,7 @@ type worker struct {
 
 	// Of the manager's goroutine alone.
 	launched bool
+	due      bool   // reconcile has news for it
 	admitted bool   // it was let in once and is not judged again
 	objects  string // of the ConfigMaps and Secrets it refers to, when last told
 
