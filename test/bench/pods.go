@@ -249,6 +249,11 @@ func (a *agent) alone(ctx context.Context, cycles int) error {
 			return err
 		}
 		a.removes = append(a.removes, at.Sub(began))
+		// The next pod starts on a node at rest: networks and directories go after
+		// the processes.
+		if err := pass(ctx, time.Second); err != nil {
+			return err
+		}
 	}
 	return nil
 }
