@@ -126,7 +126,7 @@ func stopCancelled(k *kit) {
 	id := k.ready(k.pod(), "ignore")
 	short, cancel := context.WithTimeout(k.ctx, 200*time.Millisecond)
 	defer cancel()
-	k.is(k.rt.StopContainer(short, id, time.Second), context.DeadlineExceeded, "stop whose ctx ends")
+	k.is(k.rt.StopContainer(short, id, 3*time.Second), context.DeadlineExceeded, "stop whose ctx ends")
 	k.same(k.status(id).State, runtimeiface.ContainerRunning, "state within the grace")
 	k.ends(id, 137, runtimeiface.ReasonError)
 }
