@@ -341,7 +341,7 @@ func (s *serviceBuilder) limit(field string, chosen []Endpoint) []Endpoint {
 func (s *serviceBuilder) keep(fronts []*Front, local bool, chosen []Endpoint) []Endpoint {
 	for _, f := range fronts {
 		old := s.previous.Front(f.FrontKey)
-		if old == nil || f.Local != local && f.Kind == ClusterIP {
+		if old == nil || old.Service != s.id && old.Service != "" || f.Local != local && f.Kind == ClusterIP {
 			continue
 		}
 		list := old.Endpoints

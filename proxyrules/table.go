@@ -17,7 +17,7 @@ const (
 	// MaxEndpoints is the number of endpoints in one list of a front.
 	MaxEndpoints = 32_768
 	// MaxAffinityEndpoints is the same for a Service with session affinity.
-	MaxAffinityEndpoints = 4096
+	MaxAffinityEndpoints = 2048
 )
 
 // HealthCheck is what the health check port of one Service tells: a load

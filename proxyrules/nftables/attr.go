@@ -46,6 +46,12 @@ func (w *buffer) u32(kind uint16, v uint32) {
 	w.b = binary.BigEndian.AppendUint32(w.b, v)
 }
 
+// u64 is big-endian, too.
+func (w *buffer) u64(kind uint16, v uint64) {
+	w.head(kind, 8)
+	w.b = binary.BigEndian.AppendUint64(w.b, v)
+}
+
 // begin opens a nested attribute; end closes it.
 func (w *buffer) begin(kind uint16) int {
 	at := len(w.b)

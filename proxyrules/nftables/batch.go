@@ -115,6 +115,12 @@ func (b *batch) newSet(f *family, s *set) {
 			b.u32(6, s.dataType)
 			b.u32(7, s.dataLen)
 		}
+		if s.dynamic {
+			at := b.begin(9) // NFTA_SET_DESC
+			b.u32(1, maxClients)
+			b.end(at)
+			b.u64(11, maxAffinity*1000)
+		}
 		b.u32(10, b.setID)
 		b.bytes(13, s.userdata)
 	})
@@ -191,12 +197,18 @@ func (b *batch) apply(p *plan, sets *[setCount]*set) {
 
 // balancers writes the chains that a plan needs.
 func (b *batch) balancers(p *plan) {
-	made := make([]*chain, len(p.made))
-	for i, balancer := range p.made {
-		made[i] = p.family.balancerChain(balancer, p.mark)
-		b.newChain(p.family, made[i])
+	made := make([]*chain, 0, len(p.made)+len(p.madeSources))
+	for _, balancer := range p.made {
+		made = append(made, p.family.balancerChain(balancer, p.mark))
+	}
+	for _, sources := range p.madeSources {
+		made = append(made, p.family.sourcesChain(sources))
+	}
+	for _, c := range made {
+		b.newChain(p.family, c)
 	}
 	for _, c := range made {
 		b.rules(p.family, c)
 	}
+	p.made, p.madeSources = nil, nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"github.com/nodekit/nodekit/proxyrules"
 	corev1 "k8s.io/api/core/v1"
@@ -64,14 +65,45 @@ func example() ([]*corev1.Service, []*discoveryv1.EndpointSlice) {
 	balanced := service("balanced", "10.96.0.13", port("TCP", 80, 0))
 	balanced.Spec.Type = corev1.ServiceTypeLoadBalancer
 	balanced.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.9"}}
-	return []*corev1.Service{web, empty, local, six, balanced}, []*discoveryv1.EndpointSlice{
+	sticky := service("sticky", "10.96.0.14", port("TCP", 80, 30082), port("UDP", 53, 0))
+	sticky.Spec.ClusterIPs = []string{"10.96.0.14", "fd00:96::14"}
+	sticky.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	outside := service("outside", "10.96.0.15", port("TCP", 80, 30083))
+	outside.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	outside.Spec.Type = corev1.ServiceTypeLoadBalancer
+	outside.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	outside.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.10"}}
+	outside.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24", "198.51.100.0/25"}
+	away := service("away", "fd00:96::16", port("TCP", 80, 30084))
+	away.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	here := slice(outside, outside.Spec.Ports[0], 8080, "10.244.0.5", "10.244.0.6")
+	here.Endpoints[1].NodeName = pointer("node1")
+	return []*corev1.Service{web, empty, local, six, balanced, sticky, outside, away}, []*discoveryv1.EndpointSlice{
 		slice(web, web.Spec.Ports[0], 8080, "10.244.0.5", "10.244.0.6"),
 		slice(web, web.Spec.Ports[1], 5353, "10.244.0.5"),
 		slice(local, local.Spec.Ports[0], 9, "10.244.0.7"),
 		slice(six, six.Spec.Ports[0], 8080, "fd00:244::5", "fd00:244::6", "fd00:244::7"),
 		slice(six, six.Spec.Ports[1], 5353, "fd00:244::5"),
 		slice(balanced, balanced.Spec.Ports[0], 8080, "10.244.0.5", "10.244.0.6", "10.244.0.8"),
+		slice(sticky, sticky.Spec.Ports[0], 8080, "10.244.0.5", "10.244.0.6"),
+		slice(sticky, sticky.Spec.Ports[0], 8080, "fd00:244::5", "fd00:244::6"),
+		slice(sticky, sticky.Spec.Ports[1], 8080, "10.244.0.5", "10.244.0.6"),
+		here,
+		slice(away, away.Spec.Ports[0], 8080, "fd00:244::6"),
 	}
+}
+
+// withoutClashes leaves out services that claim what another one has: what the
+// kernel holds does not tell whose it is.
+func withoutClashes(services []*corev1.Service) []*corev1.Service {
+	var out []*corev1.Service
+	for _, s := range services {
+		_, problems := proxyrules.Build(append(slices.Clone(out), s), nil, testNode, nil)
+		if !slices.ContainsFunc(problems, func(p proxyrules.Problem) bool { return p.Field == "spec" }) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // many makes n services of as many endpoints each.
@@ -121,6 +153,24 @@ func random(r *rand.Rand) ([]*corev1.Service, []*discoveryv1.EndpointSlice) {
 		}
 		if r.IntN(4) == 0 {
 			s.Spec.InternalTrafficPolicy = pointer(corev1.ServiceInternalTrafficPolicyLocal)
+		}
+		if r.IntN(3) == 0 {
+			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		}
+		if r.IntN(3) == 0 {
+			s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+		}
+		if r.IntN(4) == 0 {
+			s.Spec.Type = corev1.ServiceTypeLoadBalancer
+			ip := fmt.Sprintf("203.0.113.%d", 1+r.IntN(4))
+			if i%4 == 3 {
+				ip = fmt.Sprintf("fd00:203::%d", 1+r.IntN(4))
+			}
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: ip}}
+			if r.IntN(2) == 0 {
+				s.Spec.LoadBalancerSourceRanges = [][]string{{"192.0.2.0/25", "2001:db8::/64"}, {"10.244.0.0/30", "fd00:244::/126"},
+					{"172.16.0.0/12", "fd01::/16"}}[r.IntN(3)]
+			}
 		}
 		services = append(services, s)
 		for _, p := range ports {

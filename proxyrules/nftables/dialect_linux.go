@@ -180,6 +180,9 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 			return errChanged
 		}
 		plans[n].change(change)
+		if plans[n].err != nil {
+			return errChanged // without what was there before, there may be room
+		}
 	}
 	if err := d.prepare(&plans); err != nil {
 		return err
@@ -215,7 +218,6 @@ func (d *Dialect) prepare(plans *[len(families)]*plan) error {
 	b := newBatch(d.config.Table, d.generation)
 	for _, p := range plans {
 		b.balancers(p)
-		p.made = nil
 	}
 	if b.empty() {
 		return nil

@@ -15,8 +15,17 @@ const (
 	baseNetwork   = 1
 	baseTransport = 2
 
-	metaMark    = 3
-	metaL4Proto = 16
+	metaPriority = 2
+	metaMark     = 3
+	metaIifName  = 6
+	metaL4Proto  = 16
+
+	fibSourceAddr  = 1 // NFTA_FIB_F_SADDR
+	fibAddressType = 3 // NFT_FIB_RESULT_ADDRTYPE
+	typeLocal      = 2 // RTN_LOCAL
+
+	dynsetUpdate = 1
+	dynsetDelete = 2
 
 	ctState  = 0
 	ctStatus = 2
@@ -72,8 +81,55 @@ func (r *rule) meta(word int, key uint32) *rule {
 	return r.expr("meta", func(w *buffer) { w.u32(1, reg(word)); w.u32(2, key) })
 }
 
-func (r *rule) setMark(word int) *rule {
-	return r.expr("meta", func(w *buffer) { w.u32(2, metaMark); w.u32(3, reg(word)) })
+func (r *rule) setMark(word int) *rule { return r.setMeta(word, metaMark) }
+
+func (r *rule) setPriority(word int) *rule { return r.setMeta(word, metaPriority) }
+
+func (r *rule) setMeta(word int, key uint32) *rule {
+	return r.expr("meta", func(w *buffer) { w.u32(2, key); w.u32(3, reg(word)) })
+}
+
+// iifname compares the name of the link that a packet came in by; '*' at the
+// end stands for any letters.
+func (r *rule) iifname(name string) *rule {
+	letters, open := wildcard(name)
+	value := []byte(letters)
+	if !open {
+		value = append(value, make([]byte, 16-len(value))...)
+	}
+	return r.meta(0, metaIifName).cmp(0, opEqual, value)
+}
+
+// fibSource loads what sort of address the sender's is.
+func (r *rule) fibSource() *rule {
+	return r.expr("fib", func(w *buffer) {
+		w.u32(1, reg(0))
+		w.u32(2, fibAddressType)
+		w.u32(3, fibSourceAddr)
+	})
+}
+
+func (r *rule) immediate(word int, value []byte) *rule {
+	return r.expr("immediate", func(w *buffer) {
+		w.u32(1, reg(word))
+		data := w.begin(2)
+		w.bytes(1, value)
+		w.end(data)
+	})
+}
+
+// dynset changes the element whose key and data are in registers; timeout in
+// milliseconds.
+func (r *rule) dynset(set string, op uint32, keyWord, dataWord int, timeout uint64) *rule {
+	return r.expr("dynset", func(w *buffer) {
+		w.text(1, set)
+		w.u32(3, op)
+		w.u32(4, reg(keyWord))
+		w.u32(5, reg(dataWord))
+		if timeout > 0 {
+			w.u64(6, timeout)
+		}
+	})
 }
 
 func (r *rule) ct(word int, key uint32) *rule {
@@ -117,12 +173,13 @@ func (r *rule) lookupTo(word int, set string, to uint32) *rule {
 // vmap does what the map's verdict says.
 func (r *rule) vmap(word int, set string) *rule { return r.lookupTo(word, set, 0) }
 
-func (r *rule) random(word int, modulus uint32) *rule {
+// random loads a number of offset to offset+modulus-1.
+func (r *rule) random(word int, modulus, offset uint32) *rule {
 	return r.expr("numgen", func(w *buffer) {
 		w.u32(1, reg(word))
 		w.u32(2, modulus)
 		w.u32(3, numgenRandom)
-		w.u32(4, 0)
+		w.u32(4, offset)
 	})
 }
 

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/nodekit/nodekit/proxyrules"
@@ -11,8 +12,8 @@ import (
 )
 
 // staleFlows matches the UDP flows to fronts that changed whose answers come
-// from anything but an endpoint of today: from one that left, or from nowhere,
-// as no endpoint was there when the flow began.
+// from anything but an endpoint that serves today: from one that left, or from
+// nowhere, as no endpoint was there when the flow began.
 type staleFlows struct {
 	fronts map[proxyrules.FrontKey]map[netip.AddrPort]bool
 	node   proxyrules.Node
@@ -59,8 +60,11 @@ func (d *Dialect) forgetFlows(changes *proxyrules.Changes, stats *proxyrules.Syn
 		present[familyIndex(c)] = true
 		endpoints := make(map[netip.AddrPort]bool)
 		if c.New != nil {
-			for _, e := range c.New.Endpoints {
+			for _, e := range slices.Concat(c.New.Endpoints, c.New.Inside) {
 				endpoints[e.Addr] = true
+			}
+			for _, addr := range c.New.Draining {
+				endpoints[addr] = true
 			}
 		}
 		stale.fronts[c.Key()] = endpoints

@@ -41,6 +41,8 @@ func (f *family) render(b *strings.Builder, config Config, node proxyrules.Node,
 		r.elements[id] = make(map[string]string)
 	}
 	balancers := make(map[balancer]bool)
+	sources := make(map[string][]netip.Prefix)
+	plan := newPlan(f, config.MasqueradeMark, newFamilyState())
 	for _, addr := range node.Addresses {
 		if f.has(addr) {
 			r.element(setNodePortIPs, appendAddr(nil, addr), value{})
@@ -51,19 +53,21 @@ func (f *family) render(b *strings.Builder, config Config, node proxyrules.Node,
 		if !f.has(front.Addr) {
 			continue
 		}
-		r.element(frontElement(front))
+		for _, e := range frontElements(front) {
+			r.element(e.id, e.key, e.value)
+		}
 		if front.Kind == proxyrules.ClusterIP {
 			r.element(setClusterIPs, appendAddr(nil, front.Addr), value{})
 		}
-		for slot, endpoint := range front.Endpoints {
-			r.element(slotElement(front, slot, endpoint.Addr))
-			r.element(setHairpin, hairpinKey(endpoint.Addr.Addr()), value{})
-		}
-		if front.Action == proxyrules.Balance {
-			wants := frontBalancer(front)
+		r.slots(plan, front, false, front.Endpoints)
+		r.slots(plan, front, true, front.Inside)
+		for _, wants := range frontBalancers(front) {
 			balancers[wants] = true
 			wants.masquerade = false
 			balancers[wants] = true
+		}
+		if len(front.Sources) > 0 {
+			sources[sourcesName(front.Sources)] = front.Sources
 		}
 	}
 	fmt.Fprintf(b, "table %s %s {\n", f.name, config.Table)
@@ -82,7 +86,24 @@ func (f *family) render(b *strings.Builder, config Config, node proxyrules.Node,
 	for _, name := range names {
 		f.balancerChain(name, config.MasqueradeMark).render(b)
 	}
+	for _, name := range slices.Sorted(maps.Keys(sources)) {
+		f.sourcesChain(sources[name]).render(b)
+	}
 	b.WriteString("}\n")
+}
+
+func (r *renderer) slots(p *plan, front *proxyrules.Front, inside bool, list []proxyrules.Endpoint) {
+	for slot, endpoint := range list {
+		id, key := slotKey(front, inside, slot)
+		v := endpointValue(endpoint.Addr)
+		if front.Affinity > 0 {
+			token := p.token(front, inside, key, endpoint.Addr)
+			r.element(setTokens+setID(protocolIndex(front.Protocol)), token.data, v)
+			v = token
+		}
+		r.element(id, key, v)
+		r.element(setHairpin, hairpinKey(endpoint.Addr.Addr()), value{})
+	}
 }
 
 func (s *set) render(b *strings.Builder, elements map[string]string) {
@@ -94,6 +115,9 @@ func (s *set) render(b *strings.Builder, elements map[string]string) {
 		keyword = "typeof"
 	}
 	fmt.Fprintf(b, "\t%s %s {\n\t\t%s %s\n", word, s.name, keyword, s.text)
+	if s.dynamic {
+		fmt.Fprintf(b, "\t\tsize %d\n\t\tflags dynamic,timeout\n\t\ttimeout %ds\n", maxClients, maxAffinity)
+	}
 	if len(elements) > 0 {
 		b.WriteString("\t\telements = {\n")
 		for _, key := range slices.SortedFunc(maps.Keys(elements), func(a, b string) int {
@@ -142,30 +166,35 @@ func (r *renderer) element(id setID, key []byte, v value) {
 	case id == setHairpin:
 		addr()
 		addr()
-	case id == setServices || id == setNoEndpoints:
-		addr()
-		proto()
-		parts = append(parts, port(rest))
-	case id == setNodePorts || id == setNodePortNoEndpoints:
-		proto()
-		parts = append(parts, port(rest))
-	default:
-		if id < setNodePortEndpoints {
+	case id >= setTokens:
+		parts = append(parts, classID(rest))
+	case id.bySlot():
+		if vip := id < setNodePortEndpoints || id >= setPicks && id < setNodePortPicks; vip {
 			addr()
 		}
 		parts = append(parts, port(rest), fmt.Sprint(binary.NativeEndian.Uint32(rest[4:])))
+	default:
+		if len(rest) > 8 {
+			addr()
+		}
+		proto()
+		parts = append(parts, port(rest))
 	}
 	text := strings.Join(parts, " . ")
 	switch {
 	case v.verdict && v.code == verdictDrop:
 		text += " : drop"
+	case v.verdict && v.code == verdictJump:
+		text += " : jump " + v.chain
 	case v.verdict:
 		text += " : goto " + v.chain
+	case len(v.data) == 4:
+		text += " : " + classID(v.data)
 	case len(v.data) > 0:
 		a, _ := netip.AddrFromSlice(v.data[:size])
 		text += fmt.Sprintf(" : %s . %s", a, port(v.data[size:]))
 	}
-	// Slots are in host order: sort by their number.
+	// Slots and tokens are in host order: sort by their number.
 	sortKey := string(key)
 	if id >= setEndpoints {
 		n := len(key) - 4
@@ -174,15 +203,19 @@ func (r *renderer) element(id setID, key []byte, v value) {
 	r.elements[id][sortKey] = text
 }
 
+// classID is how nft writes the values of the field that tokens use.
+func classID(token []byte) string {
+	v := binary.NativeEndian.Uint32(token)
+	return fmt.Sprintf("%x:%x", v>>16, v&0xffff)
+}
+
 // wanted says whether a family's table is needed: IPv4's always is.
 func wanted(f *family, table *proxyrules.Table) bool {
 	if f.words == 1 {
 		return true
 	}
-	for _, p := range table.Node.PodCIDRs {
-		if f.has(p.Addr()) {
-			return true
-		}
+	if len(f.of(table.Node.PodCIDRs))+len(f.of(table.Node.ServiceCIDRs)) > 0 {
+		return true
 	}
 	for _, front := range table.Fronts {
 		if f.has(front.Addr) {

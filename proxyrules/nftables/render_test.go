@@ -17,12 +17,17 @@ func nodes() []proxyrules.Node {
 	masquerading.NoMasquerade = []netip.Prefix{netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("172.33.0.1/32")}
 	all := testNode
 	all.MasqueradeAll = true
-	return []proxyrules.Node{testNode, masquerading, all, {}}
+	byLink := testNode
+	byLink.LocalInterface = "cali*"
+	byLink.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/112")}
+	own := testNode
+	own.LocalCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:244::/64")}
+	return []proxyrules.Node{testNode, masquerading, all, {}, byLink, own}
 }
 
 func TestRenderGolden(t *testing.T) {
 	services, endpoints := example()
-	for i, name := range []string{"example", "egress", "masquerade-all", "bare"} {
+	for i, name := range []string{"example", "egress", "masquerade-all", "bare", "by-link", "local-cidrs"} {
 		table := build(services, endpoints, nodes()[i], nil)
 		got, err := nftables.Render(nftables.Config{Table: "nodekit"}, table)
 		if err != nil {

@@ -65,6 +65,9 @@ func (d *Dialect) repair(s *snapshot, changes *proxyrules.Changes, table *proxyr
 			continue
 		}
 		p := d.repairFamily(b, f, &s.families[i], d.sets[i], d.state[i], changes, table.Node)
+		if p.err != nil {
+			return 0, p.err
+		}
 		elements += p.elements
 		asLeft = asLeft && s.families[i].asLeft(d.rules[i])
 	}
@@ -111,6 +114,9 @@ func (d *Dialect) remember(node proxyrules.Node) {
 		for b := range d.state[i].balancers {
 			rules[i][b.name()] += ""
 		}
+		for name := range d.state[i].sources {
+			rules[i][name] += ""
+		}
 	}
 	d.rules = rules
 	if generation, err := d.socket.generation(); err != nil || generation != d.generation {
@@ -152,7 +158,7 @@ func (d *Dialect) repairFamily(b *batch, f *family, s *familySnapshot, sets *[se
 				held[id][key] = v
 			}
 		}
-		p.held = &held
+		p.adopt(&held)
 	}
 	for _, addr := range node.Addresses {
 		if f.has(addr) {
@@ -178,8 +184,11 @@ func (d *Dialect) dropBalancers(b *batch, f *family, s *familySnapshot, p *plan)
 	for balancer := range p.state.balancers {
 		used[balancer.name()] = true
 	}
+	for name := range p.state.sources {
+		used[name] = true
+	}
 	for name := range s.chains {
-		if isBalancer(name) && !used[name] {
+		if onDemand.MatchString(name) && !used[name] {
 			b.delChain(f, name)
 		}
 	}

@@ -86,7 +86,7 @@ func (d *Dialect) readFamily(f *family, s *familySnapshot, sets *[setCount]*set)
 		return err
 	}
 	for id := range sets {
-		if !s.sets[id] || s.strange {
+		if !s.sets[id] || s.strange || setID(id).learned() {
 			continue
 		}
 		s.elements[id] = make(map[string]string)
@@ -139,7 +139,7 @@ func (d *Dialect) readChains(f *family, s *familySnapshot) error {
 		c := known[name]
 		switch {
 		case c == nil:
-			s.strange = s.strange || hooked || !isBalancer(name)
+			s.strange = s.strange || hooked || !onDemand.MatchString(name)
 		case c.hook == nil:
 			s.strange = s.strange || hooked
 		default:
@@ -282,8 +282,9 @@ func (s *snapshot) table() *proxyrules.Table {
 	found := make(map[proxyrules.FrontKey]*proxyrules.Front)
 	for i, f := range families {
 		for p := range protocols {
-			s.families[i].slots(f, found, setEndpoints+setID(p), p)
-			s.families[i].slots(f, found, setNodePortEndpoints+setID(p), p)
+			for _, first := range []setID{setEndpoints, setNodePortEndpoints, setPicks, setNodePortPicks} {
+				s.families[i].slots(f, found, first, p)
+			}
 		}
 	}
 	fronts := make([]*proxyrules.Front, 0, len(found))
@@ -293,13 +294,13 @@ func (s *snapshot) table() *proxyrules.Table {
 	return proxyrules.NewTable(proxyrules.Node{}, fronts)
 }
 
-func (s *familySnapshot) slots(f *family, found map[proxyrules.FrontKey]*proxyrules.Front, id setID, p int) {
+func (s *familySnapshot) slots(f *family, found map[proxyrules.FrontKey]*proxyrules.Front, first setID, p int) {
 	size := 4 * f.words
-	for key, data := range s.elements[id] {
+	for key, data := range s.elements[first+setID(p)] {
 		k := proxyrules.FrontKey{Addr: f.unspecified, Protocol: protocols[p].name}
 		kind := proxyrules.NodePort
 		b := []byte(key)
-		if id < setNodePortEndpoints {
+		if first == setEndpoints || first == setPicks {
 			kind = proxyrules.ClusterIP
 			if len(b) < size {
 				continue
@@ -307,12 +308,15 @@ func (s *familySnapshot) slots(f *family, found map[proxyrules.FrontKey]*proxyru
 			k.Addr, _ = netip.AddrFromSlice(b[:size])
 			b = b[size:]
 		}
+		if first >= setPicks {
+			data = s.elements[setTokens+setID(p)][data]
+		}
 		if len(b) != 8 || len(data) != size+4 {
 			continue
 		}
 		k.Port = binary.BigEndian.Uint16(b)
 		slot := int(binary.NativeEndian.Uint32(b[4:]))
-		if slot >= proxyrules.MaxEndpoints {
+		if slot >= insideSlots+proxyrules.MaxEndpoints {
 			continue
 		}
 		front := found[k]
@@ -320,10 +324,15 @@ func (s *familySnapshot) slots(f *family, found map[proxyrules.FrontKey]*proxyru
 			front = &proxyrules.Front{FrontKey: k, Kind: kind, Action: proxyrules.Balance}
 			found[k] = front
 		}
-		for len(front.Endpoints) <= slot {
-			front.Endpoints = append(front.Endpoints, proxyrules.Endpoint{})
+		list := &front.Endpoints
+		if slot >= insideSlots {
+			list = &front.Inside
+			slot -= insideSlots
+		}
+		for len(*list) <= slot {
+			*list = append(*list, proxyrules.Endpoint{})
 		}
 		addr, _ := netip.AddrFromSlice([]byte(data[:size]))
-		front.Endpoints[slot].Addr = netip.AddrPortFrom(addr, binary.BigEndian.Uint16([]byte(data[size:])))
+		(*list)[slot].Addr = netip.AddrPortFrom(addr, binary.BigEndian.Uint16([]byte(data[size:])))
 	}
 }

@@ -347,6 +347,16 @@ func checkPacket(n *network, from *host, packet proxyrules.Packet, explained pro
 		for _, b := range explained.Backends {
 			want[saw(b)]++
 		}
+		if explained.Affinity > 0 {
+			// It may have been here before, so the first answer is any of them.
+			first, err := from.ask(proto, packet.To.String())
+			Expect(err).NotTo(HaveOccurred(), "%s", explained)
+			Expect(want).To(HaveKey(first), "%s", explained)
+			for range 3 {
+				Expect(from.ask(proto, packet.To.String())).To(Equal(first), "%s", explained)
+			}
+			return
+		}
 		Expect(keys(from.askAll(proto, packet.To.String(), len(want)))).To(Equal(keys(want)), "%s", explained)
 	case proxyrules.VerdictReject:
 		_, err := from.ask(proto, packet.To.String())
