@@ -14,7 +14,7 @@ import (
 
 // warmRest is how long no sandbox must have been made before a shim is started
 // ahead: what was asked for goes first.
-const warmRest = 50 * time.Millisecond
+const warmRest = 100 * time.Millisecond
 
 // warmNamespaces are those that most sandboxes want.
 const warmNamespaces = unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC

@@ -59,7 +59,13 @@ type container struct {
 	drained   chan struct{} // all output is in the log
 	done      chan struct{} // the exit is on disk and told
 	deleted   chan struct{} // the OCI runtime has forgotten the container
+	hurry     func()        // has it forget the container at once when that has ended
+	hurried   chan struct{}
 }
+
+// deleteDelay is how long after a container's end the OCI runtime is made to
+// forget it, so that this is not in the way of what starts in its place.
+const deleteDelay = 250 * time.Millisecond
 
 func (s *server) create(req CreateRequest) (int, error) {
 	c, err := s.enlist(req)
@@ -85,7 +91,9 @@ func (s *server) enlist(req CreateRequest) (*container, error) {
 	c := &container{
 		CreateRequest: req, dir: filepath.Join(s.dir, ContainersDir, req.ID),
 		dead: make(chan struct{}), drained: make(chan struct{}), done: make(chan struct{}), deleted: make(chan struct{}),
+		hurried: make(chan struct{}),
 	}
+	c.hurry = sync.OnceFunc(func() { close(c.hurried) })
 	c.ops.Lock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,6 +109,7 @@ func (s *server) enlist(req CreateRequest) (*container, error) {
 func (s *server) unmake(c *container) {
 	if c.pid != 0 {
 		s.reaper.kill(c.pid, syscall.SIGKILL)
+		c.hurry()
 		<-c.deleted
 	}
 	c.close()
@@ -220,6 +229,10 @@ func (s *server) keep(c *container) {
 		c.starting.Lock()
 		s.exit(c, e)
 		c.starting.Unlock()
+		select {
+		case <-c.hurried:
+		case <-time.After(deleteDelay):
+		}
 		// Without --force, with which runc waits for 100 ms.
 		if d, err := s.run(c, nil, "delete", c.ID); err != nil || d.code() != 0 {
 			_, _ = s.run(c, nil, "delete", "--force", c.ID)
@@ -408,6 +421,7 @@ func (s *server) remove(id string) error {
 	if s.find(id) != c {
 		return nil
 	}
+	c.hurry()
 	if err := s.stop(id, 0); err != nil {
 		return err
 	}
