@@ -107,8 +107,10 @@ func (r *Runtime) loadContainers(s *sandbox) []*container {
 			continue
 		}
 		c := newContainer(s, rec)
+		// The shim goes on meanwhile: what has an exit by now had its start before.
+		e, err := readExit(dir)
 		c.started = readStarted(dir)
-		if e, err := readExit(dir); err == nil {
+		if err == nil {
 			c.setExited(e)
 		} else {
 			c.started = c.started.Round(0)
