@@ -48,7 +48,8 @@ type Config struct {
 	Below string
 	// Describe names a cgroup, given its path; false leaves it out. It is
 	// called by Targets and must not block. Nil names each by its path, as a
-	// system container.
+	// system container. A StartedAt that it leaves zero is when the cgroup was
+	// heard of: the kernel keeps no such time.
 	Describe func(cgroup string) (metrics.Target, bool)
 	// OnChange is called by Run when cgroups came or went, and with the paths
 	// of those whose last process has ended. It must not block;
@@ -123,11 +124,11 @@ type Discovery struct {
 	started atomic.Bool
 
 	mu      sync.Mutex
-	roots   []string         // a cgroup must be in each
-	unified string           // tells of cgroups that empty
-	all     uint8            // a bit for each root
-	found   map[string]uint8 // by cgroup: the roots that have it
-	list    []metrics.Target // what Targets gives; nil when it must be made anew
+	roots   []string            // a cgroup must be in each
+	unified string              // tells of cgroups that empty
+	all     uint8               // a bit for each root
+	found   map[string]presence // by cgroup
+	list    []metrics.Target    // what Targets gives; nil when it must be made anew
 	stats   Stats
 	// While a scan goes on, events are kept to be applied to what it found.
 	scanning bool
@@ -137,12 +138,19 @@ type Discovery struct {
 
 var _ metrics.Targets = (*Discovery)(nil)
 
+// presence tells of a cgroup which roots have it, and since when it is found;
+// zero for one that was there before anybody listened.
+type presence struct {
+	in    uint8
+	since time.Time
+}
+
 // New checks cfg. It reads nothing and starts nothing.
 func New(cfg Config) (*Discovery, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	return &Discovery{cfg: cfg, found: map[string]uint8{}, stats: Stats{Method: Rescan}}, nil
+	return &Discovery{cfg: cfg, found: map[string]presence{}, stats: Stats{Method: Rescan}}, nil
 }
 
 // Stats returns the counters.
@@ -173,12 +181,15 @@ func (d *Discovery) Targets(ctx context.Context) ([]metrics.Target, error) {
 	defer d.mu.Unlock()
 	if d.list == nil {
 		d.list = make([]metrics.Target, 0, len(d.found))
-		for cgroup, in := range d.found {
-			if in != d.all {
+		for cgroup, at := range d.found {
+			if at.in != d.all {
 				continue
 			}
 			if t, ok := d.cfg.Describe(cgroup); ok {
 				t.Cgroup = cgroup
+				if t.StartedAt.IsZero() {
+					t.StartedAt = at.since
+				}
 				d.list = append(d.list, t)
 			}
 		}
@@ -261,8 +272,11 @@ func (d *Discovery) scan(ctx context.Context) error {
 		return err
 	}
 	changed := d.stats.Scans == 0 || len(found) != len(d.found)
-	for cgroup, in := range found {
-		changed = changed || d.found[cgroup] != in
+	for cgroup, at := range found {
+		was := d.found[cgroup]
+		changed = changed || was.in != at.in
+		at.since = was.since
+		found[cgroup] = at
 	}
 	if ignored > 0 && d.stats.Ignored == 0 {
 		d.cfg.Logger.Info("more cgroups than are kept", "kept", d.cfg.Max, "ignored", ignored)
@@ -283,12 +297,13 @@ func (d *Discovery) scan(ctx context.Context) error {
 }
 
 // read walks the roots.
-func (d *Discovery) read(ctx context.Context) (found map[string]uint8, ignored int, err error) {
-	found = map[string]uint8{}
+func (d *Discovery) read(ctx context.Context) (found map[string]presence, ignored int, err error) {
+	found = map[string]presence{}
 	for i, root := range d.roots {
 		err := walk(ctx, root, d.cfg.Below, func(cgroup string) {
-			if _, ok := found[cgroup]; ok || len(found) < d.cfg.Max {
-				found[cgroup] |= 1 << i
+			if at, ok := found[cgroup]; ok || len(found) < d.cfg.Max {
+				at.in |= 1 << i
+				found[cgroup] = at
 			} else {
 				ignored++
 			}
@@ -310,6 +325,7 @@ type event struct {
 	root   int    // index into roots
 	cgroup string // absolute below the root
 	kind   kind
+	time   time.Time // when it was heard
 }
 
 type kind uint8
@@ -325,8 +341,10 @@ const (
 func (d *Discovery) take(events []event) {
 	changed := false
 	var ended []string
+	now := d.cfg.Clock.Now()
 	d.mu.Lock()
 	for _, e := range events {
+		e.time = now
 		if e.kind != orphan && !isBelow(e.cgroup, d.cfg.Below) {
 			continue
 		}
@@ -355,15 +373,19 @@ func (d *Discovery) apply(e event) (changed bool) {
 	case orphan:
 		d.orphaned = true
 	case made:
-		in, known := d.found[e.cgroup]
+		at, known := d.found[e.cgroup]
 		if !known && len(d.found) >= d.cfg.Max {
 			if d.stats.Ignored++; d.stats.Ignored == 1 {
 				d.cfg.Logger.Info("more cgroups than are kept", "kept", d.cfg.Max)
 			}
 			return false
 		}
-		d.found[e.cgroup] = in | 1<<e.root
-		return in != d.all && in|1<<e.root == d.all
+		was := at.in
+		if at.in |= 1 << e.root; !known {
+			at.since = e.time
+		}
+		d.found[e.cgroup] = at
+		return was != d.all && at.in == d.all
 	case removed:
 		changed = d.drop(e.root, e.cgroup)
 		// What lay below it went before. If that was told too late, it had no
@@ -381,16 +403,17 @@ func (d *Discovery) apply(e event) (changed bool) {
 
 // drop takes a cgroup out of a root. It needs mu.
 func (d *Discovery) drop(root int, cgroup string) (changed bool) {
-	in, known := d.found[cgroup]
-	if !known || in&(1<<root) == 0 {
+	at, known := d.found[cgroup]
+	if !known || at.in&(1<<root) == 0 {
 		return false
 	}
-	if left := in &^ (1 << root); left == 0 {
+	was := at.in
+	if at.in &^= 1 << root; at.in == 0 {
 		delete(d.found, cgroup)
 	} else {
-		d.found[cgroup] = left
+		d.found[cgroup] = at
 	}
-	return in == d.all
+	return was == d.all
 }
 
 func isBelow(cgroup, parent string) bool {

@@ -42,7 +42,7 @@ func (m *Machine) MachineInfo(ctx context.Context) (*model.MachineInfo, error) {
 		CPUVendorID:   m.vendor(),
 		CpuFrequency:  m.frequency(),
 		MachineID:     m.first("/etc/machine-id", "/var/lib/dbus/machine-id"),
-		SystemUUID:    m.first("/sys/class/dmi/id/product_uuid", "/proc/device-tree/system-id", "/proc/device-tree/vm,uuid"),
+		SystemUUID:    m.first("/sys/class/dmi/id/product_uuid", "/proc/device-tree/system-id", "/proc/device-tree/vm,uuid", "/etc/machine-id"),
 		BootID:        m.first("/proc/sys/kernel/random/boot_id"),
 		MemoryByType:  map[string]*model.MemoryInfo{},
 		HugePages:     m.hugePages("/sys/kernel/mm/hugepages"),
