@@ -47,6 +47,10 @@ bench-pods: tools-bench ## agents beside the kubelet: start, crash, removal, 110
 bench-growth: ## what 100, 300 and 1,000 pods with probes cost at rest, on the fake runtime
 	$(GO) test -run '^$$' -bench 'IdlePods' -benchtime 1x -timeout 10m ./podlifecycle
 
+.PHONY: bench-metrics
+bench-metrics: ## metrics beside cAdvisor's library and containerd/cgroups on 10 to 1,000 cgroups
+	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench metrics $(ARGS)
+
 .PHONY: clean
 clean: ## remove what make built
 	rm -rf $(BIN) .cache
@@ -65,6 +69,7 @@ test-kernel: tools-test ## real containers, rules, cgroups and a browser, in nam
 	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -p 1 -timeout 20m $$($(GO) list -f '{{range .XTestImports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}:{{.ImportPath}}' ./... | awk -F: '/internal\/kerneltest/ {print $$2}')
 
 	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 20m -tags faultpoints -run TestOCI ./runtimeiface/oci -ginkgo.focus='kill matrix'
+	cd test/bench && NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 5m ./cadvisor
 
 .PHONY: test-kill
 test-kill: tools-test ## agent, shim, OCI runtime and containerd killed at every point of a pod's life, not at a sample

@@ -10,7 +10,7 @@ import (
 	"os"
 )
 
-const usage = `usage: nodebench node|runtime|pods [flags]
+const usage = `usage: nodebench node|runtime|pods|metrics [flags]
 
   node     the quickstart's agent as a user meets it: manifest to running, many
            pods at once, crash to running again, what agent and shims weigh
@@ -18,13 +18,15 @@ const usage = `usage: nodebench node|runtime|pods [flags]
            bare sequence of the same OCI runtime and beside the kernel alone
   pods     examples/staticpods, on containerd and daemonless, beside the kubelet
            on the same containerd and beside bare calls
+  metrics  metrics beside cAdvisor's library and containerd/cgroups on the same
+           cgroups of sleeping processes: CPU, allocations, memory, scrapes, new cgroups
 
 nodebench SUBCOMMAND --help lists the flags. Programs are looked for in PATH;
 make bench, make bench-runtime and make bench-pods build them first.
 `
 
 func main() {
-	commands := map[string]func(args []string) int{"node": nodeMain, "runtime": runtimeMain, "pods": podsMain}
+	commands := map[string]func(args []string) int{"node": nodeMain, "runtime": runtimeMain, "pods": podsMain, "metrics": metricsMain}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
