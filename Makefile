@@ -86,11 +86,15 @@ SEEDS ?= 2000
 sim: ## random lives of a node on the fake runtime, SEEDS=2000 of them; NODEKIT_SIM_SEED=n plays one again, to the letter
 	NODEKIT_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -run TestSimulation -timeout 0 ./podlifecycle
 
+.PHONY: churn
+churn: ## 10,000 cgroups come and go while a meter runs: nothing is left behind
+	NODEKIT_CHURN=10000 NODEKIT_REQUIRE=root,cgroup $(GO) test -v -count=1 -timeout 10m -run TestDiscovery ./metrics/discovery -ginkgo.focus Churn
+
 TIME ?= 30s
 
 .PHONY: fuzz
-fuzz: ## every fuzz target of podlifecycle and its parts, TIME=30s each
-	@for dir in $$(grep -rl '^func Fuzz' --include='*_test.go' podlifecycle | xargs -n1 dirname | sort -u); do \
+fuzz: ## every fuzz target of podlifecycle, metrics and their parts, TIME=30s each
+	@for dir in $$(grep -rl '^func Fuzz' --include='*_test.go' podlifecycle metrics | xargs -n1 dirname | sort -u); do \
 		for name in $$(grep -ho '^func Fuzz[A-Za-z]*' $$dir/*_test.go | cut -c6-); do \
 			echo "$$dir $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(TIME) ./$$dir; \
 		done; \

@@ -18,6 +18,7 @@ type inotify struct {
 	fd    int // of File, whose Fd may make it block
 	d     *Discovery
 	paths map[int32]place // by watch
+	watch map[place]int32
 	buf   []byte
 }
 
@@ -31,7 +32,7 @@ func (d *Discovery) inotify(ctx context.Context) ([]watcher, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("inotify_init1", err)
 	}
-	w := &inotify{File: os.NewFile(uintptr(fd), "inotify"), fd: fd, d: d, paths: map[int32]place{}, buf: make([]byte, 64<<10)}
+	w := &inotify{File: os.NewFile(uintptr(fd), "inotify"), fd: fd, d: d, paths: map[int32]place{}, watch: map[place]int32{}, buf: make([]byte, 64<<10)}
 	return []watcher{w}, w.addAll(ctx)
 }
 
@@ -71,6 +72,7 @@ func (w *inotify) add(root int, cgroup string) error {
 		return os.NewSyscallError("inotify_add_watch", err)
 	}
 	w.paths[int32(wd)] = place{root, cgroup}
+	w.watch[place{root, cgroup}] = int32(wd)
 	w.d.mu.Lock()
 	w.d.stats.Watches = len(w.paths)
 	w.d.mu.Unlock()
@@ -88,11 +90,16 @@ func (w *inotify) next() (events []event, lost bool, err error) {
 		switch {
 		case !known:
 		case mask&unix.IN_IGNORED != 0:
-			delete(w.paths, wd)
+			w.forget(wd)
 		case mask&unix.IN_ISDIR == 0:
 		case mask&unix.IN_MOVE != 0:
 			again = true
 		case mask&unix.IN_DELETE != 0:
+			// The kernel keeps the watch of a cgroup that is removed.
+			if old, ok := w.watch[place{at.root, filepath.Join(at.cgroup, name)}]; ok {
+				_, _ = unix.InotifyRmWatch(w.fd, uint32(old))
+				w.forget(old)
+			}
 			events = append(events, event{root: at.root, cgroup: filepath.Join(at.cgroup, name), kind: removed})
 		case mask&unix.IN_CREATE != 0:
 			made, full := w.enter(at.root, filepath.Join(at.cgroup, name))
@@ -107,6 +114,15 @@ func (w *inotify) next() (events []event, lost bool, err error) {
 	w.d.stats.Watches = len(w.paths)
 	w.d.mu.Unlock()
 	return events, lost || again, err
+}
+
+func (w *inotify) forget(wd int32) {
+	if at, ok := w.paths[wd]; ok {
+		delete(w.paths, wd)
+		if w.watch[at] == wd {
+			delete(w.watch, at)
+		}
+	}
 }
 
 // enter watches a new directory and all that was made in it before it was
