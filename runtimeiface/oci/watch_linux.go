@@ -30,6 +30,7 @@ func (r *Runtime) shimEvent(s *sandbox, m shim.Message) {
 			r.cfg.Logger.Error(err, "event of shim", "sandboxID", s.ID)
 			return
 		}
+		r.markBegun(s, e.ID)
 		r.markExited(s, e.ID, shim.ExitRecord{Code: e.Code, OOM: e.OOM, StartError: e.StartError, UnixNano: e.At.UnixNano()})
 	}
 }
@@ -130,10 +131,23 @@ func (r *Runtime) markEnded(c *container) {
 	if err != nil {
 		e = r.writeUnknown(c)
 	}
-	if at := readStarted(c.dir); !at.IsZero() {
-		r.markStarted(c.sandbox, c.ID, at)
-	}
+	r.markBegun(c.sandbox, c.ID)
 	r.markExited(c.sandbox, c.ID, e)
+}
+
+// markBegun has the start known before the exit. An agent that comes while a
+// container ends may hear of the exit alone.
+func (r *Runtime) markBegun(s *sandbox, id string) {
+	r.mu.RLock()
+	c := s.containers[id]
+	told := c == nil || c.state != runtimeiface.ContainerCreated
+	r.mu.RUnlock()
+	if told {
+		return
+	}
+	if at := readStarted(c.dir); !at.IsZero() {
+		r.markStarted(s, id, at)
+	}
 }
 
 func (r *Runtime) writeUnknown(c *container) shim.ExitRecord {
