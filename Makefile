@@ -43,6 +43,10 @@ bench-runtime: tools-run tools-test ## oci and cri beside containerd, the bare O
 bench-pods: tools-bench ## agents beside the kubelet: start, crash, removal, 110 pods, idle; builds a kubelet the first time, takes about 10 min
 	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench pods $(ARGS)
 
+.PHONY: bench-proxy
+bench-proxy: tools-test $(BIN)/kube-proxy ## proxyrules beside kube-proxy: loads, changes, connections; builds a kube-proxy the first time; ARGS="--services 30000"
+	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench proxy $(ARGS)
+
 .PHONY: bench-growth
 bench-growth: ## what 100, 300 and 1,000 pods with probes cost at rest, on the fake runtime
 	$(GO) test -run '^$$' -bench 'IdlePods' -benchtime 1x -timeout 10m ./podlifecycle
@@ -159,10 +163,10 @@ $(BIN)/containerd $(BIN)/containerd-shim-runc-v2:
 $(BIN)/cni/bridge:
 	GOBIN=$(BIN)/cni $(GO) install github.com/containernetworking/plugins/plugins/{main/bridge,main/loopback,ipam/host-local,meta/portmap}@$(CNI_VERSION)
 
-# Its version is in test/kubelet/go.mod, which `make tidy` leaves alone: it would
+# Their version is in test/kubelet/go.mod, which `make tidy` leaves alone: it would
 # fetch all of Kubernetes.
-$(BIN)/kubelet: test/kubelet/go.mod
-	cd test/kubelet && GOBIN=$(BIN) $(GO) install -trimpath -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$$($(GO) list -m -f '{{.Version}}' k8s.io/kubernetes)" k8s.io/kubernetes/cmd/kubelet
+$(BIN)/kubelet $(BIN)/kube-proxy: test/kubelet/go.mod
+	cd test/kubelet && GOBIN=$(BIN) $(GO) install -trimpath -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$$($(GO) list -m -f '{{.Version}}' k8s.io/kubernetes)" k8s.io/kubernetes/cmd/$(notdir $@)
 
 $(BIN)/staticpods: FORCE
 	CGO_ENABLED=0 $(GO) build -o $@ ./examples/staticpods

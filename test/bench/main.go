@@ -10,7 +10,7 @@ import (
 	"os"
 )
 
-const usage = `usage: nodebench node|runtime|pods|metrics [flags]
+const usage = `usage: nodebench node|runtime|pods|metrics|proxy [flags]
 
   node     the quickstart's agent as a user meets it: manifest to running, many
            pods at once, crash to running again, what agent and shims weigh
@@ -20,13 +20,16 @@ const usage = `usage: nodebench node|runtime|pods|metrics [flags]
            on the same containerd and beside bare calls
   metrics  metrics beside cAdvisor's library and containerd/cgroups on the same
            cgroups of sleeping processes: CPU, allocations, memory, scrapes, new cgroups
+  proxy    proxyrules/nftables beside kube-proxy: loads, changes, connections
 
 nodebench SUBCOMMAND --help lists the flags. Programs are looked for in PATH;
-make bench, make bench-runtime and make bench-pods build them first.
+make bench, make bench-runtime, make bench-pods and make bench-proxy build them
+first.
 `
 
 func main() {
-	commands := map[string]func(args []string) int{"node": nodeMain, "runtime": runtimeMain, "pods": podsMain, "metrics": metricsMain}
+	commands := map[string]func(args []string) int{"node": nodeMain, "runtime": runtimeMain, "pods": podsMain, "metrics": metricsMain,
+		"proxy": proxyMain, "proxy-agent": proxyAgentMain} // the last one is what proxy starts
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)

@@ -1,5 +1,6 @@
-// The kubelet that test/bench measures against, in a module of its own: nothing
-// of it is a dependency of nodekit. `make tools-bench` builds it.
+// The kubelet and the kube-proxy that test/bench measures against, in a module of
+// their own: nothing of it is a dependency of nodekit. `make bench-pods` and
+// `make bench-proxy` build them.
 module github.com/nodekit/nodekit/test/kubelet
 
 go 1.26.0

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/nodekit/nodekit/internal/kerneltest"
+)
+
+// trafficFigures are of new TCP connections.
+type trafficFigures struct {
+	latency []time.Duration // of one after another, the median of each pass
+	p99     []time.Duration
+	rate    []float64 // connections a second with two at a time, of each pass
+}
+
+// acceptor takes connections on all addresses of a namespace and drops them.
+type acceptor struct {
+	fd   int
+	over sync.WaitGroup
+}
+
+func accept(ns *kerneltest.NetNS) (*acceptor, error) {
+	a := &acceptor{}
+	err := ns.Do(func() (err error) {
+		if a.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+		if err := unix.Bind(a.fd, &unix.SockaddrInet4{Port: targetPort}); err != nil {
+			return err
+		}
+		return unix.Listen(a.fd, 4096)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	a.over.Go(func() {
+		for {
+			fd, _, err := unix.Accept4(a.fd, unix.SOCK_CLOEXEC)
+			switch {
+			case err == nil:
+				_ = unix.Close(fd)
+			case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF):
+				return // shut down
+			}
+		}
+	})
+	return a, nil
+}
+
+func (a *acceptor) close() error {
+	_ = unix.Shutdown(a.fd, unix.SHUT_RDWR)
+	a.over.Wait()
+	return unix.Close(a.fd)
+}
+
+// measureTraffic connects through the Services, in turns with the same path
+// with conntrack and no rules.
+func (w *proxyWorld) measureTraffic(ctx context.Context, o proxyOptions, f *proxyFigures) error {
+	services := make([]netip.AddrPort, f.services)
+	endpoints := make([]netip.AddrPort, f.services)
+	for i := range services {
+		services[i] = netip.AddrPortFrom(netip.MustParseAddr(vip(i)), 80)
+		endpoints[i] = netip.AddrPortFrom(netip.MustParseAddr(endpointIP(i, 9, 0)), targetPort)
+	}
+	bare, err := newProxyWorld()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = bare.close() }()
+	if err := bare.track(); err != nil {
+		return err
+	}
+	for range o.trafficPasses {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := errors.Join(bare.connect(o.traffic, endpoints, &f.bare), bare.tracked()); err != nil {
+			return fmt.Errorf("without rules: %w", err)
+		}
+		if err := errors.Join(w.connect(o.traffic, services, &f.connects), w.tracked()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// track has the node look after connections: one rule asks for their state, as
+// the kernel does not for none, and nothing is done with it.
+func (w *proxyWorld) track() error {
+	conn, err := nftables.New(nftables.WithNetNSFd(w.node.FD()))
+	if err != nil {
+		return err
+	}
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "track"})
+	chain := conn.AddChain(&nftables.Chain{Table: table, Name: "forward", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}}})
+	return conn.Flush()
+}
+
+// tracked makes sure that connections are looked after.
+func (w *proxyWorld) tracked() error {
+	return w.node.Do(func() error {
+		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+		if err == nil && strings.TrimSpace(string(text)) == "0" {
+			err = errors.New("the kernel looks after no connection")
+		}
+		return err
+	})
+}
+
+// connect makes connections for a while, one after another, and then two at a time.
+func (w *proxyWorld) connect(d time.Duration, to []netip.AddrPort, f *trafficFigures) error {
+	return w.client.Do(func() error {
+		seed := uint64(len(f.rate) + 1)
+		took, err := connectLoop(d, to, seed)
+		if err != nil {
+			return err
+		}
+		slices.Sort(took)
+		f.latency = append(f.latency, took[len(took)/2])
+		f.p99 = append(f.p99, took[len(took)*99/100])
+
+		var made atomic.Int64
+		var failed error
+		var once sync.Once
+		var both sync.WaitGroup
+		began := time.Now()
+		for i := range 2 {
+			both.Go(func() {
+				err := w.client.Do(func() error {
+					took, err := connectLoop(d, to, seed+uint64(i)<<32)
+					made.Add(int64(len(took)))
+					return err
+				})
+				if err != nil {
+					once.Do(func() { failed = err })
+				}
+			})
+		}
+		both.Wait()
+		f.rate = append(f.rate, float64(made.Load())/time.Since(began).Seconds())
+		return failed
+	})
+}
+
+// connectLoop connects to one address after another, at random, and resets each
+// connection, so that no port stays taken.
+func connectLoop(d time.Duration, to []netip.AddrPort, seed uint64) ([]time.Duration, error) {
+	runtime.LockOSThread()
+	random := rand.New(rand.NewPCG(seed, 0))
+	var took []time.Duration
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		target := to[random.IntN(len(to))]
+		began := time.Now()
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		if err == nil {
+			err = unix.Connect(fd, &unix.SockaddrInet4{Addr: target.Addr().As4(), Port: int(target.Port())})
+		}
+		took = append(took, time.Since(began))
+		if err = errors.Join(err, unix.Close(fd)); err != nil {
+			return nil, fmt.Errorf("connection %d, to %s: %w", len(took), target, err)
+		}
+	}
+	return took, nil
+}
+
+func printTraffic(all []*proxyFigures) {
+	fmt.Print("\nNew TCP connections from a pod through the node to an endpoint, medians of the passes; beside it, in turns with it, the same path with conntrack and no rules.\n\n")
+	fmt.Println("| Services | proxy | us a connection | 99th percentile | a second, two at a time | without rules: us | 99th | a second | ratio of us |")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|")
+	us := func(list []time.Duration) float64 { return float64(median(list)) / 1e3 }
+	rate := func(list []float64) float64 { return slices.Sorted(slices.Values(list))[len(list)/2] }
+	for _, f := range all {
+		fmt.Printf("| %d | %s | %.1f | %.0f | %.0f | %.1f | %.0f | %.0f | %.2f |\n", f.services, f.name, us(f.connects.latency), us(f.connects.p99), rate(f.connects.rate),
+			us(f.bare.latency), us(f.bare.p99), rate(f.bare.rate), us(f.connects.latency)/us(f.bare.latency))
+	}
+}
