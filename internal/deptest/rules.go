@@ -126,6 +126,12 @@ var Reasons = map[string]map[string]string{
 		"github.com/vishvananda/netns":   "the type of a namespace that netlink takes",
 		"golang.org/x/sys":               "the kernel's numbers for nf_tables",
 	},
+	"proxyrules/hostnet": {
+		"github.com/google/nftables":     "a few rules in one transaction and without the nft tool",
+		"github.com/vishvananda/netlink": "routes",
+		"github.com/vishvananda/netns":   "the type of a namespace that netlink takes",
+		"golang.org/x/sys":               "the kernel's numbers",
+	},
 	"metrics": {
 		"golang.org/x/sys":        "openat, pread, statfs, netlink, fanotify and inotify",
 		"k8s.io/utils":            "an injected clock",

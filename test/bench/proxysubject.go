@@ -181,10 +181,21 @@ func (p *proxyRun) measure(ctx context.Context, limit time.Duration, change func
 	if _, err = p.waitSync(ctx, before, limit); err != nil {
 		return 0, 0, err
 	}
-	// What came in several parts has several syncs.
-	time.Sleep(10 * leastPeriod)
-	after, err := p.waitSync(ctx, before, limit)
-	return after.sum - before.sum, after.last.Sub(began), err
+	// What came in several parts has several syncs: until there is no more.
+	after := before
+	for quiet := 10 * leastPeriod; ; quiet = max(quiet, 2*(after.sum-before.sum)) {
+		if err := pass(ctx, quiet); err != nil {
+			return 0, 0, err
+		}
+		next, err := p.waitSync(ctx, before, limit)
+		if err != nil {
+			return 0, 0, err
+		}
+		if next.n == after.n {
+			return after.sum - before.sum, after.last.Sub(began), nil
+		}
+		after = next
+	}
 }
 
 // weigh gives memory and CPU time of the program, of its children what has ended.
