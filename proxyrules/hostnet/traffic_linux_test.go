@@ -171,7 +171,7 @@ func (m *machine) askFor(patience time.Duration, proto, to string) (answer strin
 // answer waits for the answer that must come: neighbours are found in time.
 func answer(m *machine, proto, to string, want OmegaMatcher, why ...any) {
 	GinkgoHelper()
-	Eventually(func() (string, error) { return m.ask(proto, to) }).WithTimeout(30 * time.Second).Should(want, why...)
+	Eventually(func() (string, error) { return m.ask(proto, to) }).WithTimeout(30*time.Second).Should(want, why...)
 }
 
 func (m *machine) run(stdin string, command ...string) string {
