@@ -369,6 +369,41 @@ var _ = Describe("The page", func() {
 		}
 	})
 
+	It("shows who burdens the node, the heaviest first, with curves", func(ctx SpecContext) {
+		var mu sync.Mutex
+		first := "system/ssh"
+		at := time.Now()
+		config := statusserver.Config{UI: true, NodeName: "node-a", Burden: statusserver.BurdenFunc(func(context.Context) (fmt.Stringer, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			at = at.Add(time.Second)
+			burdens := []any{doc{"name": first, "cgroup": "/" + first, "share": 0.4123, "used": doc{"cpu": 1.6, "memory": 64 << 20},
+				"reasons": []any{"waits for CPU 30 % of the time", nasty}}}
+			for i := range 20 {
+				burdens = append(burdens, doc{"name": fmt.Sprint("default/web-", i), "cgroup": fmt.Sprint("/kubepods/pod", i), "share": 0.01, "used": doc{}})
+			}
+			return doc{"time": at.Format(time.RFC3339Nano), "used": doc{"cpu": 1.7, "memory": 3 << 30}, "allocatable": doc{"cpu": 3.5, "memory": 8 << 30}, "burdens": burdens}, nil
+		})}
+		b := startBrowser()
+		b.screen(1440, 900, "light")
+		b.open(serveOne(config) + "/ui/")
+		Eventually(b.text("#burdens tr:first-child")).WithTimeout(20 * time.Second).Should(And(
+			ContainSubstring("system/ssh"), ContainSubstring("41.2 %"), ContainSubstring("1.60"), ContainSubstring("64.0 MiB"),
+			ContainSubstring("waits for CPU 30 % of the time; <img src=x")))
+		Expect(b.text("#burden-node")()).To(Equal("CPU 1.70 of 3.50, memory 3.0 GiB of 8.0 GiB"))
+		Expect(b.eval(`String(document.querySelectorAll("#burdens tr").length)`)).To(Equal("12"))
+		Eventually(func() any { return b.eval(`document.querySelector("#burdens .cpu .line").getAttribute("d") || ""`) }).
+			WithTimeout(20 * time.Second).Should(MatchRegexp(`^M.*L`))
+		// Who meters no pods shows no empty table of them.
+		Expect(b.eval(`String(getComputedStyle(document.getElementById("pods")).display)`)).To(Equal("none"))
+		b.shot("9-burden-light")
+		mu.Lock()
+		first = "system/cron"
+		mu.Unlock()
+		Eventually(b.text("#burdens tr:first-child")).WithTimeout(20 * time.Second).Should(ContainSubstring("system/cron"))
+		Expect(b.complaints()).To(BeEmpty())
+	})
+
 	It("fits a telephone", func(ctx SpecContext) {
 		w := newWorld()
 		base := serveOne(w.config())
