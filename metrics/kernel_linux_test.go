@@ -1,10 +1,12 @@
 package metrics_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -77,6 +79,62 @@ var _ = Describe("the kernel's figures", Label("kernel"), func() {
 		usage, set := figure(m, cg.path, metrics.MemoryUsage, time.Hour), figure(m, cg.path, metrics.MemoryWorkingSet, time.Hour)
 		Expect(usage).To(BeNumerically(">=", work))
 		Expect(set).To(BeNumerically("<=", usage))
+	})
+
+	It("meter what is written with O_DIRECT, to the byte", func() {
+		kerneltest.Require(GinkgoTB(), kerneltest.Unified) // v1 counts none on Linux 6.18
+		const work = 8 << 20
+		// The blocks are there before, so that nothing but they is written. Not in
+		// a temporary directory, which may be memory.
+		file, err := os.CreateTemp("/var", "nodekit-metrics-test-")
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func() { Expect(os.Remove(file.Name())).To(Succeed()) })
+		_, err = file.Write(bytes.Repeat([]byte("nodekit."), work/8))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(file.Sync()).To(Succeed())
+		Expect(file.Close()).To(Succeed())
+
+		cg := newCgroup(uniquePath())
+		delegate(filepath.Dir(cg.dirs()[0]))
+		w := startWorker(cg, false)
+		m := meterOf(metrics.Target{Cgroup: cg.path})
+		bytesBefore, before := figure(m, cg.path, metrics.IOWriteBytes, 0), figure(m, cg.path, metrics.IOWrites, 0)
+		Expect(w.do(fmt.Sprintf("direct %d %s", work, file.Name()))).To(Equal(int64(work)))
+		Expect(figure(m, cg.path, metrics.IOWriteBytes, 0) - bytesBefore).To(Equal(uint64(work)))
+		Expect(figure(m, cg.path, metrics.IOWrites, 0) - before).To(BeNumerically(">=", work>>20))
+	})
+
+	It("count the open files of processes, and know their limit", func() {
+		cg := newCgroup(uniquePath())
+		w := startWorker(cg, false)
+		m := meterOf(metrics.Target{Cgroup: cg.path, Namespace: "n", Pod: "p", PodUID: "u", Container: "c"})
+		if st, err := os.Stat("/proc/self/fd"); err == nil && st.Size() == 0 {
+			Skip("the size of /proc/PID/fd is no number before Linux 6.2")
+		}
+		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.cmd.Process.Pid))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(figure(m, cg.path, metrics.FileDescriptors, 0)).To(Equal(uint64(len(open))))
+		var limit unix.Rlimit
+		Expect(unix.Prlimit(w.cmd.Process.Pid, unix.RLIMIT_NOFILE, nil, &limit)).To(Succeed())
+		Expect(figure(m, cg.path, metrics.LimitOpenFiles, time.Hour)).To(Equal(limit.Cur))
+	})
+
+	It("tell how full the node's file systems are", func() {
+		m := meterOf()
+		s, err := m.Sample(ctx, "/", 0)
+		Expect(err).NotTo(HaveOccurred())
+		for _, f := range s.Filesystems {
+			var st unix.Statfs_t
+			Expect(unix.Statfs(f.Path, &st)).To(Succeed())
+			Expect(f.Capacity).To(Equal(st.Blocks * uint64(st.Frsize)))
+			Expect(f.Used).To(And(BeNumerically(">", 0), BeNumerically("<=", f.Capacity)))
+			Expect(f.Device).To(HavePrefix("/dev/"))
+		}
+		mounts, err := os.ReadFile("/proc/self/mounts")
+		Expect(err).NotTo(HaveOccurred())
+		if strings.HasPrefix(string(mounts), "/dev/") {
+			Expect(s.Filesystems).NotTo(BeEmpty())
+		}
 	})
 
 	It("meter pids, limits and pressure", func() {

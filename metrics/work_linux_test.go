@@ -45,11 +45,39 @@ func doWork(string) int {
 			}
 			kept = append(kept, b)
 			fmt.Println(len(kept))
+		case "direct": // bytes to a file, past the page cache
+			size, path, _ := strings.Cut(arg, " ")
+			n, _ := strconv.ParseInt(size, 10, 64)
+			if err := writeDirect(path, n); err != nil {
+				fmt.Println(err)
+				return 1
+			}
+			fmt.Println(n)
 		case "cpu":
 			fmt.Println(cpuTime())
 		}
 	}
 	return 0
+}
+
+// writeDirect overwrites a file that is there.
+func writeDirect(path string, n int64) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// What mmap gives is aligned, as O_DIRECT wants it.
+	block, err := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	for at := int64(0); at < n; at += int64(len(block)) {
+		if m, err := unix.Pwrite(fd, block, at); err != nil || m != len(block) {
+			return fmt.Errorf("wrote %d of %d: %w", m, len(block), err)
+		}
+	}
+	return nil
 }
 
 // cpuTime is the CPU time of this process in ns, to the ns.

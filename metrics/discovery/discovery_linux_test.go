@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -46,12 +47,28 @@ func kernelTree() *tree {
 	}
 	t := &tree{roots: roots, below: fmt.Sprintf("/nodekit-discovery-test-%d-%d", os.Getpid(), time.Now().UnixNano())}
 	t.make("")
+	for _, root := range t.roots {
+		delegate(root)
+		delegate(filepath.Join(root, t.below))
+	}
 	DeferCleanup(func() {
 		for _, root := range t.roots {
 			removeAll(filepath.Join(root, t.below))
 		}
 	})
 	return t
+}
+
+// delegate gives the cgroups below dir what dir has, which v2 wants to be asked for.
+func delegate(dir string) {
+	GinkgoHelper()
+	names, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return // v1
+	}
+	for name := range strings.FieldsSeq(string(names)) {
+		Expect(os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+name), 0)).To(Succeed())
+	}
 }
 
 // plainTree makes one of directories.
