@@ -5,8 +5,10 @@ package metrics
 // newline, and a text cut short is never taken for the whole.
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -57,7 +59,7 @@ func FuzzSources(f *testing.F) {
 
 // FuzzProc feeds the parsers of /proc.
 func FuzzProc(f *testing.F) {
-	for _, file := range []string{"meminfo", "loadavg", "diskstats", "thread-self/net/dev", "thread-self/net/route", "101/cgroup", "stat"} {
+	for _, file := range []string{"meminfo", "loadavg", "diskstats", "thread-self/net/dev", "thread-self/net/route", "101/cgroup", "101/limits", "self/mountinfo", "stat"} {
 		text, err := os.ReadFile(filepath.Join("testdata/v2/proc", file))
 		if err != nil {
 			f.Fatal(err)
@@ -82,6 +84,14 @@ func FuzzProc(f *testing.F) {
 		if mounts, err := parseMountinfo(text); err == nil {
 			decide(mounts, nil)
 		}
+		if _, err := parseOpenFiles(text); err == nil && !bytes.Contains(text, []byte("\n")) {
+			t.Errorf("took limits that are cut: %q", text)
+		}
+		_ = eachBlockMount(text, func(device, path string) {
+			if !strings.HasPrefix(device, "/dev/") || path == "" {
+				t.Errorf("took the mount of %q at %q", device, path)
+			}
+		})
 		parseRoute(text, names{})
 		bootTime(text)
 		inCgroup(text, "/kubepods/pod1")

@@ -41,7 +41,7 @@ var _ = Describe("Meter", func() {
 			metrics.PageFaults: 20480, metrics.MajorPageFaults: 17, metrics.PagesScanned: 500, metrics.PagesStolen: 400,
 			metrics.RefaultFile: 11, metrics.RefaultAnon: 3,
 			metrics.MemoryEventsHigh: 5, metrics.MemoryEventsMax: 9, metrics.OOMKills: 1,
-			metrics.Threads: 12, metrics.Processes: 2,
+			metrics.Threads: 12, metrics.Processes: 2, metrics.FileDescriptors: 12, metrics.LimitOpenFiles: 1024,
 			metrics.IOReadBytes: 90430464 + 1459200, metrics.IOWriteBytes: 299008000,
 			metrics.IOReads: 8950 + 192, metrics.IOWrites: 1252,
 			metrics.CPUSomeTotal: 123456, metrics.CPUSomeAvg10: 125, metrics.MemorySomeAvg60: 50,
@@ -62,6 +62,7 @@ var _ = Describe("Meter", func() {
 		Expect(s.Devices).To(HaveLen(2)) // 7:0 has no figures
 		Expect(s.Devices[0].Name).To(Equal("/dev/sda"))
 		Expect(s.Devices[1].Name).To(Equal("/dev/sdb"))
+		Expect(s.HugePages).To(Equal([]metrics.HugePages{{Size: 2 << 20, Used: 4 << 20}}))
 	})
 
 	It("reads the node from /proc and the root cgroup", func() {
@@ -82,6 +83,8 @@ var _ = Describe("Meter", func() {
 			Expect(ok).To(BeTrue(), "field %d", f)
 			Expect(got).To(Equal(want), "field %d", f)
 		}
+		Expect(s.HugePages).To(Equal([]metrics.HugePages{{Size: 2 << 20, Used: 20 << 20, Total: 32 << 20}}))
+		Expect(s.Filesystems).To(BeEmpty()) // none of this machine is on a device
 		Expect(s.DefaultInterface).To(Equal("eth0"))
 		Expect(s.Interfaces).To(HaveLen(2))
 		Expect(s.Target.StartedAt.Unix()).To(Equal(int64(1700000000)))
@@ -108,7 +111,10 @@ var _ = Describe("Meter", func() {
 		func(file, text string, gap error, lost []metrics.Field, kept metrics.Field) {
 			t := newTree()
 			m := t.meter()
-			Expect(figure(m, "/kubepods/pod1/c1", lost[0], 0)).NotTo(BeZero())
+			Expect(figure(m, "/kubepods/pod1/c1", kept, 0)).NotTo(BeZero())
+			for _, f := range lost {
+				figure(m, "/kubepods/pod1/c1", f, time.Hour)
+			}
 			t.write("cgroup/kubepods/pod1/c1/"+file, text)
 			t.clock.Step(time.Minute) // limits too
 
@@ -132,6 +138,9 @@ var _ = Describe("Meter", func() {
 		Entry("garbage", "memory.current", "\x00\xff\n", metrics.ErrGarbled, []metrics.Field{metrics.MemoryUsage, metrics.MemoryWorkingSet}, metrics.CPUUsage),
 		Entry("garbage in I/O", "io.stat", "8:0 rbytes=1 wbytes=x\n", metrics.ErrGarbled, []metrics.Field{metrics.IOReadBytes}, metrics.CPUUsage),
 		Entry("an optional file", "memory.peak", "12", metrics.ErrGarbled, []metrics.Field{metrics.MemoryMaxUsage}, metrics.MemoryUsage),
+		Entry("the list of processes", "cgroup.procs", "101\n10x\n", metrics.ErrGarbled, []metrics.Field{metrics.Processes, metrics.FileDescriptors}, metrics.Threads),
+		Entry("processes that another PID namespace hides", "cgroup.procs", "101\n0\n", metrics.ErrForeignProcess, []metrics.Field{metrics.FileDescriptors}, metrics.Processes),
+		Entry("huge pages", "hugetlb.2MB.current", "4194304", metrics.ErrGarbled, []metrics.Field{}, metrics.CPUUsage),
 		Entry("a limit", "cpu.max", "max\n", metrics.ErrGarbled, []metrics.Field{metrics.LimitCPUQuota}, metrics.CPUUsage),
 	)
 

@@ -183,6 +183,28 @@ func TestParseRest(t *testing.T) {
 			t.Errorf("countLines(%q): %v", bad, err)
 		}
 	}
+	limits := "Limit                     Soft Limit           Hard Limit           Units\nMax open files            1024                 524288               files\n"
+	if n, err := parseOpenFiles([]byte(limits)); n != 1024 || err != nil {
+		t.Error(n, err)
+	}
+	if n, err := parseOpenFiles([]byte("Max open files            unlimited            unlimited            files\n")); n != Unlimited || err != nil {
+		t.Error(n, err)
+	}
+	for _, bad := range []string{"", limits[:len(limits)-1], "Max open files            x\n", "Max file size             unlimited\n"} {
+		if _, err := parseOpenFiles([]byte(bad)); err != ErrGarbled {
+			t.Errorf("parseOpenFiles(%q): %v", bad, err)
+		}
+	}
+	var mounts []string
+	if err := eachBlockMount([]byte("22 1 0:21 / /proc rw shared:2 - proc proc rw\n23 1 254:0 / /a\\040b rw - ext4 /dev/vda rw\n24 1 7:0 / /snap rw - squashfs /dev/loop0 ro\n"),
+		func(device, path string) { mounts = append(mounts, device+" "+path) }); err != nil || len(mounts) != 1 || mounts[0] != "/dev/vda /a b" {
+		t.Error(mounts, err)
+	}
+	for _, bad := range []string{"23 1 254:0 / / rw - ext4 /dev/vda rw", "x\n", "23 - ext4 /dev/vda rw\n"} {
+		if err := eachBlockMount([]byte(bad), func(string, string) { t.Errorf("took %q", bad) }); err != ErrGarbled {
+			t.Errorf("eachBlockMount(%q): %v", bad, err)
+		}
+	}
 	if n, err := parseLoadavg([]byte("0.00 0.01 0.05 1/123 4567\n")); n != 123 || err != nil {
 		t.Error(n, err)
 	}

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodekit/nodekit/metrics"
+	"github.com/nodekit/nodekit/metrics/burden"
 	"github.com/nodekit/nodekit/metrics/machine"
 	nodekitprometheus "github.com/nodekit/nodekit/metrics/prometheus"
 	"github.com/nodekit/nodekit/metrics/summary"
@@ -52,7 +53,7 @@ func (t targets) Targets(context.Context) ([]metrics.Target, error) {
 
 // serve says what is served, to whom: all of it, to this machine.
 func serve(o options, node node, runtime *oci.Runtime, manager *podlifecycle.Manager, proxy *proxyrules.Proxy, meter *metrics.Meter,
-	stats *summary.Provider, hardware *machine.Machine, screen *screen, logger logr.Logger) statusserver.Config {
+	stats *summary.Provider, ranking *burden.Ranking, hardware *machine.Machine, screen *screen, logger logr.Logger) statusserver.Config {
 	return statusserver.Config{
 		Listeners: []statusserver.Listener{{Address: o.listen, Authorizer: statusserver.Every{statusserver.LoopbackOnly{}, statusserver.ReadOnly{}}}},
 		NodeName:  node.name,
@@ -71,6 +72,7 @@ func serve(o options, node node, runtime *oci.Runtime, manager *podlifecycle.Man
 			return errors.Join(meter.WriteCAdvisor(ctx, w), hardware.WriteMetrics(ctx, w))
 		}),
 		ResourceMetrics: statusserver.MetricsFunc(meter.WriteResource),
+		Burden:          statusserver.BurdenFunc(func(ctx context.Context) (fmt.Stringer, error) { return ranking.Report(ctx) }),
 		Logs:            logs{manager},
 		Why: statusserver.WhyFunc(func(_ context.Context, namespace, pod string) (fmt.Stringer, error) {
 			why, err := manager.Why(namespace, pod)

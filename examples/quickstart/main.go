@@ -17,6 +17,7 @@ import (
 
 	"github.com/nodekit/nodekit/examples/quickstart/demoimage"
 	"github.com/nodekit/nodekit/metrics"
+	"github.com/nodekit/nodekit/metrics/burden"
 	"github.com/nodekit/nodekit/metrics/machine"
 	"github.com/nodekit/nodekit/metrics/summary"
 	"github.com/nodekit/nodekit/podlifecycle"
@@ -113,11 +114,15 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	ranking, err := burden.New(burden.Config{Meter: meter, MaxAge: 2 * o.interval, Requests: requests(manager)})
+	if err != nil {
+		return err
+	}
 	hardware, err := machine.New(machine.Config{})
 	if err != nil {
 		return err
 	}
-	server, err := statusserver.New(serve(o, node, runtime, manager, proxy, meter, stats, hardware, screen, logger))
+	server, err := statusserver.New(serve(o, node, runtime, manager, proxy, meter, stats, ranking, hardware, screen, logger))
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ Look at it from another terminal:
   curl -s 'localhost:10255/proxy/trace?from=10.88.0.2&to=10.96.0.10:80&format=text'
   curl -s localhost:10255/containerLogs/default/client/client?follow=true
   curl -s localhost:10255/stats/summary                          what it uses
+  curl -s 'localhost:10255/burden?format=text'                   who burdens the node
   curl -s 'localhost:10255/readyz?verbose'                       what it lacks
   a browser at http://localhost:10255/ui/
 

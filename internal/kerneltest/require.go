@@ -36,6 +36,9 @@ const (
 	CNI Need = "cni"
 	// DBus is dbus-daemon in PATH.
 	DBus Need = "dbus-daemon"
+	// Fanotify is that cgroups have a file system identity, which fanotify wants
+	// (Linux 6.6).
+	Fanotify Need = "fanotify"
 	// AppArmor is a kernel that enforces profiles, and apparmor_parser in PATH.
 	AppArmor Need = "apparmor"
 )
@@ -119,6 +122,8 @@ func check(need Need) error {
 			return fmt.Errorf("the kernel has it not enabled (%v)", err)
 		}
 		return inPath("apparmor_parser")
+	case Fanotify:
+		return cgroupIdentity()
 	case Shim:
 		return inPath("nodekit-shim")
 	case CNI:

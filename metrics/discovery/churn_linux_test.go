@@ -33,6 +33,7 @@ func churned() int {
 var _ = Describe("Churn", Label("kernel"), func() {
 	DescribeTable("leaves nothing behind, and what stays without a gap", func(method discovery.Method) {
 		t := kernelTree()
+		needs(method)
 		before := goleak.IgnoreCurrent()
 		files := openFiles()
 		steady := []string{"steady-1", "steady-2"}

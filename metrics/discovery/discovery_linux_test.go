@@ -112,8 +112,17 @@ func removeAll(dir string) {
 	}, patience).Should(Succeed())
 }
 
+// needs declares what a method wants of the machine.
+func needs(method discovery.Method) {
+	GinkgoHelper()
+	if method == discovery.Fanotify {
+		kerneltest.Require(GinkgoT(), kerneltest.Fanotify)
+	}
+}
+
 func start(cfg discovery.Config) *discovery.Discovery {
 	GinkgoHelper()
+	cfg.Logger = GinkgoLogr
 	d, err := discovery.New(cfg)
 	Expect(err).NotTo(HaveOccurred())
 	before := goleak.IgnoreCurrent()
@@ -147,6 +156,7 @@ func (t *tree) found(d *discovery.Discovery) []string {
 var _ = Describe("Discovery", func() {
 	DescribeTable("hears of cgroups that come and go", Label("kernel"), func(first discovery.Method, period time.Duration) {
 		t := kernelTree()
+		needs(first)
 		t.make("old")
 		d := start(discovery.Config{Below: t.below, First: first, Rescan: period})
 		Expect(d.Stats().Method).To(Equal(first))
@@ -196,24 +206,28 @@ var _ = Describe("Discovery", func() {
 		Expect(t.found(d)).To(Equal(want))
 	})
 
-	It("tells of the last process's end while the cgroup is there", Label("kernel"), func() {
-		kerneltest.Require(GinkgoT(), kerneltest.Cgroup2)
+	DescribeTable("tells of the last process's end while the cgroup is there", Label("kernel"), func(first discovery.Method, need kerneltest.Need) {
+		kerneltest.Require(GinkgoT(), need)
+		needs(first)
 		t := kernelTree()
 		t.make("c1")
 		var mu sync.Mutex
 		var ended []string
-		d := start(discovery.Config{Below: t.below, OnChange: func(emptied ...string) {
+		d := start(discovery.Config{Below: t.below, First: first, OnChange: func(emptied ...string) {
 			mu.Lock()
 			defer mu.Unlock()
 			ended = append(ended, emptied...)
 		}})
-		Expect(d.Stats().Method).To(Equal(discovery.Fanotify))
+		Expect(d.Stats().Method).To(Equal(first))
 		_, unified, err := metrics.Hierarchies("", "")
 		Expect(err).NotTo(HaveOccurred())
 		runIn(filepath.Join(unified, t.below, "c1"))
 		Eventually(func() []string { mu.Lock(); defer mu.Unlock(); return slices.Clone(ended) }, patience).
 			Should(ContainElement(t.below + "/c1"))
-	})
+	},
+		Entry("by fanotify", discovery.Fanotify, kerneltest.Cgroup2),
+		Entry("by inotify", discovery.Inotify, kerneltest.Unified),
+	)
 
 	It("keeps no more than Max and says so", func() {
 		t, dir := plainTree()

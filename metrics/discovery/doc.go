@@ -18,15 +18,16 @@
 //
 // One fanotify mark for each hierarchy tells of every cgroup that is made or
 // removed, whatever their number: it takes CAP_SYS_ADMIN, CAP_DAC_READ_SEARCH
-// and Linux 5.9. Without them, inotify does, with a watch for each cgroup; and
+// and Linux 6.6, where cgroups got the identity that it wants. Without them,
+// inotify does, with a watch for each cgroup; and
 // where that finds no room (fs.inotify.max_user_watches), all of the tree is
 // read every few seconds. Stats says which it is. Whichever it is, the tree is
 // read every Config.Rescan too, so that an event that was lost costs time and
 // nothing else.
 //
-// On cgroup v2, and on hybrid machines as far as runtimes use its tree, the end
-// of the last process of a cgroup is told as well: OnChange gets its path,
-// while its counters can still be read. v1 has nothing of the kind.
+// On cgroup v2 the end of the last process of a cgroup is told as well: OnChange
+// gets its path, while its counters can still be read; on hybrid machines by
+// fanotify alone, as far as runtimes use the v2 tree. v1 has nothing of the kind.
 //
 // # What counts as found
 //

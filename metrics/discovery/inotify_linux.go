@@ -67,7 +67,12 @@ func (w *inotify) Close() error {
 // add watches a directory.
 func (w *inotify) add(root int, cgroup string) error {
 	dir := filepath.Join(w.d.roots[root], cgroup)
-	wd, err := unix.InotifyAddWatch(w.fd, dir, unix.IN_CREATE|unix.IN_DELETE|unix.IN_MOVE|unix.IN_ONLYDIR)
+	mask := uint32(unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVE | unix.IN_ONLYDIR)
+	if w.d.roots[root] == w.d.unified {
+		mask |= unix.IN_MODIFY
+		listenTo(dir)
+	}
+	wd, err := unix.InotifyAddWatch(w.fd, dir, mask)
 	if err != nil {
 		return os.NewSyscallError("inotify_add_watch", err)
 	}
@@ -92,6 +97,9 @@ func (w *inotify) next() (events []event, lost bool, err error) {
 		case mask&unix.IN_IGNORED != 0:
 			w.forget(wd)
 		case mask&unix.IN_ISDIR == 0:
+			if name == "cgroup.events" && ended(filepath.Join(w.d.roots[at.root], at.cgroup)) {
+				events = append(events, event{root: at.root, cgroup: at.cgroup, kind: emptied})
+			}
 		case mask&unix.IN_MOVE != 0:
 			again = true
 		case mask&unix.IN_DELETE != 0:

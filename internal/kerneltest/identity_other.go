@@ -1,0 +1,7 @@
+//go:build !linux
+
+package kerneltest
+
+import "errors"
+
+func cgroupIdentity() error { return errors.ErrUnsupported }
