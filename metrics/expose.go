@@ -25,28 +25,27 @@ type Series struct {
 type Label struct{ Name, Value string }
 
 // labels of a target, rendered once: name="value",name="value" without braces.
-type labels struct {
-	full, lean, pod []byte
-	fullList        []Label
-	leanList        []Label
-}
+type labels struct{ full, lean, pod []byte }
 
-func renderLabels(t *Target) labels {
-	container, name := t.Container, t.ID
+// fullLabelsOf and leanLabelsOf are what Compat and Lean say of a target.
+func fullLabelsOf(t *Target) [6]Label {
+	container := t.Container
 	if t.Pod == "" {
 		container = ""
 	}
-	l := labels{
-		fullList: []Label{
-			{"container", container}, {"id", t.Cgroup}, {"image", t.Image},
-			{"name", name}, {"namespace", t.Namespace}, {"pod", t.Pod},
-		},
-		leanList: []Label{{"container", t.Container}, {"namespace", t.Namespace}, {"pod", t.Pod}},
+	return [...]Label{
+		{"container", container}, {"id", t.Cgroup}, {"image", t.Image},
+		{"name", t.ID}, {"namespace", t.Namespace}, {"pod", t.Pod},
 	}
-	l.full = appendLabels(nil, l.fullList)
-	l.lean = appendLabels(nil, l.leanList)
-	l.pod = appendLabels(nil, l.leanList[1:])
-	return l
+}
+
+func leanLabelsOf(t *Target) [3]Label {
+	return [...]Label{{"container", t.Container}, {"namespace", t.Namespace}, {"pod", t.Pod}}
+}
+
+func renderLabels(t *Target) labels {
+	full, lean := fullLabelsOf(t), leanLabelsOf(t)
+	return labels{full: appendLabels(nil, full[:]), lean: appendLabels(nil, lean[:]), pod: appendLabels(nil, lean[1:])}
 }
 
 func appendLabels(b []byte, list []Label) []byte {

@@ -128,6 +128,7 @@ type Meter struct {
 	// turn is held by who samples; it guards the next block.
 	turn    chan struct{}
 	reader  *reader
+	work    *Sample // what a round writes to, before it is published
 	running bool
 	oom     map[string]*oomCount // by pod UID
 	cold    time.Time            // last read of the cold groups
@@ -173,7 +174,7 @@ func New(cfg Config) (*Meter, error) {
 	}
 	m := &Meter{
 		cfg: cfg, poke: make(chan struct{}, 1), turn: make(chan struct{}, 1),
-		oom: map[string]*oomCount{}, states: map[string]*state{},
+		work: new(Sample), oom: map[string]*oomCount{}, states: map[string]*state{},
 	}
 	m.node = newState(Target{Cgroup: "/"}, cfg.History)
 	return m, nil

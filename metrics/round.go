@@ -8,14 +8,13 @@ import (
 )
 
 // state is what the meter has of one target. What the turn guards: rel,
-// mark, handle, work, seen, rawOOM. What mu guards: last, ring, labels.
+// mark, handle, seen, rawOOM. What mu guards: last, ring, labels.
 type state struct {
 	rel    string // cgroup without the slash before it
 	mark   uint64 // number of the last round that listed it
 	handle handle
-	work   *Sample // what the round writes to, then changes places with last
-	seen   bool    // it was read at least once since it appeared
-	rawOOM uint64  // the kernel's count, as last seen
+	seen   bool   // it was read at least once since it appeared
+	rawOOM uint64 // the kernel's count, as last seen
 
 	last   *Sample
 	ring   ring
@@ -32,7 +31,7 @@ type oomCount struct {
 func newState(t Target, history int) *state {
 	st := &state{
 		rel: strings.TrimPrefix(t.Cgroup, "/"), handle: newHandle(),
-		work: &Sample{Target: t}, last: &Sample{Target: t, Gone: true},
+		last: &Sample{Target: t, Gone: true},
 		ring: ring{points: make([]Point, history)},
 	}
 	st.label(t)
@@ -178,9 +177,9 @@ func (m *Meter) sampleNode(begun time.Time, want groupSet, scheduled bool) uint6
 	if !st.seen {
 		want = allGroups
 	}
-	st.work.copyFrom(st.last)
-	st.work.Gone = false
-	m.reader.sampleNode(&st.handle, st.work, want)
+	m.work.copyFrom(st.last)
+	m.work.Gone = false
+	m.reader.sampleNode(&st.handle, m.work, want)
 	m.commit(st, begun, scheduled)
 	return readErrors(st.last)
 }
@@ -190,9 +189,9 @@ func (m *Meter) sampleTarget(st *state, begun time.Time, want groupSet, schedule
 	if !st.seen {
 		want = allGroups
 	}
-	st.work.copyFrom(st.last)
-	st.work.Gone = false
-	if err := m.reader.sample(st.rel, &st.handle, st.work, want); err != nil {
+	m.work.copyFrom(st.last)
+	m.work.Gone = false
+	if err := m.reader.sample(st.rel, &st.handle, m.work, want); err != nil {
 		m.lost(st, err)
 		return 0
 	}
@@ -203,12 +202,12 @@ func (m *Meter) sampleTarget(st *state, begun time.Time, want groupSet, schedule
 		st.ring.clear()
 		m.mu.Unlock()
 		st.rawOOM = 0
-		st.work.figures = figures{}
-		if err := m.reader.sample(st.rel, &st.handle, st.work, allGroups); err != nil {
+		m.work.figures = figures{}
+		if err := m.reader.sample(st.rel, &st.handle, m.work, allGroups); err != nil {
 			m.lost(st, err)
 			return 0
 		}
-		st.work.Gaps = append(st.work.Gaps, Gap{File: "cgroup", Err: ErrBackwards, group: groupCPU})
+		m.work.Gaps = append(m.work.Gaps, Gap{File: "cgroup", Err: ErrBackwards, group: groupCPU})
 	}
 	m.countOOM(st)
 	m.commit(st, begun, scheduled)
@@ -237,18 +236,18 @@ func (m *Meter) lost(st *state, err error) {
 // only the latter happens, for a kept one tells the end of its cgroup.
 func (m *Meter) fell(st *state) bool {
 	old, ok1 := st.last.Get(CPUUsage)
-	now, ok2 := st.work.Get(CPUUsage)
+	now, ok2 := m.work.Get(CPUUsage)
 	return ok1 && (st.last.Gone || (ok2 && now < old))
 }
 
 // countOOM replaces the kernel's count, which dies with the cgroup, by one
 // that outlives restarts.
 func (m *Meter) countOOM(st *state) {
-	raw, ok := st.work.Get(OOMKills)
+	raw, ok := m.work.Get(OOMKills)
 	if !ok {
 		return
 	}
-	t := &st.work.Target
+	t := &m.work.Target
 	count := m.oom[t.PodUID]
 	more := raw - min(raw, st.rawOOM)
 	st.rawOOM = raw
@@ -257,11 +256,11 @@ func (m *Meter) countOOM(st *state) {
 		if !m.hierarchicalOOM() {
 			count.total += more
 		}
-		st.work.set(OOMKills, count.containers[t.Container])
+		m.work.set(OOMKills, count.containers[t.Container])
 		return
 	}
 	count.total += more
-	st.work.set(OOMKills, count.total)
+	m.work.set(OOMKills, count.total)
 }
 
 // hierarchicalOOM: the events of v2 include those below, v1's do not.
@@ -272,14 +271,14 @@ func (m *Meter) commit(st *state, begun time.Time, scheduled bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if scheduled || st.ring.len() == 0 {
-		st.ring.push(pointOf(st.work, begun))
+		st.ring.push(pointOf(m.work, begun))
 	}
-	if st.work.known.has(CPUUsage) {
+	if m.work.known.has(CPUUsage) {
 		if perSecond, ok := st.ring.rate(CPUUsage, m.cfg.Window); ok {
-			st.work.set(CPURate, uint64(perSecond))
+			m.work.set(CPURate, uint64(perSecond))
 		}
 	}
-	st.work, st.last = st.last, st.work
+	st.last.copyFrom(m.work)
 	st.seen = true
 }
 

@@ -142,11 +142,14 @@ func (s *seriesSink) series(f *family, v *view, list labelSet, extra []Label, n 
 	one.Labels = one.Labels[:0]
 	switch list {
 	case fullLabels:
-		one.Labels = append(one.Labels, v.labels.fullList...)
+		full := fullLabelsOf(&v.sample.Target)
+		one.Labels = append(one.Labels, full[:]...)
 	case leanLabels:
-		one.Labels = append(one.Labels, v.labels.leanList...)
+		lean := leanLabelsOf(&v.sample.Target)
+		one.Labels = append(one.Labels, lean[:]...)
 	case podLabels:
-		one.Labels = append(one.Labels, v.labels.leanList[1:]...)
+		lean := leanLabelsOf(&v.sample.Target)
+		one.Labels = append(one.Labels, lean[1:]...)
 	}
 	one.Labels = append(one.Labels, extra...)
 	one.Value = float64(n) / [...]float64{1, 1e9, 1e6}[f.unit]

@@ -25,7 +25,7 @@ type metered struct {
 	CPU     float64 // us for one cgroup and round
 	Allocs  float64 // for one cgroup and round
 	Garbage float64 // bytes for one cgroup and round
-	RSS     float64 // MiB, after a scrape
+	RSS     float64 // MiB, anonymous, after scrapes
 	Scrape  float64 // ms of CPU; 0 if it has none
 	Text    float64 // MB of a scrape
 	Scraped float64 // MB of garbage of a scrape
@@ -79,7 +79,7 @@ func compareMeters(ctx context.Context, sizes string, rounds, seconds int) (err 
 		return err
 	}
 	began := time.Now()
-	fmt.Println("| cgroups | meter | CPU a cgroup and round | allocations | garbage | RSS | scrape: CPU, size, garbage | 1 s sampling | new cgroup metered: median, max |")
+	fmt.Println("| cgroups | meter | CPU a cgroup and round | allocations | garbage | memory | scrape: CPU, size, garbage | 1 s sampling | new cgroup metered: median, max |")
 	fmt.Println("|---|---|---|---|---|---|---|---|---|")
 	have := 0
 	for word := range strings.SplitSeq(sizes, ",") {
