@@ -55,6 +55,10 @@ bench-growth: ## what 100, 300 and 1,000 pods with probes cost at rest, on the f
 bench-metrics: ## metrics beside cAdvisor's library and containerd/cgroups on 10 to 1,000 cgroups
 	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench metrics $(ARGS)
 
+.PHONY: bench-metrics-v2
+bench-metrics-v2: $(BIN)/runc $(BIN)/crun $(BIN)/cni/bridge $(BIN)/nodekit-shim ## the same on pure cgroup v2, in the emulated machine of test-v2: only its ratios count
+	@test/guest/run -b "metrics -n 10,110 -rounds 5 -seconds 10 $(ARGS)"
+
 .PHONY: clean
 clean: ## remove what make built
 	rm -rf $(BIN) .cache

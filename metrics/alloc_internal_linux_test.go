@@ -82,6 +82,23 @@ func TestRoundOfTheMachineAllocatesNothing(t *testing.T) {
 	expectNoAllocs(t, runningMeter(t, cfg))
 }
 
+func TestLinksAllocateNothing(t *testing.T) {
+	var l links
+	defer l.close()
+	dump := func() {
+		if err := l.dump(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dump() // makes room
+	if _, ok := l.of(1); !ok {
+		t.Error("there is no link 1, which is lo")
+	}
+	if n := testing.AllocsPerRun(20, dump); n != 0 {
+		t.Errorf("a dump of %d links makes %v allocations", len(l.stats), n)
+	}
+}
+
 func TestTextAllocatesLittle(t *testing.T) {
 	m := runningMeter(t, fixtureConfig())
 	ctx := context.Background()

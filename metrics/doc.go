@@ -33,6 +33,14 @@
 // made up. Each bears the time of its own reading, which with
 // Config.ColdInterval may be some rounds ago.
 //
+// # What is read how often
+//
+// Each Config.Interval: CPU and memory, the out-of-memory kills among it. Each
+// Config.ColdInterval: threads, disks, network, pressure. Each
+// Config.LimitsInterval: limits, MemoryMaxUsage, MemoryFailures, Processes,
+// FileDescriptors, HugePages, Filesystems, and errors and drops of pods'
+// interfaces. A target that is new, and one that Refresh names, is read whole.
+//
 // # Memory, and the working set
 //
 // MemoryUsage is all that is charged to the cgroup: anonymous memory

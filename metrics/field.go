@@ -183,17 +183,19 @@ const (
 	groupIO
 	groupNetwork
 	groupPressure
-	groupLimits
+	groupLimits // and what changes little, or is dear to read
 	numGroups
 )
 
 func groupOf(f Field) group {
 	switch {
+	case f == MemoryMaxUsage || f == MemoryFailures || f == Processes || f == FileDescriptors:
+		return groupLimits
 	case f <= CPURate:
 		return groupCPU
 	case f <= OOMKills:
 		return groupMemory
-	case f <= FileDescriptors:
+	case f <= Threads:
 		return groupPids
 	case f <= IOWrites:
 		return groupIO

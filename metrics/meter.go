@@ -38,11 +38,12 @@ type Config struct {
 	Targets Targets
 	// Interval is the time from one round to the next. 0 means 10 s.
 	Interval time.Duration
-	// ColdInterval is how often pids, I/O, network and pressure are read; CPU
+	// ColdInterval is how often threads, I/O, network and pressure are read; CPU
 	// and memory are read each round. 0 means each round.
 	ColdInterval time.Duration
-	// LimitsInterval is how often limits are read, and files that were absent
-	// looked for again. 0 means 30 s.
+	// LimitsInterval is how often limits are read, with the peak and failures of
+	// memory, processes and their open files, huge pages and file systems; and
+	// files that were absent looked for again. 0 means 30 s.
 	LimitsInterval time.Duration
 	// Window is the time over which CPURate is taken. 0 means the last two
 	// rounds.
@@ -52,7 +53,7 @@ type Config struct {
 	History int
 	// Descriptors is how many files may be kept open for speed, each with about
 	// 4.4 KiB of kernel memory. While it lasts for all that is read of all
-	// cgroups (some fifteen files each) all are kept, else three of each, and
+	// cgroups (some thirteen files each) all are kept, else three of each, and
 	// cgroups beyond that are read all the same, at more than twice the cost.
 	// 0 means 4096; negative means none.
 	Descriptors int
@@ -130,11 +131,13 @@ type Meter struct {
 	reader  *reader
 	work    *Sample // what a round writes to, before it is published
 	running bool
-	oom     map[string]*oomCount // by pod UID
-	cold    time.Time            // last read of the cold groups
-	limits  time.Time
-	failing bool   // Targets fails; told once
-	mark    uint64 // number of the round
+	// networks says that a target has a network of its own.
+	networks bool
+	oom      map[string]*oomCount // by pod UID
+	cold     time.Time            // last read of the cold groups
+	limits   time.Time
+	failing  bool   // Targets fails; told once
+	mark     uint64 // number of the round
 
 	mu     sync.RWMutex
 	node   *state

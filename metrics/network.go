@@ -3,7 +3,6 @@ package metrics
 import (
 	"bytes"
 	"strings"
-	"time"
 )
 
 // network reads the traffic of the pod. Where one veth leads to it and it has
@@ -11,8 +10,7 @@ import (
 // pods at once; but for errors and drops, which the pod's own end alone knows,
 // and which are read with the limits.
 func (r *reader) network(h *handle, s *Sample, own bool) {
-	t := &s.Target
-	if t.PID <= 0 || t.HostNetwork || t.Container != "" {
+	if !hasNetwork(&s.Target) {
 		return
 	}
 	if !own && r.fromLink(h, s) {
@@ -27,10 +25,12 @@ func (r *reader) network(h *handle, s *Sample, own bool) {
 	}
 }
 
+// hasNetwork says whether a target is a pod with a network of its own.
+func hasNetwork(t *Target) bool { return t.PID > 0 && !t.HostNetwork && t.Container == "" }
+
 // dumpLinks reads all links for the pods of a round. Without kept descriptors
 // there is no socket for it.
 func (r *reader) dumpLinks() {
-	r.linksAt, r.linked = time.Time{}, 0
 	if !r.keep {
 		return
 	}

@@ -162,8 +162,6 @@ func memoryV1() []source {
 			key{"pgmajfault", MajorPageFaultsLocal, 1, true},
 			key{"total_workingset_refault_file", RefaultFile, 1, false},
 			key{"total_workingset_refault_anon", RefaultAnon, 1, false}))},
-		{name: "memory.max_usage_in_bytes", parse: single(MemoryMaxUsage)},
-		{name: "memory.failcnt", parse: single(MemoryFailures)},
 		{name: "memory.kmem.usage_in_bytes", parse: single(MemoryKernel)},
 		{name: "memory.oom_control", parse: lines(newKeyed(key{"oom_kill", OOMKills, 1, true}))},
 	}
@@ -191,23 +189,12 @@ func memoryV2() []source {
 			key{"high", MemoryEventsHigh, 1, true},
 			key{"max", MemoryEventsMax, 1, true},
 			key{"oom_kill", OOMKills, 1, true}))},
-		{name: "memory.peak", parse: single(MemoryMaxUsage)},
 		{name: "memory.swap.current", parse: single(MemorySwap)},
 	}
 }
 
 func pidsBoth() []source {
-	return []source{
-		{name: "pids.current", required: true, parse: single(Threads)},
-		{name: "cgroup.procs", pages: true, after: (*reader).descriptors, parse: func(text []byte, into *Sample) error {
-			n, first, err := countLines(text)
-			if err == nil && into.Target.Container != "" {
-				into.set(Processes, n)
-				into.first = int(first)
-			}
-			return err
-		}},
-	}
+	return []source{{name: "pids.current", required: true, parse: single(Threads)}}
 }
 
 func ioV1() []source {
@@ -285,6 +272,8 @@ func limitsMemoryV1() []source {
 		{name: "memory.limit_in_bytes", parse: single(LimitMemory)},
 		{name: "memory.memsw.limit_in_bytes", parse: single(LimitSwap)},
 		{name: "memory.soft_limit_in_bytes", parse: single(LimitMemoryReservation)},
+		{name: "memory.max_usage_in_bytes", parse: single(MemoryMaxUsage)},
+		{name: "memory.failcnt", parse: single(MemoryFailures)},
 	}
 }
 
@@ -293,11 +282,22 @@ func limitsMemoryV2() []source {
 		{name: "memory.max", parse: single(LimitMemory)},
 		{name: "memory.swap.max", parse: single(LimitSwap)},
 		{name: "memory.min", parse: single(LimitMemoryReservation)},
+		{name: "memory.peak", parse: single(MemoryMaxUsage)},
 	}
 }
 
 func limitsPids() []source {
-	return []source{{name: "pids.max", parse: single(LimitThreads)}}
+	return []source{
+		{name: "pids.max", parse: single(LimitThreads)},
+		{name: "cgroup.procs", pages: true, after: (*reader).descriptors, parse: func(text []byte, into *Sample) error {
+			n, first, err := countLines(text)
+			if err == nil && into.Target.Container != "" {
+				into.set(Processes, n)
+				into.first = int(first)
+			}
+			return err
+		}},
+	}
 }
 
 // hugePages reads a file for each size of pages, such as hugetlb.2MB.current.

@@ -356,10 +356,8 @@ func (r *reader) begin(s *Sample, want groupSet) {
 	if want.has(groupNetwork) {
 		s.Interfaces = s.Interfaces[:0]
 	}
-	if want.has(groupPids) {
-		s.first = 0
-	}
 	if want.has(groupLimits) {
+		s.first = 0
 		s.HugePages, s.Filesystems = s.HugePages[:0], s.Filesystems[:0]
 	}
 }

@@ -151,6 +151,7 @@ func (m *Meter) sort() {
 			strings.Compare(x.Container, y.Container), x.StartedAt.Compare(y.StartedAt),
 			strings.Compare(x.Cgroup, y.Cgroup))
 	})
+	m.networks = slices.ContainsFunc(order, func(st *state) bool { return hasNetwork(&st.last.Target) })
 	m.mu.Lock()
 	m.order = order
 	m.mu.Unlock()

@@ -85,7 +85,10 @@ func (m *Meter) round(ctx context.Context, scheduled bool) error {
 	m.share()
 	m.reader.linksAt = time.Time{}
 	if want.has(groupNetwork) {
-		m.reader.dumpLinks()
+		m.reader.linked = 0
+		if m.networks {
+			m.reader.dumpLinks()
+		}
 	}
 	var errs uint64
 	gone := 0
