@@ -61,12 +61,23 @@ func (s *sim) randomPod(name string) *corev1.Pod {
 			if chance(3) {
 				c.Resources = s.size()
 			}
-			if chance(12) {
+			if i == 0 && s.ported(name) {
 				c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}}
 			}
 			p.Spec.Containers = append(p.Spec.Containers, c)
 		}
 	})
+}
+
+// ported tells whether pods of a name have the host port, which pods of one UID
+// cannot come to have later.
+func (s *sim) ported(name string) bool {
+	has := s.rng.IntN(6) == 0
+	if was, known := s.hostPorts[name]; known {
+		return was
+	}
+	s.hostPorts[name] = has
+	return has
 }
 
 // size is Burstable, whatever comes out.

@@ -89,17 +89,18 @@ func TestSimulationReplays(t *testing.T) {
 
 type sim struct {
 	*rig
-	seed    uint64
-	rng     *rand.Rand
-	turns   *turns
-	clock   *settable
-	runtime *turnRuntime
-	desired map[string]*corev1.Pod
-	serial  int
-	moments int
-	calm    bool // nothing goes wrong any more
-	trace   []string
-	began   time.Time
+	seed      uint64
+	rng       *rand.Rand
+	turns     *turns
+	clock     *settable
+	runtime   *turnRuntime
+	desired   map[string]*corev1.Pod
+	hostPorts map[string]bool // by name, whether pods have the host port
+	serial    int
+	moments   int
+	calm      bool // nothing goes wrong any more
+	trace     []string
+	began     time.Time
 	checks
 }
 
@@ -154,7 +155,7 @@ func simulate(t *testing.T, seed uint64) (trace []string, err error) {
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
-	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), clock: &settable{}, desired: map[string]*corev1.Pod{}, began: time.Now(), checks: newChecks()}
+	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), clock: &settable{}, desired: map[string]*corev1.Pod{}, hostPorts: map[string]bool{}, began: time.Now(), checks: newChecks()}
 	s.turns = newTurns(s.choose)
 	fake, err := runtimetest.NewFake(runtimetest.FakeConfig{Clock: s.clock})
 	if err != nil {
