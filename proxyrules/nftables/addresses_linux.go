@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sort"
 
 	"github.com/vishvananda/netlink"
@@ -16,14 +17,11 @@ import (
 // first: the source of its default route, or else the first global address of
 // a link that is up, by the number of the link. None is no error.
 func PrimaryAddresses(netNS int) ([]netip.Addr, error) {
-	handle := &netlink.Handle{}
-	if netNS > 0 {
-		var err error
-		if handle, err = netlink.NewHandleAt(netns.NsHandle(netNS), unix.NETLINK_ROUTE); err != nil {
-			return nil, fmt.Errorf("open network namespace: %w", err)
-		}
-		defer handle.Close()
+	handle, err := routeHandle(netNS)
+	if err != nil {
+		return nil, err
 	}
+	defer handle.Close()
 	links, err := handle.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
@@ -53,6 +51,46 @@ func PrimaryAddresses(netNS int) ([]netip.Addr, error) {
 		}
 	}
 	return out, nil
+}
+
+// LocalAddresses finds all addresses of a node in the network namespace of
+// descriptor netNS (0: the current one) that lie in one of the networks; no
+// networks mean all. Loopback and link-local addresses are left out. Sorted.
+// It is what kube-proxy's --nodeport-addresses is to it: PrimaryAddresses is
+// its "primary".
+func LocalAddresses(netNS int, within []netip.Prefix) ([]netip.Addr, error) {
+	handle, err := routeHandle(netNS)
+	if err != nil {
+		return nil, err
+	}
+	defer handle.Close()
+	all, err := handle.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var out []netip.Addr
+	for _, a := range all {
+		addr, ok := netip.AddrFromSlice(a.IP)
+		addr = addr.Unmap()
+		wanted := len(within) == 0 || slices.ContainsFunc(within, func(p netip.Prefix) bool { return p.Contains(addr) })
+		if ok && wanted && addr.IsGlobalUnicast() {
+			out = append(out, addr)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out), nil
+}
+
+// routeHandle must be closed.
+func routeHandle(netNS int) (*netlink.Handle, error) {
+	if netNS <= 0 {
+		return &netlink.Handle{}, nil
+	}
+	handle, err := netlink.NewHandleAt(netns.NsHandle(netNS), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	return handle, nil
 }
 
 func primary(routes []netlink.Route, links []netlink.Link, byLink map[int]netip.Addr) netip.Addr {

@@ -41,3 +41,6 @@ func (*Dialect) Watch(context.Context, func(proxyrules.Drift)) error { return Er
 
 // PrimaryAddresses gives ErrNotSupported.
 func PrimaryAddresses(int) ([]netip.Addr, error) { return nil, ErrNotSupported }
+
+// LocalAddresses gives ErrNotSupported.
+func LocalAddresses(int, []netip.Prefix) ([]netip.Addr, error) { return nil, ErrNotSupported }
