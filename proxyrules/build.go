@@ -3,6 +3,7 @@ package proxyrules
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,12 +40,15 @@ type serviceRules struct {
 // previous is taken to be the same. If most are, Build costs what differs, plus
 // a comparison of pointers.
 func Build(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice, node Node, previous *Table) (*Table, []Problem) {
-	t := build(slices.Clone(services), slices.Clone(endpointSlices), node.clone(), previous)
+	var before Table
+	if previous != nil {
+		before = *previous
+	}
+	t := build(newList(before.services, services), newList(before.slices, endpointSlices), node.clone(), previous)
 	return t, slices.Clone(t.problems)
 }
 
-// build keeps the slices that it is given.
-func build(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice, node Node, previous *Table) *Table {
+func build(services list[corev1.Service], endpointSlices list[discoveryv1.EndpointSlice], node Node, previous *Table) *Table {
 	b := &builder{node: node, previous: previous}
 	b.reuse = previous != nil && previous.Node.Equal(node)
 	if b.reuse && previous.plain {
@@ -62,10 +66,10 @@ type builder struct {
 }
 
 // whole builds a table from all objects.
-func (b *builder) whole(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice) *Table {
+func (b *builder) whole(services list[corev1.Service], endpointSlices list[discoveryv1.EndpointSlice]) *Table {
 	t := &Table{Node: b.node, services: services, slices: endpointSlices, plain: true, self: new(lineage)}
-	groups := make(map[types.NamespacedName]*serviceRules, len(services))
-	for _, slice := range endpointSlices {
+	groups := make(map[types.NamespacedName]*serviceRules, services.size)
+	for slice := range endpointSlices.all() {
 		id, ok := sliceService(slice)
 		if !ok {
 			continue
@@ -77,7 +81,7 @@ func (b *builder) whole(services []*corev1.Service, endpointSlices []*discoveryv
 		}
 		group.slices = append(group.slices, slice)
 	}
-	for _, service := range services {
+	for service := range services.all() {
 		if service == nil {
 			continue
 		}
@@ -93,18 +97,19 @@ func (b *builder) whole(services []*corev1.Service, endpointSlices []*discoveryv
 			group.service = service
 		}
 	}
-	t.rules = make([]*serviceRules, 0, len(groups))
+	rules := make([]*serviceRules, 0, len(groups))
 	for _, group := range groups {
 		sortSlices(group.slices)
-		t.rules = append(t.rules, group)
+		rules = append(rules, group)
 	}
-	slices.SortFunc(t.rules, func(a, b *serviceRules) int { return compareID(a.id, b.id) })
-	t.Fronts = make([]*Front, 0, len(t.rules))
-	for i, group := range t.rules {
-		t.rules[i] = b.rules(group.id, group.service, group.slices)
-		t.problems = append(t.problems, t.rules[i].problems...)
-		t.Fronts = append(t.Fronts, t.rules[i].fronts...)
+	slices.SortFunc(rules, func(a, b *serviceRules) int { return compareID(a.id, b.id) })
+	t.Fronts = make([]*Front, 0, len(rules))
+	for i, group := range rules {
+		rules[i] = b.rules(group.id, group.service, group.slices)
+		t.problems = append(t.problems, rules[i].problems...)
+		t.Fronts = append(t.Fronts, rules[i].fronts...)
 	}
+	t.rules = newList(list[serviceRules]{}, rules)
 	t.problems = append(t.problems, t.resolve()...)
 	t.collect()
 	return t
@@ -113,7 +118,7 @@ func (b *builder) whole(services []*corev1.Service, endpointSlices []*discoveryv
 // collect lists the health checks.
 func (t *Table) collect() {
 	t.HealthChecks = nil
-	for _, r := range t.rules {
+	for r := range t.rules.all() {
 		if r.health != nil {
 			t.HealthChecks = append(t.HealthChecks, *r.health)
 		}
@@ -167,11 +172,11 @@ func compareID(a, b types.NamespacedName) int {
 
 // rulesOf is where the rules of a Service stand, and what they are, or nil.
 func (t *Table) rulesOf(id types.NamespacedName) (int, *serviceRules) {
-	i, found := slices.BinarySearchFunc(t.rules, id, func(r *serviceRules, id types.NamespacedName) int { return compareID(r.id, id) })
-	if !found {
+	i := sort.Search(t.rules.size, func(i int) bool { return compareID(t.rules.at(i).id, id) >= 0 })
+	if i == t.rules.size || t.rules.at(i).id != id {
 		return i, nil
 	}
-	return i, t.rules[i]
+	return i, t.rules.at(i)
 }
 
 // rules builds what one Service comes to, or takes it from the previous table.

@@ -49,12 +49,21 @@ func (c *Changes) Len() int {
 }
 
 // Diff compares what two tables do; names alone are no difference. A nil table
-// is an empty one. Where new was built upon old, it costs what differs.
+// is an empty one. Where one was built upon the other, it costs what differs.
 func Diff(old, new *Table) Changes {
 	var changes Changes
 	if old != nil && new != nil {
-		if old.self != nil && old.self == new.base {
-			for _, key := range new.changed {
+		var keys []FrontKey
+		switch {
+		case old == new:
+			return changes
+		case old.self != nil && old.self == new.base:
+			keys = new.changed
+		case new.self != nil && new.self == old.base:
+			keys = old.changed
+		}
+		if keys != nil {
+			for _, key := range keys {
 				changes.compare(old.Front(key), new.Front(key))
 			}
 			return changes

@@ -12,13 +12,12 @@ import (
 // candidate is an endpoint of one port of a Service, fit for traffic or not.
 type candidate struct {
 	Endpoint
-	portName string
-	protocol corev1.Protocol
-	ready    bool
-	serving  bool
-	local    bool
-	forNode  hint
-	forZone  hint
+	port    *discoveryv1.EndpointPort
+	ready   bool
+	serving bool
+	local   bool
+	forNode hint
+	forZone hint
 }
 
 // hint says whether an endpoint is meant for certain nodes or zones, and
@@ -28,7 +27,11 @@ type hint struct{ given, ours bool }
 // pool flattens the EndpointSlices of a Service: one candidate for each
 // endpoint and port.
 func (s *serviceBuilder) pool(own []*discoveryv1.EndpointSlice) []candidate {
-	var out []candidate
+	room := 0
+	for _, slice := range own {
+		room += len(slice.Endpoints) * len(slice.Ports)
+	}
+	out := make([]candidate, 0, min(room, MaxEndpoints))
 	for _, slice := range own {
 		if slice.AddressType != discoveryv1.AddressTypeIPv4 && slice.AddressType != discoveryv1.AddressTypeIPv6 {
 			continue
@@ -72,7 +75,8 @@ func (s *serviceBuilder) candidates(out []candidate, slice *discoveryv1.Endpoint
 			c.forZone.ours = c.forZone.ours || hints.ForZones[i].Name == s.node.Zone
 		}
 	}
-	for i, port := range slice.Ports {
+	for i := range slice.Ports {
+		port := &slice.Ports[i]
 		if port.Port == nil {
 			continue
 		}
@@ -80,23 +84,20 @@ func (s *serviceBuilder) candidates(out []candidate, slice *discoveryv1.Endpoint
 			s.problem(fmt.Sprintf("EndpointSlice %s ports[%d].port", slice.Name, i), "%d is not in 1 to 65535", *port.Port)
 			continue
 		}
-		c.Addr = netip.AddrPortFrom(addr, uint16(*port.Port))
-		c.portName, c.protocol = "", corev1.ProtocolTCP
-		if port.Name != nil {
-			c.portName = *port.Name
-		}
-		if port.Protocol != nil {
-			c.protocol = *port.Protocol
-		}
+		c.Addr, c.port = netip.AddrPortFrom(addr, uint16(*port.Port)), port
 		out = append(out, c)
 	}
 	return out
 }
 
-func ofPort(pool []candidate, name string, protocol corev1.Protocol) []candidate {
-	var out []candidate
-	for _, c := range pool {
-		if c.portName == name && c.protocol == protocol {
+// ofPort picks the candidates of one port and address family.
+func ofPort(pool []candidate, name string, protocol corev1.Protocol, v4 bool) []*candidate {
+	out := make([]*candidate, 0, len(pool))
+	for i := range pool {
+		c := &pool[i]
+		named := c.port.Name == nil && name == "" || c.port.Name != nil && *c.port.Name == name
+		spoken := c.port.Protocol == nil && protocol == corev1.ProtocolTCP || c.port.Protocol != nil && *c.port.Protocol == protocol
+		if named && spoken && c.Addr.Addr().Is4() == v4 {
 			out = append(out, c)
 		}
 	}
@@ -106,39 +107,39 @@ func ofPort(pool []candidate, name string, protocol corev1.Protocol) []candidate
 // fitness is which endpoints of one port and family get traffic, each list
 // sorted by address, each endpoint once.
 type fitness struct {
-	cluster, local []Endpoint       // by policy
-	serving        []netip.AddrPort // with traffic or not
-	any            bool             // is there one that could get traffic, here or elsewhere?
+	cluster, local []Endpoint // by policy
+	any            bool       // is there one that could get traffic, here or elsewhere?
 }
 
-func (c candidate) ending() bool { return c.serving && c.Terminating }
+func ready(c *candidate) bool { return c.ready }
+
+func ending(c *candidate) bool { return c.serving && c.Terminating }
 
 // judge follows Kubernetes v1.37.0 pkg/proxy/topology.go: the ready ones, as
 // hints want it; or else those that serve while they terminate. The local ones
 // are judged by themselves and know no hints.
-func judge(candidates []candidate) fitness {
-	ready := func(c candidate) bool { return c.ready }
-	local := slices.DeleteFunc(slices.Clone(candidates), func(c candidate) bool { return !c.local })
-	f := fitness{
-		cluster: choose(candidates, hinted(candidates)),
-		local:   choose(local, ready),
+func judge(candidates []*candidate, cluster, local bool) fitness {
+	var f fitness
+	f.any = slices.ContainsFunc(candidates, func(c *candidate) bool { return ready(c) || ending(c) })
+	if cluster {
+		if f.cluster = choose(candidates, hinted(candidates)); len(f.cluster) == 0 {
+			f.cluster = choose(candidates, ending)
+		}
 	}
-	if len(f.cluster) == 0 {
-		f.cluster = choose(candidates, candidate.ending)
-	}
-	if len(f.local) == 0 {
-		f.local = choose(local, candidate.ending)
-	}
-	f.any = slices.ContainsFunc(candidates, func(c candidate) bool { return c.ready || c.ending() })
-	for _, e := range choose(candidates, func(c candidate) bool { return c.serving }) {
-		f.serving = append(f.serving, e.Addr)
+	if local {
+		here := func(fit func(c *candidate) bool) []Endpoint {
+			return choose(candidates, func(c *candidate) bool { return c.local && fit(c) })
+		}
+		if f.local = here(ready); len(f.local) == 0 {
+			f.local = here(ending)
+		}
 	}
 	return f
 }
 
 // hinted says which of the ready endpoints hints leave: those for this node, if
 // each is for some node and one of them for this; or else the same by zone.
-func hinted(candidates []candidate) func(c candidate) bool {
+func hinted(candidates []*candidate) func(c *candidate) bool {
 	node, zone := hint{given: true}, hint{given: true} // by all, ours in any
 	for _, c := range candidates {
 		if c.ready {
@@ -148,23 +149,49 @@ func hinted(candidates []candidate) func(c candidate) bool {
 	}
 	switch {
 	case node.given && node.ours:
-		return func(c candidate) bool { return c.ready && c.forNode.ours }
+		return func(c *candidate) bool { return c.ready && c.forNode.ours }
 	case zone.given && zone.ours:
-		return func(c candidate) bool { return c.ready && c.forZone.ours }
+		return func(c *candidate) bool { return c.ready && c.forZone.ours }
 	}
-	return func(c candidate) bool { return c.ready }
+	return ready
 }
 
-// choose picks endpoints, sorted by address, each once.
-func choose(candidates []candidate, fit func(c candidate) bool) []Endpoint {
-	var out []Endpoint
+// choose picks endpoints, sorted by address, each once. None is nil.
+func choose(candidates []*candidate, fit func(c *candidate) bool) []Endpoint {
+	n, sorted := 0, true
+	var last netip.AddrPort
+	for _, c := range candidates {
+		if fit(c) {
+			n++
+			sorted = sorted && last.Compare(c.Addr) < 0
+			last = c.Addr
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	out := make([]Endpoint, 0, n)
 	for _, c := range candidates {
 		if fit(c) {
 			out = append(out, c.Endpoint)
 		}
 	}
+	if sorted {
+		return out
+	}
 	slices.SortStableFunc(out, func(a, b Endpoint) int { return a.Addr.Compare(b.Addr) })
 	return slices.CompactFunc(out, func(a, b Endpoint) bool { return a.Addr == b.Addr })
+}
+
+// draining are the endpoints that serve and are in neither list, sorted.
+func draining(candidates []*candidate, lists ...[]Endpoint) (out []netip.AddrPort) {
+	for _, e := range choose(candidates, func(c *candidate) bool { return c.serving }) {
+		same := func(o Endpoint) bool { return o.Addr == e.Addr }
+		if !slices.ContainsFunc(lists, func(list []Endpoint) bool { return slices.ContainsFunc(list, same) }) {
+			out = append(out, e.Addr)
+		}
+	}
+	return out
 }
 
 // keepSlots orders chosen so that each endpoint that is in old keeps its

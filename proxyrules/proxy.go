@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -82,8 +81,8 @@ type Proxy struct {
 	started  bool
 	node     Node
 	known    bool // Set was called
-	services []*corev1.Service
-	slices   []*discoveryv1.EndpointSlice
+	services list[corev1.Service]
+	slices   list[discoveryv1.EndpointSlice]
 	setAt    time.Time
 	version  uint64                  // of what was set; 0: nothing yet
 	built    uint64                  // version that table was built from
@@ -138,10 +137,9 @@ func New(config Config) (*Proxy, error) {
 // returns at once; Run applies the last set, so bursts are folded. The objects
 // must not be changed afterwards; the slices may.
 func (p *Proxy) Set(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice) {
-	services, endpointSlices = slices.Clone(services), slices.Clone(endpointSlices)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.services, p.slices, p.known = services, endpointSlices, true
+	p.services, p.slices, p.known = newList(p.services, services), newList(p.slices, endpointSlices), true
 	p.changed()
 }
 

@@ -80,7 +80,8 @@ func (s *serviceBuilder) healthCheck(pool []candidate) {
 		return
 	}
 	local := [2]map[netip.Addr]bool{{}, {}}
-	for _, c := range pool {
+	for i := range pool {
+		c := &pool[i]
 		if c.local && c.ready {
 			family := 0
 			if c.Addr.Addr().Is6() {
@@ -238,9 +239,8 @@ func (s *serviceBuilder) port(i int, addresses []frontAddress, families []netip.
 			add(Front{FrontKey: FrontKey{Addr: family}, Kind: NodePort}, number)
 		}
 	}
-	mine := ofPort(pool, port.Name, protocol)
 	for _, v4 := range []bool{true, false} {
-		s.fill(fronts, v4, field, mine)
+		s.fill(fronts, v4, field, pool)
 	}
 }
 
@@ -259,8 +259,8 @@ func (s *serviceBuilder) nodePort(port *corev1.ServicePort, field string) (int32
 }
 
 // fill gives the fronts of one family and port their endpoints, and adds them.
-func (s *serviceBuilder) fill(all []*Front, v4 bool, field string, mine []candidate) {
-	var fronts []*Front
+func (s *serviceBuilder) fill(all []*Front, v4 bool, field string, pool []candidate) {
+	fronts := make([]*Front, 0, len(all))
 	wantCluster, wantLocal := false, false
 	for _, f := range all {
 		if f.Addr.Is4() != v4 {
@@ -275,7 +275,8 @@ func (s *serviceBuilder) fill(all []*Front, v4 bool, field string, mine []candid
 	if len(fronts) == 0 {
 		return
 	}
-	fit := judge(slices.DeleteFunc(slices.Clone(mine), func(c candidate) bool { return c.Addr.Addr().Is4() != v4 }))
+	mine := ofPort(pool, fronts[0].PortName, fronts[0].Protocol, v4)
+	fit := judge(mine, wantCluster, wantLocal)
 	var cluster, local []Endpoint
 	if wantCluster {
 		cluster = s.keep(fronts, false, s.limit(field, fit.cluster))
@@ -284,11 +285,19 @@ func (s *serviceBuilder) fill(all []*Front, v4 bool, field string, mine []candid
 		local = s.keep(fronts, true, s.limit(field, fit.local))
 	}
 	for _, f := range fronts {
-		s.finish(f, fit, cluster, local)
+		s.finish(f, fit.any, cluster, local)
+		if f.Protocol == corev1.ProtocolUDP {
+			f.Draining = draining(mine, f.Endpoints, f.Inside)
+		}
+		if old := s.previous.Front(f.FrontKey); old != nil && old.equal(f) {
+			f = old
+		}
+		s.rules.fronts = append(s.rules.fronts, f)
 	}
 }
 
-func (s *serviceBuilder) finish(f *Front, fit fitness, cluster, local []Endpoint) {
+// finish says what a front does; any is whether the Service has an endpoint.
+func (s *serviceBuilder) finish(f *Front, any bool, cluster, local []Endpoint) {
 	f.Masquerade = MasqueradeAlways
 	f.Endpoints = cluster
 	if f.Local {
@@ -302,26 +311,13 @@ func (s *serviceBuilder) finish(f *Front, fit fitness, cluster, local []Endpoint
 		f.Inside = cluster
 	}
 	switch {
-	case !fit.any:
+	case !any:
 		f.Action = Reject
 	case len(f.Endpoints) == 0:
 		f.Action = Drop
 	default:
 		f.Action = Balance
 	}
-	if f.Protocol == corev1.ProtocolUDP {
-		f.Draining = slices.DeleteFunc(slices.Clone(fit.serving), func(addr netip.AddrPort) bool {
-			same := func(e Endpoint) bool { return e.Addr == addr }
-			return slices.ContainsFunc(f.Endpoints, same) || slices.ContainsFunc(f.Inside, same)
-		})
-		if len(f.Draining) == 0 {
-			f.Draining = nil
-		}
-	}
-	if old := s.previous.Front(f.FrontKey); old != nil && old.equal(f) {
-		f = old
-	}
-	s.rules.fronts = append(s.rules.fronts, f)
 }
 
 func (s *serviceBuilder) limit(field string, chosen []Endpoint) []Endpoint {

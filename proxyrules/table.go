@@ -40,9 +40,9 @@ type Table struct {
 
 	// What spares work in the next Build, and in a Diff with the table that
 	// this one was built upon.
-	services []*corev1.Service            // as given
-	slices   []*discoveryv1.EndpointSlice // as given
-	rules    []*serviceRules              // by namespace and name
+	services list[corev1.Service]            // as given
+	slices   list[discoveryv1.EndpointSlice] // as given
+	rules    list[serviceRules]              // by namespace and name
 	problems []Problem
 	plain    bool // built, and no Service or front was left out
 	self     *lineage

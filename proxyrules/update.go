@@ -19,15 +19,18 @@ type edit struct {
 
 // update builds upon the previous table at the cost of what differs. It gives
 // nil where that is much, or where Services clash.
-func (b *builder) update(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice) *Table {
+func (b *builder) update(services list[corev1.Service], endpointSlices list[discoveryv1.EndpointSlice]) *Table {
 	old := b.previous
+	if old.services.same(services) && old.slices.same(endpointSlices) {
+		return old
+	}
 	edits, ok := b.edits(services, endpointSlices)
-	if !ok || len(edits) > 100+len(old.rules)/4 {
+	if !ok || len(edits) > 100+old.rules.size/4 {
 		return nil
 	}
 	t := *old
 	t.services, t.slices = services, endpointSlices
-	t.self, t.base, t.changed = new(lineage), old.self, nil
+	t.self, t.base, t.changed = new(lineage), old.self, []FrontKey{}
 	if len(edits) == 0 {
 		return &t
 	}
@@ -68,7 +71,11 @@ func (b *builder) update(services []*corev1.Service, endpointSlices []*discovery
 			fronts = append(fronts, change[*Front]{at: at, new: f})
 		}
 	}
-	t.rules = splice(old.rules, ours)
+	if slices.ContainsFunc(ours, func(c change[*serviceRules]) bool { return !c.drop || c.new == nil }) {
+		t.rules = newList(list[serviceRules]{}, splice(slices.Concat(old.rules.chunks...), ours))
+	} else {
+		t.rules = old.rules.replaced(ours)
+	}
 	if fronts, ok = mergeFronts(old.Fronts, fronts); !ok {
 		return nil
 	}
@@ -85,7 +92,7 @@ func (b *builder) update(services []*corev1.Service, endpointSlices []*discovery
 	}
 	if problems {
 		t.problems = nil
-		for _, r := range t.rules {
+		for r := range t.rules.all() {
 			t.problems = append(t.problems, r.problems...)
 		}
 	}
@@ -97,7 +104,7 @@ func (b *builder) update(services []*corev1.Service, endpointSlices []*discovery
 
 // edits finds the Services whose objects are not those of before, by id. It
 // gives false if a Service is there twice.
-func (b *builder) edits(services []*corev1.Service, endpointSlices []*discoveryv1.EndpointSlice) ([]*edit, bool) {
+func (b *builder) edits(services list[corev1.Service], endpointSlices list[discoveryv1.EndpointSlice]) ([]*edit, bool) {
 	found := make(map[types.NamespacedName]*edit)
 	at := func(id types.NamespacedName) *edit {
 		if found[id] == nil {
@@ -130,46 +137,6 @@ func (b *builder) edits(services []*corev1.Service, endpointSlices []*discoveryv
 		}
 	}
 	return slices.SortedFunc(maps.Values(found), func(a, b *edit) int { return compareID(a.id, b.id) }), true
-}
-
-// difference tells which objects are only in old, and which only in new. It is
-// cheap where most stand at the same place.
-func difference[T any](old, new []*T) (gone, come []*T) {
-	for len(old) > 0 && len(new) > 0 && old[0] == new[0] {
-		old, new = old[1:], new[1:]
-	}
-	for len(old) > 0 && len(new) > 0 && old[len(old)-1] == new[len(new)-1] {
-		old, new = old[:len(old)-1], new[:len(new)-1]
-	}
-	if len(old) == len(new) {
-		for i := range old {
-			if old[i] != new[i] {
-				gone, come = append(gone, old[i]), append(come, new[i])
-			}
-		}
-	} else {
-		gone, come = slices.Clone(old), slices.Clone(new)
-	}
-	// What only moved is in both.
-	counts := make(map[*T]int, len(gone))
-	for _, o := range gone {
-		counts[o]++
-	}
-	come = slices.DeleteFunc(come, func(n *T) bool {
-		if n == nil || counts[n] > 0 {
-			counts[n]--
-			return true
-		}
-		return false
-	})
-	gone = slices.DeleteFunc(gone, func(o *T) bool {
-		if o == nil || counts[o] <= 0 {
-			return true
-		}
-		counts[o]--
-		return false
-	})
-	return gone, come
 }
 
 // change is one place in a sorted list at which something goes, comes before

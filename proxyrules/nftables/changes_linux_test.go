@@ -2,6 +2,7 @@ package nftables_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -50,6 +51,17 @@ func (l *live) wrong(since int, host string, err error) error {
 	for _, set := range l.sets[since:] {
 		if err != nil && len(set) == 0 || err == nil && set[host] {
 			return nil
+		}
+	}
+	// A datagram, or its answer, is lost with the endpoint that it was sent to.
+	var timeout net.Error
+	if l.service.Spec.Ports[0].Protocol == corev1.ProtocolUDP && errors.As(err, &timeout) && timeout.Timeout() {
+		for i, set := range l.sets[since:] {
+			for host := range set {
+				if slices.ContainsFunc(l.sets[since+i:], func(later map[string]bool) bool { return !later[host] }) {
+					return nil
+				}
+			}
 		}
 	}
 	return fmt.Errorf("%s: answer of %q, error %v; endpoints were %v", l.to, host, err, l.sets[since:])
@@ -259,6 +271,7 @@ func (c *churn) stream(stop <-chan struct{}) error {
 		defer func() { _ = conn.Close() }()
 		conns = append(conns, conn)
 	}
+	losses := make([]int, len(c.live))
 	for {
 		for i, l := range c.live {
 			select {
@@ -274,6 +287,13 @@ func (c *churn) stream(stop <-chan struct{}) error {
 			name, _, _ := strings.Cut(answer, " ")
 			if wrong := l.wrong(since, name, err); wrong != nil {
 				return fmt.Errorf("one port: %w", wrong)
+			}
+			losses[i]++
+			if err == nil || !os.IsTimeout(err) {
+				losses[i] = 0
+			}
+			if losses[i] == 4 {
+				return fmt.Errorf("one port: %s answers no more: %w", l.to, err)
 			}
 			c.asked.Add(1)
 		}
