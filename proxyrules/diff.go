@@ -79,6 +79,9 @@ func Diff(old, new *Table) Changes {
 	if new != nil {
 		b = new.Fronts
 	}
+	if len(a) == 0 || len(b) == 0 {
+		changes.Fronts = make([]FrontChange, 0, max(len(a), len(b)))
+	}
 	for len(a) > 0 || len(b) > 0 {
 		if len(a) > 0 && len(b) > 0 && a[0] == b[0] {
 			a, b = a[1:], b[1:]
@@ -118,11 +121,12 @@ func (c *Changes) compare(old, new *Front) {
 
 func (c *Changes) add(old, new *Front) {
 	change := FrontChange{Old: old, New: new}
+	var none Front
 	if old == nil {
-		old = &Front{}
+		old = &none
 	}
 	if new == nil {
-		new = &Front{}
+		new = &none
 	}
 	change.Slots = diffSlots(old.Endpoints, new.Endpoints)
 	change.Inside = diffSlots(old.Inside, new.Inside)
@@ -131,6 +135,9 @@ func (c *Changes) add(old, new *Front) {
 
 func diffSlots(a, b []Endpoint) []SlotChange {
 	var out []SlotChange
+	if len(a) == 0 || len(b) == 0 {
+		out = make([]SlotChange, 0, max(len(a), len(b)))
+	}
 	for i := 0; i < len(a) || i < len(b); i++ {
 		change := SlotChange{Index: i}
 		if i < len(a) {

@@ -3,6 +3,7 @@ package nftables
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Numbers of Linux v6.12 include/uapi/linux/netlink.h, netfilter/nfnetlink.h
@@ -186,6 +187,11 @@ func (b *batch) elements(f *family, s *set, kind uint16, c *chunks) {
 // nothing is removed while something refers to it, nothing is referred to
 // before it is there.
 func (b *batch) apply(p *plan, sets *[setCount]*set) {
+	room := 4096
+	for id := range p.adds {
+		room += p.adds[id].size() + p.dels[id].size()
+	}
+	b.b = slices.Grow(b.b, room+room/100)
 	for id := range p.dels {
 		b.elements(p.family, sets[id], msgDelElements, &p.dels[id])
 	}

@@ -31,7 +31,7 @@ func syncBench(b *testing.B, d *nftables.Dialect, table *proxyrules.Table) proxy
 	return stats
 }
 
-var benchSizes = []int{1000, 10000}
+var benchSizes = []int{1000, 10000, 30000}
 
 // BenchmarkFirstLoad is a Sync of Services of 10 endpoints into an empty
 // network namespace.
@@ -73,33 +73,43 @@ func BenchmarkAdopt(b *testing.B) {
 	}
 }
 
-// BenchmarkOneEndpoint replaces one endpoint of one Service.
+// BenchmarkOneEndpoint replaces one endpoint of one Service, adds one and takes
+// it away again, changes 100 Services, and nothing.
 func BenchmarkOneEndpoint(b *testing.B) {
 	kerneltest.Require(b, kerneltest.Root)
 	for _, n := range benchSizes {
 		services, endpoints := many(n, 10)
-		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			d := openBench(b, kerneltest.NewNetNS(b))
-			tables := [2]*proxyrules.Table{build(services, endpoints, testNode, nil)}
+		first := build(services, endpoints, testNode, nil)
+		changed := func(how func(s *discoveryv1.EndpointSlice), many int) *proxyrules.Table {
 			other := slices.Clone(endpoints)
-			other[n/2] = endpoints[n/2].DeepCopy()
-			other[n/2].Endpoints[3].Addresses[0] = "10.99.99.99"
-			tables[1] = build(services, other, testNode, tables[0])
-			syncBench(b, d, tables[0])
-			i := 0
-			for b.Loop() {
-				i++
-				syncBench(b, d, tables[i%2])
+			for i := range many {
+				at := (n/2 + i*7) % n
+				other[at] = endpoints[at].DeepCopy()
+				how(other[at])
 			}
-		})
-		b.Run(fmt.Sprintf("services=%d/nothing", n), func(b *testing.B) {
-			d := openBench(b, kerneltest.NewNetNS(b))
-			table := build(services, endpoints, testNode, nil)
-			syncBench(b, d, table)
-			for b.Loop() {
-				syncBench(b, d, table)
-			}
-		})
+			return build(services, other, testNode, first)
+		}
+		replace := func(s *discoveryv1.EndpointSlice) { s.Endpoints[3].Addresses[0] = "10.99.99.99" }
+		for _, c := range []struct {
+			name  string
+			other *proxyrules.Table
+		}{
+			{"replaced", changed(replace, 1)},
+			{"added", changed(func(s *discoveryv1.EndpointSlice) {
+				s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{"10.99.99.99"}})
+			}, 1)},
+			{"100-services", changed(replace, 100)},
+			{"nothing", first},
+		} {
+			b.Run(fmt.Sprintf("services=%d/%s", n, c.name), func(b *testing.B) {
+				d := openBench(b, kerneltest.NewNetNS(b))
+				tables := [2]*proxyrules.Table{first, c.other}
+				syncBench(b, d, tables[0])
+				for i := 1; b.Loop(); i++ {
+					syncBench(b, d, tables[i%2])
+				}
+			})
+		}
 	}
 }
 

@@ -255,13 +255,18 @@ func (d *Dialect) Cleanup(ctx context.Context) error {
 	}
 	d.applied, d.loaded = nil, nil
 	for range 20 {
-		s, err := d.read()
+		d.watch.reading()
+		generation, err := d.socket.generation()
 		if err != nil {
 			return err
 		}
-		b := newBatch(d.config.Table, s.generation)
-		for i, f := range families {
-			if s.families[i].present {
+		b := newBatch(d.config.Table, generation)
+		for _, f := range families {
+			var s familySnapshot
+			if err := d.readTable(f, &s); err != nil {
+				return fmt.Errorf("read table %s %s: %w", f.name, d.config.Table, err)
+			}
+			if s.present {
 				b.delTable(f)
 			}
 		}
@@ -269,7 +274,7 @@ func (d *Dialect) Cleanup(ctx context.Context) error {
 			return nil
 		}
 		b.close()
-		if err = d.commit(b); !errors.Is(err, errChanged) {
+		if err := d.commit(b); !errors.Is(err, errChanged) {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package nftables
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/nodekit/nodekit/proxyrules"
 )
@@ -90,10 +91,10 @@ func frontElements(f *proxyrules.Front) []element {
 
 // frontBalancer is the chain of the list Endpoints or Inside.
 func frontBalancer(f *proxyrules.Front, inside bool) balancer {
-	b := balancer{protocol: protocolIndex(f.Protocol), n: len(f.Endpoints), affinity: f.Affinity, inside: inside,
+	b := balancer{protocol: protocolIndex(f.Protocol), slots: slotsFor(len(f.Endpoints)), affinity: f.Affinity, inside: inside,
 		nodePort: f.Kind == proxyrules.NodePort, masquerade: f.Masquerade == proxyrules.MasqueradeAlways}
 	if inside {
-		b.n = len(f.Inside)
+		b.slots = slotsFor(len(f.Inside))
 	}
 	return b
 }
@@ -109,13 +110,13 @@ func frontBalancers(f *proxyrules.Front) (out []balancer) {
 	return out
 }
 
-// slotKey says where one endpoint of a front stands.
-func slotKey(f *proxyrules.Front, inside bool, index int) (setID, []byte) {
+// slotKey says where one endpoint of a front stands. It writes the key to buf.
+func slotKey(buf []byte, f *proxyrules.Front, inside bool, index int) (setID, []byte) {
 	id := setEndpoints
 	if f.Affinity > 0 {
 		id = setPicks
 	}
-	key := make([]byte, 0, 24)
+	key := buf[:0]
 	if f.Kind == proxyrules.NodePort {
 		id += setNodePortEndpoints - setEndpoints
 	} else {
@@ -128,8 +129,9 @@ func slotKey(f *proxyrules.Front, inside bool, index int) (setID, []byte) {
 	return id + setID(protocolIndex(f.Protocol)), key
 }
 
-func endpointValue(endpoint netip.AddrPort) value {
-	return value{data: appendPort(appendAddr(make([]byte, 0, 20), endpoint.Addr()), endpoint.Port())}
+// endpointValue is an endpoint's; it is written to buf.
+func endpointValue(buf []byte, endpoint netip.AddrPort) value {
+	return value{data: appendPort(appendAddr(buf[:0], endpoint.Addr()), endpoint.Port())}
 }
 
 func tokenValue(token uint32) value { return value{data: host32(token)} }
@@ -145,9 +147,12 @@ const maxChunk = 60_000
 
 // element appends one; v is nil to delete.
 func (c *chunks) element(key []byte, v *value) {
-	if len(c.last.b) > maxChunk {
+	switch {
+	case len(c.last.b) > maxChunk:
 		c.done = append(c.done, c.last)
 		c.last = buffer{b: make([]byte, 0, maxChunk+256)}
+	case len(c.last.b) > 1024 && cap(c.last.b) < maxChunk:
+		c.last.b = slices.Grow(c.last.b, maxChunk+256) // there will be many
 	}
 	w := &c.last
 	elem := w.begin(1) // NFTA_LIST_ELEM
@@ -164,6 +169,15 @@ func (c *chunks) element(key []byte, v *value) {
 		w.end(d)
 	}
 	w.end(elem)
+}
+
+// size of all, without what surrounds it.
+func (c *chunks) size() int {
+	n := len(c.last.b)
+	for _, b := range c.done {
+		n += len(b.b)
+	}
+	return n
 }
 
 func (c *chunks) all() []buffer {

@@ -106,7 +106,7 @@ func nameTokens(listing string) string {
 }
 
 // balancerBlock is a chain that no front may use any more.
-var balancerBlock = regexp.MustCompile(`(?s)\tchain (m?n?i?(lb|aff)-[a-z]+-[0-9-]+|from-[0-9a-f]+) \{.*?\n\t\}\n?\n?`)
+var balancerBlock = regexp.MustCompile(`(?s)\tchain (m?n?i?(lb|aff|pick)-[a-z]+-[0-9-]+|from-[0-9a-f]+) \{.*?\n\t\}\n?\n?`)
 
 // listing is what a table holds, whatever the order it came in.
 func listing(ns *kerneltest.NetNS, table string) string {
@@ -241,7 +241,7 @@ var _ = Describe("rules in the kernel", func() {
 			"delete element ip " + table + " ep-tcp { 10.96.0.10 . 80 . 1 }",
 			"delete element ip " + table + " ep-tcp { 10.96.0.10 . 80 . 1 }; add element ip " + table + " ep-tcp { 10.96.0.10 . 80 . 1 : 10.0.0.9 . 80 }",
 			"add chain ip " + table + " other { type filter hook forward priority 0; policy drop; }",
-			"add chain ip " + table + " lb-tcp-77",
+			"add chain ip " + table + " lb-tcp-1024",
 			"add set ip " + table + " other { type mark; }",
 			"flush chain ip6 " + table + " filter-input; delete chain ip6 " + table + " filter-input",
 			"add chain ip " + table + " filter-forward { policy drop; }",

@@ -66,6 +66,8 @@ type plan struct {
 	touched     [len(protocols)]map[proxyrules.Group]bool
 	elements    int
 	err         error
+	// What one element is written to.
+	key, data [32]byte
 }
 
 // heldEnd is an endpoint of a group that has a token in the kernel.
@@ -118,10 +120,8 @@ func (p *plan) need(b balancer) {
 	if p.state.balancers[b] {
 		return
 	}
-	if b.masquerade {
-		plain := b
-		plain.masquerade = false
-		p.need(plain)
+	if next, ok := b.needs(); ok {
+		p.need(next)
 	}
 	p.state.balancers[b] = true
 	p.made = append(p.made, b)
@@ -160,7 +160,7 @@ func (p *plan) drop(f *proxyrules.Front, inside bool, slots []proxyrules.SlotCha
 		if !slot.Old.IsValid() {
 			continue
 		}
-		id, key := slotKey(f, inside, slot.Index)
+		id, key := slotKey(p.key[:], f, inside, slot.Index)
 		p.del(id, key)
 		p.hairpin[slot.Old.Addr()]--
 		if f.Affinity > 0 {
@@ -175,8 +175,8 @@ func (p *plan) put(f *proxyrules.Front, inside bool, slots []proxyrules.SlotChan
 		if !slot.New.IsValid() {
 			continue
 		}
-		id, key := slotKey(f, inside, slot.Index)
-		v := endpointValue(slot.New)
+		id, key := slotKey(p.key[:], f, inside, slot.Index)
+		v := endpointValue(p.data[:], slot.New)
 		if f.Affinity > 0 {
 			v = p.token(f, inside, key, slot.New)
 		}
@@ -211,7 +211,7 @@ func (p *plan) token(f *proxyrules.Front, inside bool, slot []byte, endpoint net
 		var number uint32
 		ok := false
 		if p.held != nil {
-			id, _ := slotKey(f, inside, 0)
+			id, _ := slotKey(nil, f, inside, 0)
 			number, ok = readToken([]byte(p.held[id][string(slot)]))
 			number = groupNumber(number)
 		}
@@ -224,7 +224,7 @@ func (p *plan) token(f *proxyrules.Front, inside bool, slot []byte, endpoint net
 		p.err = fmt.Errorf("table %s: more than %d Services with session affinity", p.family.name, maxGroups)
 		return value{}
 	}
-	v := endpointValue(endpoint)
+	v := endpointValue(nil, endpoint)
 	number, ok := p.heldTokens[i][heldEnd{g.number, string(v.data)}]
 	token, fresh := g.hold(endpoint, number, ok)
 	if fresh {
@@ -273,14 +273,14 @@ func (p *plan) changeFront(old, new *proxyrules.Front) {
 // holds and nobody wants.
 func (p *plan) finish() {
 	now := time.Now()
-	settle(p.state.clusterIPs, p.clusterIPs, func(addr netip.Addr, wanted bool) {
+	settle(&p.state.clusterIPs, p.clusterIPs, func(addr netip.Addr, wanted bool) {
 		if wanted {
 			p.add(setClusterIPs, appendAddr(nil, addr), value{})
 		} else {
 			p.del(setClusterIPs, appendAddr(nil, addr))
 		}
 	})
-	settle(p.state.hairpin, p.hairpin, func(addr netip.Addr, wanted bool) {
+	settle(&p.state.hairpin, p.hairpin, func(addr netip.Addr, wanted bool) {
 		_, there := p.state.left[addr]
 		switch {
 		case !wanted:
@@ -318,14 +318,25 @@ func (p *plan) finish() {
 func hairpinKey(addr netip.Addr) []byte { return appendAddr(appendAddr(nil, addr), addr) }
 
 // settle adds changes to have and tells which addresses came and went.
-func settle(have, changes counts, tell func(addr netip.Addr, wanted bool)) {
+func settle(have *counts, changes counts, tell func(addr netip.Addr, wanted bool)) {
+	if len(*have) == 0 {
+		*have = changes
+		for addr, n := range changes {
+			if n == 0 {
+				delete(*have, addr)
+			} else {
+				tell(addr, true)
+			}
+		}
+		return
+	}
 	for addr, change := range changes {
-		before := have[addr]
+		before := (*have)[addr]
 		after := before + change
 		if after == 0 {
-			delete(have, addr)
+			delete(*have, addr)
 		} else {
-			have[addr] = after
+			(*have)[addr] = after
 		}
 		if (before == 0) != (after == 0) {
 			tell(addr, after > 0)

@@ -62,9 +62,9 @@ func (f *family) render(b *strings.Builder, config Config, node proxyrules.Node,
 		r.slots(plan, front, false, front.Endpoints)
 		r.slots(plan, front, true, front.Inside)
 		for _, wants := range frontBalancers(front) {
-			balancers[wants] = true
-			wants.masquerade = false
-			balancers[wants] = true
+			for ok := true; ok; wants, ok = wants.needs() {
+				balancers[wants] = true
+			}
 		}
 		if len(front.Sources) > 0 {
 			sources[sourcesName(front.Sources)] = front.Sources
@@ -78,7 +78,7 @@ func (f *family) render(b *strings.Builder, config Config, node proxyrules.Node,
 		c.render(b)
 	}
 	names := slices.SortedFunc(maps.Keys(balancers), func(a, b balancer) int {
-		if c := cmp.Compare(a.n, b.n); c != 0 {
+		if c := cmp.Compare(a.slots, b.slots); c != 0 {
 			return c
 		}
 		return strings.Compare(a.name(), b.name())
@@ -94,8 +94,8 @@ func (f *family) render(b *strings.Builder, config Config, node proxyrules.Node,
 
 func (r *renderer) slots(p *plan, front *proxyrules.Front, inside bool, list []proxyrules.Endpoint) {
 	for slot, endpoint := range list {
-		id, key := slotKey(front, inside, slot)
-		v := endpointValue(endpoint.Addr)
+		id, key := slotKey(nil, front, inside, slot)
+		v := endpointValue(nil, endpoint.Addr)
 		if front.Affinity > 0 {
 			token := p.token(front, inside, key, endpoint.Addr)
 			r.element(setTokens+setID(protocolIndex(front.Protocol)), token.data, v)

@@ -52,8 +52,9 @@ func (d *Dialect) readOnce() (*snapshot, error) {
 	return s, nil
 }
 
-func (d *Dialect) readFamily(f *family, s *familySnapshot, sets *[setCount]*set) error {
-	err := d.socket.request(msgGetTable, flagDump, f.number, nil, func(m message) error {
+// readTable tells whether the table is there.
+func (d *Dialect) readTable(f *family, s *familySnapshot) error {
+	return d.socket.request(msgGetTable, flagDump, f.number, nil, func(m message) error {
 		var name string
 		var flags uint32
 		err := attributes(m.data, func(kind uint16, data []byte) error {
@@ -70,6 +71,10 @@ func (d *Dialect) readFamily(f *family, s *familySnapshot, sets *[setCount]*set)
 		}
 		return err
 	})
+}
+
+func (d *Dialect) readFamily(f *family, s *familySnapshot, sets *[setCount]*set) error {
+	err := d.readTable(f, s)
 	if err != nil || !s.present {
 		return err
 	}
