@@ -94,6 +94,11 @@ SEEDS ?= 2000
 sim: ## random lives of a node on the fake runtime, SEEDS=2000 of them; NODEKIT_SIM_SEED=n plays one again, to the letter
 	NODEKIT_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -run TestSimulation -timeout 0 ./podlifecycle
 
+.PHONY: test-proxy
+test-proxy: ## proxyrules: 10,000 changes at 5,000 Services under traffic, 8,000 packets of random nodes held against Trace, 100 kills
+	NODEKIT_PROXY_CHANGES=10000 NODEKIT_REQUIRE=root,nft $(GO) test -v -count=1 -timeout 60m -run TestNftables ./proxyrules/nftables -ginkgo.v -ginkgo.focus='random changes'
+	NODEKIT_PROXY_ROUNDS=100 NODEKIT_REQUIRE=root,nft $(GO) test -count=1 -timeout 60m -run TestNftables ./proxyrules/nftables -ginkgo.focus='do what Trace says|kill -9'
+
 .PHONY: churn
 churn: ## 10,000 cgroups come and go while a meter runs: nothing is left behind
 	NODEKIT_CHURN=10000 NODEKIT_REQUIRE=root,cgroup $(GO) test -v -count=1 -timeout 10m -run TestDiscovery ./metrics/discovery -ginkgo.focus Churn

@@ -21,7 +21,8 @@ type FrontChange struct {
 	Inside []SlotChange `json:"inside,omitempty"`
 }
 
-// SlotChange is another endpoint at one index. An invalid AddrPort means none.
+// SlotChange is another endpoint at one index, or one that is on another node
+// than before. An invalid AddrPort means none.
 type SlotChange struct {
 	Index int            `json:"index"`
 	Old   netip.AddrPort `json:"old"`
@@ -146,7 +147,7 @@ func diffSlots(a, b []Endpoint) []SlotChange {
 		if i < len(b) {
 			change.New = b[i].Addr
 		}
-		if change.Old != change.New {
+		if change.Old != change.New || a[i].Remote != b[i].Remote {
 			out = append(out, change)
 		}
 	}

@@ -77,6 +77,9 @@ type Endpoint struct {
 	Addr        netip.AddrPort `json:"addr"`
 	Target      string         `json:"target,omitempty"` // namespace/name of the pod, if known
 	Terminating bool           `json:"terminating,omitempty"`
+	// Remote says that it is on another node: both nodes have names, and they
+	// differ. What is on another node never sends to itself through this one.
+	Remote bool `json:"remote,omitempty"`
 }
 
 // Front is what one address, protocol and port must do. It is never changed
@@ -130,7 +133,7 @@ func (f *Front) Group(inside bool) Group {
 
 // sameRules says whether both give the same rules, whatever their names.
 func (f *Front) sameRules(o *Front) bool {
-	same := func(a, b Endpoint) bool { return a.Addr == b.Addr }
+	same := func(a, b Endpoint) bool { return a.Addr == b.Addr && a.Remote == b.Remote }
 	return f.Kind == o.Kind && f.Action == o.Action && f.Masquerade == o.Masquerade &&
 		f.Local == o.Local && f.Affinity == o.Affinity && (f.Affinity == 0 || f.Group(false) == o.Group(false)) &&
 		slices.Equal(f.Sources, o.Sources) && slices.Equal(f.Draining, o.Draining) &&

@@ -61,6 +61,7 @@ func (s *serviceBuilder) candidates(out []candidate, slice *discoveryv1.Endpoint
 		serving: endpoint.Conditions.Serving == nil || *endpoint.Conditions.Serving,
 		local:   s.node.Name != "" && endpoint.NodeName != nil && *endpoint.NodeName == s.node.Name,
 	}
+	c.Remote = s.node.Name != "" && endpoint.NodeName != nil && *endpoint.NodeName != s.node.Name
 	c.Terminating = endpoint.Conditions.Terminating != nil && *endpoint.Conditions.Terminating
 	if ref := endpoint.TargetRef; ref != nil {
 		c.Target = slice.Namespace + "/" + ref.Name

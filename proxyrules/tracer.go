@@ -148,7 +148,7 @@ func (t *tracer) balance(front *Front, endpoints []Endpoint) {
 	t.Backends = make([]Backend, 0, len(endpoints))
 	for _, e := range endpoints {
 		backend := Backend{Endpoint: e, Odds: odds, Masquerade: t.marked}
-		if e.Addr.Addr() == t.Packet.From {
+		if e.Addr.Addr() == t.Packet.From && !e.Remote {
 			backend.Masquerade = true
 			t.step("hairpin", "%s reaches itself: gets the node's address", e.Addr.Addr())
 		} else if !backend.Masquerade && t.egress(e.Addr.Addr()) {

@@ -84,17 +84,17 @@ func (f *family) balancerChain(b balancer, mark uint32) *chain {
 		if b.pick {
 			c.rules = append(c.rules, newRule("meta priority set 0").immediate(0, host32(0)).setPriority(0))
 		}
-		for range tries {
-			if c.rules = append(c.rules, f.try(b, b.slots)...); b.slots == 1 {
-				return c
+		if b.slots > 1 {
+			for range tries {
+				c.rules = append(c.rules, f.try(b, b.slots)...)
 			}
+			c.rules = append(c.rules, f.try(b, b.slots/2)...)
 		}
-		c.rules = append(c.rules, f.try(b, b.slots/2)...)
-		if b.slots > 2 {
-			// A packet that came here just before the Service lost endpoints may
-			// find that half gone. The first one is there as long as any is.
-			c.rules = append(c.rules, f.try(b, 1)...)
-		}
+		// A packet that came here just before the Service lost endpoints may find
+		// that half gone. The first one is there as long as any is; twice, for the
+		// reason that the skeleton has.
+		c.rules = append(c.rules, f.try(b, 1)...)
+		c.rules = append(c.rules, f.try(b, 1)...)
 	}
 	return c
 }

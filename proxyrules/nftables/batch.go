@@ -183,6 +183,14 @@ func (b *batch) elements(f *family, s *set, kind uint16, c *chunks) {
 	}
 }
 
+// flushElements removes all elements of a set.
+func (b *batch) flushElements(f *family, s *set) {
+	b.message(msgDelElements, 0, f.number, 0, "elements of "+s.name, func() {
+		b.text(1, b.table)
+		b.text(2, s.name)
+	})
+}
+
 // apply writes what a plan changes, in the order that the kernel wants:
 // nothing is removed while something refers to it, nothing is referred to
 // before it is there.

@@ -30,6 +30,8 @@ type Dialect struct {
 	watch  *watcher
 	closed bool
 
+	readable   uint32            // see the constant
+	begun      bool              // a Sync worked
 	applied    *proxyrules.Table // nil: unknown
 	generation uint32            // after our last transaction
 	state      [len(families)]*familyState
@@ -46,7 +48,7 @@ func Open(config Config) (*Dialect, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	d := &Dialect{config: config}
+	d := &Dialect{config: config, readable: readable}
 	for i, f := range families {
 		sets := f.sets()
 		d.sets[i] = &sets

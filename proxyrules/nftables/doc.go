@@ -2,9 +2,17 @@
 // by netlink: no nft tool is run, and each change is one transaction.
 //
 // Services and endpoints are elements of sets and maps. The chains around them
-// are made once; a chain that balances over n endpoints is made the first time
-// a Service has n. So one endpoint that changes costs two elements, whatever
-// the number of Services.
+// are made once; a chain that balances over 9 to 16 endpoints is made the first
+// time a Service has as many. So one endpoint that changes costs two elements,
+// whatever the number of Services; one more at a power of two costs another,
+// and 0.1 us for each Service, as the kernel then looks through all verdicts.
+//
+// Session affinity needs no set and no chain of its own for a Service: the
+// kernel keeps a number for each client and Service, and another map says which
+// endpoint has that number, if it is still there. While rules look at the first
+// packet of such a connection, its priority (SO_PRIORITY) holds that number; it
+// is 0 when the packet leaves. At most 1,048,576 clients are remembered for each
+// address family and protocol; others are balanced as without.
 //
 //	dialect, err := nftables.Open(nftables.Config{Table: "nodekit"})
 //	if err != nil { ... }
@@ -12,7 +20,8 @@
 //	proxy, err := proxyrules.New(proxyrules.Config{Dialect: dialect, Node: node})
 //
 // What an earlier run left is adopted: the first Sync reads it, and one
-// transaction brings it to what it should be. The generation number of the
+// transaction brings it to what it should be; where there is much, the same
+// transaction writes all anew, which takes less time. The generation number of the
 // kernel's rules tells, at the cost of one question, whether anybody else
 // changed rules since; only then are they read again.
 //

@@ -154,15 +154,28 @@ func allSlots(list []proxyrules.Endpoint) []proxyrules.SlotChange {
 	return out
 }
 
+func listOf(f *proxyrules.Front, inside bool) []proxyrules.Endpoint {
+	switch {
+	case f == nil:
+		return nil
+	case inside:
+		return f.Inside
+	}
+	return f.Endpoints
+}
+
 // drop removes the old endpoints of slots.
 func (p *plan) drop(f *proxyrules.Front, inside bool, slots []proxyrules.SlotChange) {
+	list := listOf(f, inside)
 	for _, slot := range slots {
 		if !slot.Old.IsValid() {
 			continue
 		}
 		id, key := slotKey(p.key[:], f, inside, slot.Index)
 		p.del(id, key)
-		p.hairpin[slot.Old.Addr()]--
+		if !list[slot.Index].Remote {
+			p.hairpin[slot.Old.Addr()]--
+		}
 		if f.Affinity > 0 {
 			p.release(f, inside, slot.Old)
 		}
@@ -171,6 +184,7 @@ func (p *plan) drop(f *proxyrules.Front, inside bool, slots []proxyrules.SlotCha
 
 // put adds the new endpoints of slots.
 func (p *plan) put(f *proxyrules.Front, inside bool, slots []proxyrules.SlotChange) {
+	list := listOf(f, inside)
 	for _, slot := range slots {
 		if !slot.New.IsValid() {
 			continue
@@ -181,7 +195,9 @@ func (p *plan) put(f *proxyrules.Front, inside bool, slots []proxyrules.SlotChan
 			v = p.token(f, inside, key, slot.New)
 		}
 		p.add(id, key, v)
-		p.hairpin[slot.New.Addr()]++
+		if !list[slot.Index].Remote {
+			p.hairpin[slot.New.Addr()]++
+		}
 	}
 }
 

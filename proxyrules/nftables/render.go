@@ -102,7 +102,9 @@ func (r *renderer) slots(p *plan, front *proxyrules.Front, inside bool, list []p
 			v = token
 		}
 		r.element(id, key, v)
-		r.element(setHairpin, hairpinKey(endpoint.Addr.Addr()), value{})
+		if !endpoint.Remote {
+			r.element(setHairpin, hairpinKey(endpoint.Addr.Addr()), value{})
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ func (d *Dialect) full(ctx context.Context, table *proxyrules.Table, stats *prox
 		elements, err := d.repair(snapshot, &changes, table)
 		if err == nil {
 			stats.Full, stats.Elements = true, elements
-			d.applied = table
+			d.applied, d.begun = table, true
 			// Flows of fronts that went while nobody looked, too.
 			for _, c := range proxyrules.Diff(snapshot.table(), table).Fronts {
 				if c.New == nil {
@@ -171,6 +171,11 @@ func (d *Dialect) repairFamily(b *batch, f *family, s *familySnapshot, sets *[se
 		}
 	}
 	p.finish()
+	for id, unread := range s.unread {
+		if adopt && unread {
+			b.flushElements(f, sets[id])
+		}
+	}
 	b.apply(p, sets)
 	if adopt {
 		d.dropBalancers(b, f, s, p)

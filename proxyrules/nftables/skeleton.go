@@ -3,6 +3,7 @@ package nftables
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/nodekit/nodekit/proxyrules"
@@ -44,6 +45,10 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 	clusterIP := func(code uint32, verb, to string) *rule {
 		return daddr(r("%s daddr @cluster-ips %s %s", f.name, verb, to)).lookup(0, "cluster-ips").verdict(code, to)
 	}
+	// A packet that looks for a verdict while a transaction puts another in its
+	// place finds neither (Linux v6.12 net/netfilter/nft_set_hash.c: it has noted
+	// which generation it wants, and that one goes). Its second look finds the new.
+	twice := func(look func(set string) *rule, set string) []*rule { return []*rule{look(set), look(set)} }
 	fresh := func(to string) *rule {
 		return r("ct state new jump %s", to).ct(0, ctState).
 			bitwise(0, host32(stateNew), host32(0)).cmp(0, opNotEqual, host32(0)).verdict(verdictJump, to)
@@ -66,19 +71,16 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 		{"filter-input", &hook{"filter", "input", 1, -99}, []*rule{fresh("refusals")}},
 		{"filter-forward", &hook{"filter", "forward", 2, -99}, []*rule{fresh("refusals-elsewhere")}},
 		{"filter-output", &hook{"filter", "output", 3, -99}, []*rule{fresh("refusals-elsewhere")}},
-		{"dispatch", nil, []*rule{
-			front("source-ranges"),
-			clusterIP(verdictJump, "jump", "mark-off-cluster"),
-			front("services"),
-			nodePort("nodeports"),
-		}},
+		{"dispatch", nil, slices.Concat(
+			[]*rule{front("source-ranges"), clusterIP(verdictJump, "jump", "mark-off-cluster")},
+			twice(front, "services"), twice(nodePort, "nodeports"))},
 		{"mark-off-cluster", nil, f.offCluster(node, setMark)},
 		// Policy Local is not for pods and the node itself.
-		{"external-local", nil, append(f.inside(node, "to-inside", "node-to-inside"), front("local"))},
-		{"to-inside", nil, []*rule{front("inside")}},
+		{"external-local", nil, append(f.inside(node, "to-inside", "node-to-inside"), twice(front, "local")...)},
+		{"to-inside", nil, twice(front, "inside")},
 		{"node-to-inside", nil, []*rule{setMark, goTo("to-inside")}},
-		{"np-external-local", nil, append(f.inside(node, "np-to-inside", "np-node-to-inside"), port("np-local"))},
-		{"np-to-inside", nil, []*rule{port("np-inside")}},
+		{"np-external-local", nil, append(f.inside(node, "np-to-inside", "np-node-to-inside"), twice(port, "np-local")...)},
+		{"np-to-inside", nil, twice(port, "np-inside")},
 		{"np-node-to-inside", nil, []*rule{setMark, goTo("np-to-inside")}},
 		{"refusals", nil, []*rule{front("no-endpoints"), nodePort("np-no-endpoints")}},
 		{"refusals-elsewhere", nil, append([]*rule{jump("refusals"), clusterIP(verdictGoto, "goto", "refuse")}, f.unknown(node)...)},

@@ -25,6 +25,22 @@ type familySnapshot struct {
 	chains   map[string]bool
 	rules    map[string]string // by chain, as the kernel tells them
 	elements [setCount]map[string]string
+	count    [setCount]uint32 // elements, as far as the kernel tells (6.16)
+	unread   [setCount]bool   // elements were left unread, as there are many
+}
+
+// readable is how many elements of a set are read when an agent begins. The
+// kernel walks from the start of a set for each piece that it tells, so that
+// writing all anew takes less time than reading many.
+const readable = 20_000
+
+// rewritable says that nothing is lost with the elements that are there: they
+// say neither which token a client may hold, nor which UDP flows there may be.
+func (id setID) rewritable() bool {
+	if id < setEndpoints {
+		return true
+	}
+	return id < setPicks && protocols[int(id-setEndpoints)%len(protocols)].lower != "udp"
 }
 
 // read takes a snapshot; it tries again while the rules change under it.
@@ -92,6 +108,10 @@ func (d *Dialect) readFamily(f *family, s *familySnapshot, sets *[setCount]*set)
 	}
 	for id := range sets {
 		if !s.sets[id] || s.strange || setID(id).learned() {
+			continue
+		}
+		if !d.begun && setID(id).rewritable() && s.count[id] > d.readable {
+			s.unread[id] = true
 			continue
 		}
 		s.elements[id] = make(map[string]string)
@@ -189,7 +209,7 @@ func (d *Dialect) readSets(f *family, s *familySnapshot, sets *[setCount]*set) e
 	return d.socket.request(msgGetSet, flagDump, f.number, fill, func(m message) error {
 		var got set
 		var table string
-		var flags uint32
+		var flags, count uint32
 		err := attributes(m.data, func(kind uint16, data []byte) error {
 			switch kind {
 			case 1:
@@ -206,6 +226,8 @@ func (d *Dialect) readSets(f *family, s *familySnapshot, sets *[setCount]*set) e
 				got.dataType = readU32(data)
 			case 7:
 				got.dataLen = readU32(data)
+			case 20: // NFTA_SET_COUNT
+				count = readU32(data)
 			}
 			return nil
 		})
@@ -218,7 +240,7 @@ func (d *Dialect) readSets(f *family, s *familySnapshot, sets *[setCount]*set) e
 			return nil
 		}
 		want := sets[id]
-		s.sets[id] = true
+		s.sets[id], s.count[id] = true, count
 		if flags != want.flags() || got.keyType != want.keyType || got.keyLen != want.keyLen ||
 			got.dataType != want.dataType || got.dataLen != want.dataLen {
 			s.strange = true
