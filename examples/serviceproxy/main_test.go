@@ -55,6 +55,15 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+func TestTraceByLink(t *testing.T) {
+	for link, want := range map[string]string{"cali1": "", "eth0": ", sees the node's address"} {
+		out, _, err := serviceproxy(t, map[string]string{"web.yaml": web}, "--local-interface", "cali*", "--trace", "10.244.0.9", "10.96.0.10/80/tcp", link)
+		if err != nil || !strings.Contains(out, "-> 10.244.0.5:8080 100%"+want+"\n") {
+			t.Errorf("by %s: %v\n%s", link, err, out)
+		}
+	}
+}
+
 func TestRender(t *testing.T) {
 	out, _, err := serviceproxy(t, map[string]string{"web.yaml": web}, "--render")
 	if err != nil {

@@ -79,11 +79,17 @@ func parse(args []string, out io.Writer) (options, error) {
 	flags.StringVar(&o.node.Name, "node-name", "", "`name` of this node in EndpointSlices, for Local policies; empty for the host's")
 	list(flags, "node-address", "`address` at which node ports answer, may be repeated; none for the node's primary ones", &o.node.Addresses, netip.ParseAddr)
 	list(flags, "pod-cidr", "`network` of pods, of all nodes; may be repeated. What comes from elsewhere to a cluster IP gets the node's address", &o.node.PodCIDRs, netip.ParsePrefix)
+	flags.StringVar(&o.node.Zone, "zone", "", "`zone` of this node, for hints in EndpointSlices")
+	list(flags, "service-cidr", "`network` of cluster IPs, may be repeated: what goes to one that no Service has is dropped", &o.node.ServiceCIDRs, netip.ParsePrefix)
+	list(flags, "local-cidr", "`network` of this node's pods, may be repeated: they tell pods from others in --pod-cidr's place", &o.node.LocalCIDRs, netip.ParsePrefix)
+	flags.StringVar(&o.node.LocalInterface, "local-interface", "", "`link` of this node's pods, or cali* for those whose name begins so: tells pods from others in --pod-cidr's place")
+	flags.BoolVar(&o.node.MasqueradeEgress, "masquerade-egress", false, "give what pods send out of --pod-cidr the node's address")
+	list(flags, "no-masquerade", "`network` that sees pods' own addresses in spite of --masquerade-egress, may be repeated", &o.node.NoMasquerade, netip.ParsePrefix)
 	flags.BoolVar(&o.node.MasqueradeAll, "masquerade-all", false, "give all traffic to cluster IPs the node's address")
 	list(flags, "listen", "`address` of /healthz, /livez, /metrics and /proxyMode, such as 127.0.0.1:10256; may be repeated; none for none", &o.listen,
 		func(text string) (string, error) { return text, nil })
 	flags.BoolVar(&o.render, "render", false, "print the rules that the files make, and end")
-	flags.BoolVar(&o.trace, "trace", false, "say what becomes of a packet, rule by rule, and end: --trace FROM TO/PORT/PROTO")
+	flags.BoolVar(&o.trace, "trace", false, "say what becomes of a packet, rule by rule, and end: --trace FROM TO/PORT/PROTO [LINK]")
 	flags.BoolVar(&o.cleanup, "cleanup", false, "remove all that this program ever made in the table, and end")
 	flags.BoolVar(&o.verbose, "v", false, "log every decision")
 	if err := flags.Parse(args); err != nil {
@@ -141,9 +147,10 @@ func (o *options) complete() (err error) {
 	return nil
 }
 
-// parsePacket reads FROM and TO/PORT/PROTO, such as 10.244.0.5 10.96.0.10/80/tcp.
+// parsePacket reads FROM and TO/PORT/PROTO, such as 10.244.0.5 10.96.0.10/80/tcp,
+// and the link that it comes in by, if that is given.
 func parsePacket(args []string) (proxyrules.Packet, error) {
-	if len(args) != 2 {
+	if len(args) != 2 && len(args) != 3 {
 		return proxyrules.Packet{}, errors.New("--trace wants two words, such as 10.244.0.5 10.96.0.10/80/tcp, after all flags")
 	}
 	parts := strings.Split(args[1], "/")
@@ -157,6 +164,9 @@ func parsePacket(args []string) (proxyrules.Packet, error) {
 	packet, err := proxyrules.ParsePacket(args[0], to, parts[2])
 	if err != nil {
 		return packet, fmt.Errorf("--trace: %w", err)
+	}
+	if len(args) == 3 {
+		packet.Interface = args[2]
 	}
 	return packet, nil
 }

@@ -109,6 +109,24 @@ func TestServe(t *testing.T) {
 		t.Error(err)
 	}
 
+	// A load balancer hears whether an endpoint is on this node.
+	balancer := strings.NewReplacer("name: web-1", "name: lb-1", "web", "lb", "type: NodePort", "type: LoadBalancer\n  externalTrafficPolicy: Local\n  healthCheckNodePort: 32000",
+		"10.96.0.10", "10.96.0.20", "30080", "30081").Replace(manifest)
+	health := "http://" + agenttest.NodeIP.String() + ":32000"
+	for _, there := range []bool{true, false} {
+		text, want := balancer, "503"
+		if there {
+			text, want = strings.ReplaceAll(balancer, "endpoints: [{", "endpoints: [{nodeName: n1, "), `"localEndpoints":1`
+		}
+		if err := node.Write("lb.yaml", text); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error {
+			text, err := node.Do(http.MethodGet, health)
+			return contains(fmt.Sprint(text, err), want)
+		})
+	}
+
 	// What another program removes comes back, and is told with its name.
 	if err := node.NetNS.Do(exec.Command("nft", "flush", "ruleset").Run); err != nil {
 		t.Fatal(err)
@@ -120,7 +138,7 @@ func TestServe(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return contains(text, "nodekit_proxyrules_drifts_total 1\n", "kubeproxy_sync_proxy_rules_service_changes_total 2\n")
+		return contains(text, "nodekit_proxyrules_drifts_total 1\n", "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}")
 	})
 
 	// The rules outlive the program, and go when told to.
