@@ -126,6 +126,11 @@ var Reasons = map[string]map[string]string{
 		"github.com/vishvananda/netns":   "the type of a namespace that netlink takes",
 		"golang.org/x/sys":               "the kernel's numbers for nf_tables",
 	},
+	"proxyrules/iptables": {
+		"github.com/vishvananda/netlink": "conntrack",
+		"github.com/vishvananda/netns":   "the type of a namespace that netlink takes",
+		"golang.org/x/sys":               "setns, and the kernel's numbers",
+	},
 	"proxyrules/hostnet": {
 		"github.com/google/nftables":     "a few rules in one transaction and without the nft tool",
 		"github.com/vishvananda/netlink": "routes",
