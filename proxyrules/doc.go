@@ -3,7 +3,8 @@
 //
 // Build computes a Table: every address, protocol and port at which a Service
 // stands, and its endpoints. Diff tells two tables apart, element by element. A
-// Dialect (package nftables) writes tables into a kernel. Trace explains what
+// Dialect writes tables into a kernel: package nftables, or iptables where there
+// is no nf_tables. Trace explains what
 // becomes of a packet, from the same Table. Endpoints makes EndpointSlices from
 // pods where no controller does. Proxy ties them together:
 //
@@ -21,7 +22,7 @@
 // Package proxyhealth makes health checks and metrics of them.
 //
 // It watches nothing itself, allocates no addresses or ports, and sets up no
-// routes or interfaces.
+// interfaces. Package hostnet has what a node owes its pods beside Services.
 //
 // Traps:
 //   - What cannot be done as asked is told as a Problem and the rest is done.

@@ -15,10 +15,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nodekit/nodekit/podlifecycle/source"
 	"github.com/nodekit/nodekit/proxyrules"
+	"github.com/nodekit/nodekit/proxyrules/iptables"
 	"github.com/nodekit/nodekit/proxyrules/nftables"
 	"github.com/nodekit/nodekit/proxyrules/proxyhealth"
 )
@@ -53,23 +55,23 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 // serve keeps the rules as the files want them until ctx ends. They stay then,
 // so that a restart or an update of this program breaks no connection.
 func serve(ctx context.Context, o options, errOut io.Writer) (err error) {
-	claimed, err := claim(o.table)
+	claimed, err := o.claim()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = claimed.Close() }()
 	logger := newLogger(errOut, o.verbose)
-	dialect, err := nftables.Open(nftables.Config{Table: o.table, Logger: logger})
+	dialect, watch, err := open(o, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, dialect.Close()) }()
 	// What it logs of Services and drift, report tells with more.
-	proxy, err := proxyrules.New(proxyrules.Config{Dialect: dialect, Node: o.node, Watch: dialect.Watch, Logger: logger.V(1)})
+	proxy, err := proxyrules.New(proxyrules.Config{Dialect: dialect, Node: o.node, Watch: watch, Logger: logger.V(1)})
 	if err != nil {
 		return err
 	}
-	health, err := proxyhealth.New(proxyhealth.Config{Proxy: proxy, Mode: "nftables", Listen: new(net.ListenConfig).Listen, Logger: logger})
+	health, err := proxyhealth.New(proxyhealth.Config{Proxy: proxy, Mode: o.mode, Listen: new(net.ListenConfig).Listen, Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -95,6 +97,25 @@ func serve(ctx context.Context, o options, errOut io.Writer) (err error) {
 		})
 	})
 	return parts.Wait()
+}
+
+// dialect is a way to write rules.
+type dialect interface {
+	proxyrules.Dialect
+	io.Closer
+}
+
+// open gives the one of o.mode; watch hears of others' changes, if it can.
+func open(o options, logger logr.Logger) (_ dialect, watch func(context.Context, func(proxyrules.Drift)) error, err error) {
+	if o.mode == "iptables" {
+		d, err := iptables.Open(iptables.Config{Prefix: chainPrefix, Logger: logger})
+		return d, nil, err
+	}
+	d, err := nftables.Open(nftables.Config{Table: o.table, Logger: logger})
+	if err != nil {
+		return nil, nil, err
+	}
+	return d, d.Watch, nil
 }
 
 // listen serves until ctx ends.
@@ -132,29 +153,40 @@ func report(ctx context.Context, proxy *proxyrules.Proxy, o options, out io.Writ
 	}
 }
 
-// cleanup removes what any run with that table made.
+// cleanup removes what any run made, in any mode.
 func cleanup(ctx context.Context, o options) error {
-	claimed, err := claim(o.table)
-	if err != nil {
-		return err
+	for _, o.mode = range modes {
+		claimed, err := o.claim()
+		if err != nil {
+			return err
+		}
+		d, _, err := open(o, logr.Discard())
+		switch {
+		case errors.Is(err, nftables.ErrNotSupported) || errors.Is(err, iptables.ErrNotSupported):
+			err = nil // so there are no rules of it
+		case err == nil:
+			err = errors.Join(d.Cleanup(ctx), d.Close())
+		}
+		if err = errors.Join(err, claimed.Close()); err != nil {
+			return fmt.Errorf("%s: %w", o.mode, err)
+		}
 	}
-	defer func() { _ = claimed.Close() }()
-	dialect, err := nftables.Open(nftables.Config{Table: o.table})
-	if err != nil {
-		return err
-	}
-	return errors.Join(dialect.Cleanup(ctx), dialect.Close())
+	return nil
 }
 
-// claim keeps a second one off the table: two would undo each other's work. The
-// name lives in the network namespace, as the table does, and goes with the process.
-func claim(table string) (io.Closer, error) {
-	socket, err := net.Listen("unix", "@nodekit-serviceproxy table "+table)
+// claim keeps a second one off the rules: two would undo each other's work. The
+// name lives in the network namespace, as they do, and goes with the process.
+func (o options) claim() (io.Closer, error) {
+	name := "table " + o.table
+	if o.mode == "iptables" {
+		name = "chains " + chainPrefix
+	}
+	socket, err := net.Listen("unix", "@nodekit-serviceproxy "+name)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("another serviceproxy keeps table %s in this network namespace; end it, or give this one --table", table)
+		return nil, fmt.Errorf("another serviceproxy keeps %s in this network namespace; end it, or give this one another --table", name)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("claim table %s: %w", table, err)
+		return nil, fmt.Errorf("claim %s: %w", name, err)
 	}
 	return socket, nil
 }

@@ -76,6 +76,18 @@ func TestRender(t *testing.T) {
 	}
 }
 
+func TestRenderIptables(t *testing.T) {
+	out, _, err := serviceproxy(t, map[string]string{"web.yaml": web}, "--render", "--mode", "iptables")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"# for ip6tables-restore", "-A NODEKIT-SERVICES -d 10.96.0.10 -p tcp", "--to-destination 10.244.0.5:8080"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
 func TestMistakesNameFileObjectAndField(t *testing.T) {
 	out, errOut, err := serviceproxy(t, map[string]string{
 		"a.yaml": web,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,8 @@ edited there while it runs is done at once.
 
   serviceproxy --manifests DIR [flags]                     serve until a signal
   serviceproxy --manifests DIR --trace FROM TO/PORT/PROTO  what becomes of a packet
-  serviceproxy --manifests DIR --render                    the rules, for nft -f
+  serviceproxy --manifests DIR --render                    the rules, for nft -f or
+                                                           with --mode iptables as those
   serviceproxy --cleanup                                   remove all rules
 
 Start with two files in DIR:
@@ -59,9 +61,14 @@ it before goes on.
 Flags:
 `
 
+var modes = []string{"nftables", "iptables"}
+
+// chainPrefix is how iptables chains begin.
+const chainPrefix = "NODEKIT"
+
 // options are the flags.
 type options struct {
-	manifests, table       string
+	manifests, table, mode string
 	node                   proxyrules.Node
 	listen                 []string
 	packet                 proxyrules.Packet
@@ -76,6 +83,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.manifests, "manifests", "", "`directory` of Services and EndpointSlices in YAML or JSON; required, but for --cleanup")
 	flags.StringVar(&o.table, "table", "nodekit-proxy", "`name` of the nftables tables, one a family; nobody else's")
+	flags.StringVar(&o.mode, "mode", modes[0], "`how` rules are written: nftables, or iptables for kernels without nf_tables")
 	flags.StringVar(&o.node.Name, "node-name", "", "`name` of this node in EndpointSlices, for Local policies; empty for the host's")
 	list(flags, "node-address", "`address` at which node ports answer, may be repeated; none for the node's primary ones", &o.node.Addresses, netip.ParseAddr)
 	list(flags, "pod-cidr", "`network` of pods, of all nodes; may be repeated. What comes from elsewhere to a cluster IP gets the node's address", &o.node.PodCIDRs, netip.ParsePrefix)
@@ -111,6 +119,9 @@ func parse(args []string, out io.Writer) (options, error) {
 	}
 	if len(rest) > 0 {
 		errs = append(errs, fmt.Errorf("%q is no flag", rest[0]))
+	}
+	if !slices.Contains(modes, o.mode) {
+		errs = append(errs, fmt.Errorf("--mode: %q is not nftables or iptables", o.mode))
 	}
 	if !o.cleanup {
 		if info, err := os.Stat(o.manifests); o.manifests == "" {

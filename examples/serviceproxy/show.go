@@ -11,6 +11,7 @@ import (
 	"github.com/nodekit/nodekit/podlifecycle/manifest"
 	"github.com/nodekit/nodekit/podlifecycle/source"
 	"github.com/nodekit/nodekit/proxyrules"
+	"github.com/nodekit/nodekit/proxyrules/iptables"
 	"github.com/nodekit/nodekit/proxyrules/nftables"
 )
 
@@ -28,7 +29,7 @@ func show(o options, out, errOut io.Writer) error {
 	told.services(problems)
 	text := proxyrules.Trace(table, o.packet).String()
 	if o.render {
-		if text, err = nftables.Render(nftables.Config{Table: o.table}, table); err != nil {
+		if text, err = render(o, table); err != nil {
 			return err
 		}
 	}
@@ -39,6 +40,22 @@ func show(o options, out, errOut io.Writer) error {
 		return errors.New("the files have mistakes, see above")
 	}
 	return nil
+}
+
+// render gives the rules as text.
+func render(o options, table *proxyrules.Table) (string, error) {
+	if o.mode == "nftables" {
+		return nftables.Render(nftables.Config{Table: o.table}, table)
+	}
+	var all string
+	for _, ipv6 := range []bool{false, true} {
+		text, err := iptables.Render(iptables.Config{Prefix: chainPrefix}, table, ipv6)
+		if err != nil {
+			return "", err
+		}
+		all += fmt.Sprintf("# for %s --noflush\n", map[bool]string{false: "iptables-restore", true: "ip6tables-restore"}[ipv6]) + text
+	}
+	return all, nil
 }
 
 // unreadable says that the directory is not there or cannot be read.

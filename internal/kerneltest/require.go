@@ -18,16 +18,18 @@ const (
 	Root     Need = "root"     // effective user 0 on Linux
 	Nft      Need = "nft"      // the nft tool
 	Iptables Need = "iptables" // the iptables-restore tool
-	Cgroup   Need = "cgroup"   // a mounted, writable cgroup hierarchy
-	Cgroup2  Need = "cgroup2"  // a mounted cgroup v2 hierarchy, with or without controllers
-	Devices  Need = "devices"  // the devices hierarchy of cgroup v1
-	Unified  Need = "unified"  // cgroup v2 with all controllers, and no v1
-	Overlay  Need = "overlay"  // the overlay file system
-	Runc     Need = "runc"     // runc in PATH
-	Crun     Need = "crun"     // crun in PATH
-	Systemd  Need = "systemd"  // systemd as the first process
-	Shim     Need = "shim"     // nodekit-shim in PATH
-	Chromium Need = "chromium" // headless Chromium in PATH
+	// IptablesLegacy is the iptables-legacy tools, and a kernel with ip_tables.
+	IptablesLegacy Need = "iptables-legacy"
+	Cgroup         Need = "cgroup"   // a mounted, writable cgroup hierarchy
+	Cgroup2        Need = "cgroup2"  // a mounted cgroup v2 hierarchy, with or without controllers
+	Devices        Need = "devices"  // the devices hierarchy of cgroup v1
+	Unified        Need = "unified"  // cgroup v2 with all controllers, and no v1
+	Overlay        Need = "overlay"  // the overlay file system
+	Runc           Need = "runc"     // runc in PATH
+	Crun           Need = "crun"     // crun in PATH
+	Systemd        Need = "systemd"  // systemd as the first process
+	Shim           Need = "shim"     // nodekit-shim in PATH
+	Chromium       Need = "chromium" // headless Chromium in PATH
 	// Containerd is containerd in PATH, with its shim and, in folder cni beside
 	// it, the CNI plug-ins bridge, loopback, host-local and portmap.
 	Containerd Need = "containerd"
@@ -124,6 +126,11 @@ func check(need Need) error {
 		return inPath("apparmor_parser")
 	case Fanotify:
 		return cgroupIdentity()
+	case IptablesLegacy:
+		if _, err := os.Stat("/proc/net/ip_tables_names"); err != nil {
+			return err
+		}
+		return inPath("iptables-legacy-restore")
 	case Shim:
 		return inPath("nodekit-shim")
 	case CNI:

@@ -43,7 +43,9 @@ func golden(v6 bool) *proxyrules.Table {
 		front(vip+"11", proxyrules.ClusterIP, func(f *proxyrules.Front) {
 			f.Masquerade, f.Affinity, f.Protocol = proxyrules.MasqueradeOffCluster, 10800, "SCTP"
 		}),
-		front(vip+"12", proxyrules.ClusterIP, func(f *proxyrules.Front) { f.Action, f.Endpoints, f.Service = proxyrules.Reject, nil, "default/none\n-X" }),
+		front(vip+"12", proxyrules.ClusterIP, func(f *proxyrules.Front) {
+			f.Action, f.Endpoints, f.Service = proxyrules.Reject, nil, "default/none\n-X"
+		}),
 		front(vip+"20", proxyrules.LoadBalancer, func(f *proxyrules.Front) { f.Sources = []netip.Prefix{netip.MustParsePrefix(source)} }),
 		front(vip+"21", proxyrules.ExternalIP, func(f *proxyrules.Front) {
 			f.Local, f.Masquerade, f.Endpoints, f.Inside = true, proxyrules.MasqueradeNode, list[:1], list

@@ -40,6 +40,9 @@ var _ = Describe("traffic", func() {
 
 			BeforeEach(func() {
 				kerneltest.Require(GinkgoT(), kerneltest.Root, kerneltest.Iptables)
+				if variant == iptables.Legacy {
+					kerneltest.Require(GinkgoT(), kerneltest.IptablesLegacy)
+				}
 				w = newWorld()
 				d = w.open(variant)
 			})
