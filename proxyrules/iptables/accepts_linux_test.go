@@ -14,7 +14,7 @@ func accepts(t *testing.T, tool, text string) {
 	t.Run("accepted", func(t *testing.T) {
 		kerneltest.Require(t, kerneltest.Root, kerneltest.Iptables)
 		err := kerneltest.NewNetNS(t).Do(func() error {
-			cmd := exec.Command(tool, "--noflush")
+			cmd := exec.Command(tool, "--noflush", "-w")
 			cmd.Stdin = strings.NewReader(text)
 			out, err := cmd.CombinedOutput()
 			if err != nil {

@@ -45,7 +45,7 @@ func Open(config Config) (*Dialect, error) {
 	}
 	d := &Dialect{config: config, netNS: own}
 	probe := newRuleSet(config, proxyrules.NewTable(proxyrules.Node{}, nil), true).text(nil, nil)
-	if _, err := d.run(context.Background(), d.tool(true, "restore"), probe, "--test", "--noflush"); err != nil {
+	if _, err := d.run(context.Background(), d.tool(true, "restore"), probe, "--test", "--noflush", "-w"); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", ErrNotSupported, err), own.Close())
 	}
 	if !config.KeepUDPFlows {

@@ -162,8 +162,8 @@ var _ = Describe("traffic", func() {
 			It("is left as it was by other programs' rules, repairs and Cleanup", func() {
 				ctx := context.Background()
 				tool := "iptables-" + string(variant)
-				w.node.Run("", tool, "-t", "nat", "-N", "THEIRS")
-				w.node.Run("", tool, "-A", "INPUT", "-p", "tcp", "--dport", "9", "-j", "ACCEPT")
+				w.node.Run("", tool, "-w", "-t", "nat", "-N", "THEIRS")
+				w.node.Run("", tool, "-w", "-A", "INPUT", "-p", "tcp", "--dport", "9", "-j", "ACCEPT")
 				saved := func() string {
 					return w.node.Run("", "sh", "-c", tool+"-save | grep -v '^#' | sed 's/ *\\[[0-9:]*\\]//'")
 				}
@@ -183,13 +183,13 @@ var _ = Describe("traffic", func() {
 					{"-t", "nat", "-F"},
 					{"-F"},
 				} {
-					w.node.Run("", append([]string{tool}, edit...)...)
+					w.node.Run("", append([]string{tool, "-w"}, edit...)...)
 					stats := w.sync(d, web...)
 					Expect(stats.Full).To(BeTrue(), "%v", edit)
 					Expect(stats.Elements).To(BeNumerically(">", 0), "%v", edit)
 					answers(w.pod2, "tcp", "10.96.0.10:80", "pod1 10.244.2.5")
 				}
-				w.node.Run("", tool, "-A", "INPUT", "-p", "tcp", "--dport", "9", "-j", "ACCEPT") // -F took it
+				w.node.Run("", tool, "-w", "-A", "INPUT", "-p", "tcp", "--dport", "9", "-j", "ACCEPT") // -F took it
 				must(d.Cleanup(ctx))
 				must(d.Cleanup(ctx))
 				Expect(saved()).To(Equal(before))
