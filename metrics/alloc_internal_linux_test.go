@@ -29,6 +29,7 @@ func runningMeter(tb testing.TB, cfg Config) *Meter {
 		tb.Fatal(err)
 	}
 	m.running, m.reader.keep = true, true
+	m.reader.keepRoots()
 	m.give()
 	tb.Cleanup(m.stop)
 	for range 2 { // learn, and give both samples of a target their room

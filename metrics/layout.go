@@ -2,6 +2,9 @@ package metrics
 
 import (
 	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -131,4 +134,85 @@ func contains(words []string, word string) bool {
 		}
 	}
 	return false
+}
+
+// Hierarchies tells where cgroups are looked for, below roots as those of
+// Config, empty ones meaning the same. A cgroup can be metered if it is in each
+// of required: one directory on v2; on v1 those of CPU accounting and memory,
+// which may be one. unified is the v2 hierarchy, empty if there is none. It
+// returns ErrNoController where neither can be had.
+func Hierarchies(procRoot, cgroupRoot string) (required []string, unified string, err error) {
+	if !supported {
+		return nil, "", ErrNotSupported
+	}
+	if procRoot == "" {
+		procRoot = "/proc"
+	}
+	l, err := findLayout(procRoot, cgroupRoot)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, c := range []controller{controllerCPUAcct, controllerMemory} {
+		if l[c].version != 0 && !contains(required, l[c].root) {
+			required = append(required, l[c].root)
+		}
+	}
+	if len(required) == 0 {
+		return nil, "", fmt.Errorf("neither CPU nor memory is accounted for: %w", ErrNoController)
+	}
+	return required, l[controllerPressure].root, nil
+}
+
+// findLayout looks where the controllers are: below root if it is given, else
+// at the cgroup mounts of this process.
+func findLayout(proc, root string) (layout, error) {
+	var mounts []mount
+	if root != "" {
+		mounts = mountsBelow(root)
+	} else {
+		text, err := os.ReadFile(proc + "/self/mountinfo")
+		if err != nil {
+			return layout{}, fmt.Errorf("find cgroup hierarchies: %w", err)
+		}
+		if mounts, err = parseMountinfo(text); err != nil {
+			return layout{}, fmt.Errorf("find cgroup hierarchies: mountinfo: %w", err)
+		}
+	}
+	var onUnified []string
+	for _, m := range mounts {
+		if m.version == 2 {
+			text, err := os.ReadFile(m.path + "/cgroup.controllers")
+			if err != nil {
+				return layout{}, fmt.Errorf("find cgroup hierarchies: %w", err)
+			}
+			onUnified = strings.Fields(string(text))
+			break
+		}
+	}
+	if len(mounts) == 0 {
+		return layout{}, fmt.Errorf("find cgroup hierarchies: none is mounted: %w", ErrNoController)
+	}
+	return decide(mounts, onUnified), nil
+}
+
+// mountsBelow takes root as /sys/fs/cgroup would be: v2 itself, or a directory
+// of v1 hierarchies with perhaps a "unified" among them.
+func mountsBelow(root string) []mount {
+	is := func(dir, file string) bool {
+		_, err := os.Stat(filepath.Join(dir, file))
+		return err == nil
+	}
+	if is(root, "cgroup.controllers") {
+		return []mount{{path: root, version: 2, whole: true}}
+	}
+	var mounts []mount
+	for _, name := range controllerNames {
+		if dir := filepath.Join(root, name); name != "" && is(dir, "") {
+			mounts = append(mounts, mount{path: dir, version: 1, controllers: []string{name}, whole: true})
+		}
+	}
+	if dir := filepath.Join(root, "unified"); is(dir, "cgroup.controllers") {
+		mounts = append(mounts, mount{path: dir, version: 2, whole: true})
+	}
+	return mounts
 }

@@ -55,7 +55,7 @@ type Config struct {
 	// 4.4 KiB of kernel memory. While it lasts for all that is read of all
 	// cgroups (some thirteen files each) all are kept, else three of each, and
 	// cgroups beyond that are read all the same, at more than twice the cost.
-	// 0 means 4096; negative means none.
+	// 0 means 4096; negative means none. Run keeps one more for each hierarchy.
 	Descriptors int
 	// Exited is how many last samples of targets that are no longer listed are
 	// kept. 0 means 100; negative means none.
@@ -198,6 +198,7 @@ func (m *Meter) Run(ctx context.Context) error {
 		return err
 	}
 	m.running, m.reader.keep = true, true
+	m.reader.keepRoots()
 	m.give()
 	defer m.stop()
 
@@ -398,6 +399,7 @@ func (m *Meter) stop() {
 	defer m.give()
 	m.running, m.reader.keep = false, false
 	m.reader.links.close()
+	m.reader.releaseRoots()
 	m.reader.release(&m.node.handle)
 	for _, st := range m.states {
 		m.reader.release(&st.handle)

@@ -67,7 +67,7 @@ func (r *reader) learnLink(h *handle, s *Sample) {
 	if len(s.Interfaces) != 1 {
 		return
 	}
-	file, err := sysOpen(r.joinPID(s.Target.PID, "ns/net"))
+	file, err := sysOpen(atCwd, r.joinPID(s.Target.PID, "ns/net"))
 	if err != nil {
 		return
 	}

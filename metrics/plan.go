@@ -10,6 +10,7 @@ type source struct {
 	name     string
 	group    group
 	root     string // of the hierarchy
+	dir      int32  // the root kept open, or atCwd
 	hot      bool   // its descriptor is the first to be kept
 	required bool   // the group means nothing without it
 	pages    bool   // the kernel gives it page by page: read until the end
@@ -97,7 +98,7 @@ func makePlan(l layout, pages []uint64) *plan {
 			list = part.v2
 		}
 		for _, s := range list {
-			s.group, s.root = part.group, at.root
+			s.group, s.root, s.dir = part.group, at.root, atCwd
 			p.sources = append(p.sources, s)
 		}
 	}

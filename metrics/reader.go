@@ -1,11 +1,7 @@
 package metrics
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -23,6 +19,7 @@ type reader struct {
 	budget int
 	kept   int
 
+	roots    map[string]int32 // kept open, of hierarchies
 	buf      []byte
 	path     []byte
 	room     *status
@@ -70,93 +67,12 @@ func newHandle() handle {
 	return h
 }
 
-// Hierarchies tells where cgroups are looked for, below roots as those of
-// Config, empty ones meaning the same. A cgroup can be metered if it is in each
-// of required: one directory on v2; on v1 those of CPU accounting and memory,
-// which may be one. unified is the v2 hierarchy, empty if there is none. It
-// returns ErrNoController where neither can be had.
-func Hierarchies(procRoot, cgroupRoot string) (required []string, unified string, err error) {
-	if !supported {
-		return nil, "", ErrNotSupported
-	}
-	if procRoot == "" {
-		procRoot = "/proc"
-	}
-	l, err := findLayout(procRoot, cgroupRoot)
-	if err != nil {
-		return nil, "", err
-	}
-	for _, c := range []controller{controllerCPUAcct, controllerMemory} {
-		if l[c].version != 0 && !contains(required, l[c].root) {
-			required = append(required, l[c].root)
-		}
-	}
-	if len(required) == 0 {
-		return nil, "", fmt.Errorf("neither CPU nor memory is accounted for: %w", ErrNoController)
-	}
-	return required, l[controllerPressure].root, nil
-}
-
-// findLayout looks where the controllers are: below root if it is given, else
-// at the cgroup mounts of this process.
-func findLayout(proc, root string) (layout, error) {
-	var mounts []mount
-	if root != "" {
-		mounts = mountsBelow(root)
-	} else {
-		text, err := os.ReadFile(proc + "/self/mountinfo")
-		if err != nil {
-			return layout{}, fmt.Errorf("find cgroup hierarchies: %w", err)
-		}
-		if mounts, err = parseMountinfo(text); err != nil {
-			return layout{}, fmt.Errorf("find cgroup hierarchies: mountinfo: %w", err)
-		}
-	}
-	var onUnified []string
-	for _, m := range mounts {
-		if m.version == 2 {
-			text, err := os.ReadFile(m.path + "/cgroup.controllers")
-			if err != nil {
-				return layout{}, fmt.Errorf("find cgroup hierarchies: %w", err)
-			}
-			onUnified = strings.Fields(string(text))
-			break
-		}
-	}
-	if len(mounts) == 0 {
-		return layout{}, fmt.Errorf("find cgroup hierarchies: none is mounted: %w", ErrNoController)
-	}
-	return decide(mounts, onUnified), nil
-}
-
-// mountsBelow takes root as /sys/fs/cgroup would be: v2 itself, or a directory
-// of v1 hierarchies with perhaps a "unified" among them.
-func mountsBelow(root string) []mount {
-	is := func(dir, file string) bool {
-		_, err := os.Stat(filepath.Join(dir, file))
-		return err == nil
-	}
-	if is(root, "cgroup.controllers") {
-		return []mount{{path: root, version: 2, whole: true}}
-	}
-	var mounts []mount
-	for _, name := range controllerNames {
-		if dir := filepath.Join(root, name); name != "" && is(dir, "") {
-			mounts = append(mounts, mount{path: dir, version: 1, controllers: []string{name}, whole: true})
-		}
-	}
-	if dir := filepath.Join(root, "unified"); is(dir, "cgroup.controllers") {
-		mounts = append(mounts, mount{path: dir, version: 2, whole: true})
-	}
-	return mounts
-}
-
 func newReader(proc, sys string, l layout, budget int, now func() time.Time) *reader {
 	pages := pageSizes(sys)
 	r := &reader{
 		proc: proc, sys: sys, plan: makePlan(l, pages), pageSizes: pages, now: now, budget: budget,
 		buf: make([]byte, 16<<10), path: make([]byte, 0, 512), room: new(status),
-		names: names{}, deviceOf: map[uint64]string{}, disks: map[string]bool{},
+		names: names{}, roots: map[string]int32{}, deviceOf: map[uint64]string{}, disks: map[string]bool{},
 	}
 	r.node = newNodeFiles()
 	r.memoryVersion = l[controllerMemory].version
@@ -199,16 +115,49 @@ func (r *reader) joinPID(pid int, file string) []byte {
 	return r.path
 }
 
-// read returns the text of a file, good until the next read. With fd it reads
-// the descriptor there, and keeps a new one there while the budget lasts.
+// keepRoots keeps the roots of the hierarchies open, so that a path begins
+// there; without one it is walked from /.
+func (r *reader) keepRoots() {
+	for i := range r.plan.sources {
+		src := &r.plan.sources[i]
+		if _, ok := r.roots[src.root]; !ok {
+			dir, err := sysOpenDir(src.root)
+			if err != nil {
+				dir = atCwd
+			}
+			r.roots[src.root] = dir
+		}
+		src.dir = r.roots[src.root]
+	}
+}
+
+func (r *reader) releaseRoots() {
+	for root, dir := range r.roots {
+		if dir != atCwd {
+			sysClose(dir)
+		}
+		delete(r.roots, root)
+	}
+	for i := range r.plan.sources {
+		r.plan.sources[i].dir = atCwd
+	}
+}
+
+// read is readAt for a path that begins at /.
 func (r *reader) read(path []byte, fd *int32, pages bool) ([]byte, error) {
+	return r.readAt(atCwd, path, fd, pages)
+}
+
+// readAt returns the text of a file, good until the next read. With fd it reads
+// the descriptor there, and keeps a new one there while the budget lasts.
+func (r *reader) readAt(dir int32, path []byte, fd *int32, pages bool) ([]byte, error) {
 	open := int32(-1)
 	if fd != nil {
 		open = *fd
 	}
 	if open < 0 {
 		var err error
-		if open, err = sysOpen(path); err != nil {
+		if open, err = sysOpen(dir, path); err != nil {
 			return nil, err
 		}
 		if fd != nil && r.keep && r.kept < r.budget {
@@ -312,7 +261,11 @@ func (r *reader) sample(rel string, h *handle, s *Sample, want groupSet) error {
 }
 
 func (r *reader) source(src *source, rel string, fd *int32, s *Sample) error {
-	text, err := r.read(r.join(src.root, rel, src.name), fd, src.pages)
+	root := src.root
+	if src.dir != atCwd {
+		root = ""
+	}
+	text, err := r.readAt(src.dir, r.join(root, rel, src.name), fd, src.pages)
 	if err != nil {
 		return err
 	}
