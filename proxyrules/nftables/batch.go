@@ -30,6 +30,7 @@ const (
 	msgDelRule     = subsystem | 8
 	msgNewSet      = subsystem | 9
 	msgGetSet      = subsystem | 10
+	msgDelSet      = subsystem | 11
 	msgNewElements = subsystem | 12
 	msgGetElements = subsystem | 13
 	msgDelElements = subsystem | 14
@@ -127,6 +128,14 @@ func (b *batch) newSet(f *family, s *set) {
 	})
 }
 
+// delSet removes a set that no rule uses any more, with its elements.
+func (b *batch) delSet(f *family, s *set) {
+	b.message(msgDelSet, 0, f.number, 0, "set "+s.name, func() {
+		b.text(1, b.table)
+		b.text(2, s.name)
+	})
+}
+
 func (b *batch) newChain(f *family, c *chain) {
 	b.message(msgNewChain, flagCreate, f.number, 0, "chain "+c.name, func() {
 		b.text(1, b.table)
@@ -181,14 +190,6 @@ func (b *batch) elements(f *family, s *set, kind uint16, c *chunks) {
 			b.end(at)
 		})
 	}
-}
-
-// flushElements removes all elements of a set.
-func (b *batch) flushElements(f *family, s *set) {
-	b.message(msgDelElements, 0, f.number, 0, "elements of "+s.name, func() {
-		b.text(1, b.table)
-		b.text(2, s.name)
-	})
 }
 
 // apply writes what a plan changes, in the order that the kernel wants:

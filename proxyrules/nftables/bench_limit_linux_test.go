@@ -12,7 +12,7 @@ import (
 	"github.com/nodekit/nodekit/proxyrules"
 )
 
-// tenEach makes n cluster IPs of ten endpoints.
+// tenEach makes n cluster IPs of ten endpoints, one of them on this node.
 func tenEach(n int) *proxyrules.Table {
 	out := make([]*proxyrules.Front, 0, n)
 	for i := range n {
@@ -24,7 +24,7 @@ func tenEach(n int) *proxyrules.Table {
 		for e := range 10 {
 			k := i*10 + e
 			addr := netip.AddrFrom4([4]byte{10, byte(200 + k>>16), byte(k >> 8), byte(k)})
-			f.Endpoints = append(f.Endpoints, proxyrules.Endpoint{Addr: netip.AddrPortFrom(addr, 8080)})
+			f.Endpoints = append(f.Endpoints, proxyrules.Endpoint{Addr: netip.AddrPortFrom(addr, 8080), Remote: e > 0})
 		}
 		out = append(out, f)
 	}

@@ -3,6 +3,7 @@ package nftables_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -10,7 +11,6 @@ import (
 	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/proxyrules"
 	"github.com/nodekit/nodekit/proxyrules/nftables"
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
@@ -55,7 +55,7 @@ func BenchmarkFirstLoad(b *testing.B) {
 }
 
 // BenchmarkAdopt is the first Sync of a new process over what an earlier one
-// left: read, compare, and nothing to repair.
+// left, which is what it should be.
 func BenchmarkAdopt(b *testing.B) {
 	kerneltest.Require(b, kerneltest.Root)
 	for _, n := range benchSizes {
@@ -65,7 +65,7 @@ func BenchmarkAdopt(b *testing.B) {
 			ns := kerneltest.NewNetNS(b)
 			syncBench(b, openBench(b, ns), table)
 			for b.Loop() {
-				if stats := syncBench(b, openBench(b, ns), table); stats.Elements != 0 {
+				if stats := syncBench(b, openBench(b, ns), table); !stats.Full {
 					b.Fatal(stats)
 				}
 			}
@@ -114,45 +114,81 @@ func BenchmarkOneEndpoint(b *testing.B) {
 }
 
 // BenchmarkSetToApplied is the whole way: from Proxy.Set with one EndpointSlice
-// changed to the kernel's answer, median and worst printed.
+// changed, or with nothing changed, to the kernel's answer, median and worst
+// printed.
 func BenchmarkSetToApplied(b *testing.B) {
 	kerneltest.Require(b, kerneltest.Root)
 	for _, n := range append([]int{10}, benchSizes...) {
-		services, endpoints := many(n, 10)
+		for _, change := range []bool{true, false} {
+			name := fmt.Sprintf("services=%d/%s", n, map[bool]string{true: "one-endpoint", false: "nothing"}[change])
+			b.Run(name, func(b *testing.B) { setToApplied(b, n, change) })
+		}
+	}
+}
+
+func setToApplied(b *testing.B, n int, change bool) {
+	services, endpoints := many(n, 10)
+	proxy, err := proxyrules.New(proxyrules.Config{Dialect: openBench(b, kerneltest.NewNetNS(b)), Node: testNode})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- proxy.Run(ctx) }()
+	b.Cleanup(func() { cancel(); <-done })
+	var took []time.Duration
+	apply := func() {
+		want := proxy.Status().Syncs + 1
+		proxy.Set(services, endpoints)
+		for status := proxy.Status(); status.Pending || status.Syncs < want; status = proxy.Status() {
+			if status.LastError != nil {
+				b.Fatal(status.LastError)
+			}
+			time.Sleep(20 * time.Microsecond)
+		}
+		took = append(took, proxy.Status().Latency)
+	}
+	apply()
+	took = nil
+	for i := 0; b.Loop(); i++ {
+		if change {
+			endpoints[n/2] = endpoints[n/2].DeepCopy()
+			endpoints[n/2].Endpoints[3].Addresses[0] = fmt.Sprintf("10.99.%d.%d", i>>8&255, i&255)
+		}
+		apply()
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-us")
+}
+
+// BenchmarkMemory is what a Dialect and the table that it holds keep, beside the
+// objects that they were made from.
+func BenchmarkMemory(b *testing.B) {
+	kerneltest.Require(b, kerneltest.Root)
+	for _, n := range benchSizes {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			proxy, err := proxyrules.New(proxyrules.Config{Dialect: openBench(b, kerneltest.NewNetNS(b)), Node: testNode})
-			if err != nil {
-				b.Fatal(err)
+			services, endpoints := many(n, 10)
+			heap := func() float64 {
+				runtime.GC()
+				runtime.GC()
+				var stats runtime.MemStats
+				runtime.ReadMemStats(&stats)
+				return float64(stats.HeapAlloc) / (1 << 20)
 			}
-			ctx, cancel := context.WithCancel(context.Background())
-			done := make(chan error, 1)
-			go func() { done <- proxy.Run(ctx) }()
-			b.Cleanup(func() { cancel(); <-done })
-			current := slices.Clone(endpoints)
-			var took []time.Duration
-			apply := func(services []*corev1.Service, slices []*discoveryv1.EndpointSlice) {
-				want := proxy.Status().Syncs + 1
-				proxy.Set(services, slices)
-				for status := proxy.Status(); status.Pending || status.Syncs < want; status = proxy.Status() {
-					if status.LastError != nil {
-						b.Fatal(status.LastError)
-					}
-					time.Sleep(20 * time.Microsecond)
+			for range b.N {
+				before := heap()
+				d := openBench(b, kerneltest.NewNetNS(b))
+				table := build(services, endpoints, testNode, nil)
+				syncBench(b, d, table)
+				b.ReportMetric(heap()-before, "MB")
+				runtime.KeepAlive(table)
+				runtime.KeepAlive(services)
+				runtime.KeepAlive(endpoints)
+				if err := d.Cleanup(context.Background()); err != nil {
+					b.Fatal(err)
 				}
-				took = append(took, proxy.Status().Latency)
 			}
-			apply(services, current)
-			took = nil
-			i := 0
-			for b.Loop() {
-				i++
-				current[n/2] = current[n/2].DeepCopy()
-				current[n/2].Endpoints[3].Addresses[0] = fmt.Sprintf("10.99.%d.%d", i>>8&255, i&255)
-				apply(services, current)
-			}
-			slices.Sort(took)
-			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
-			b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-us")
 		})
 	}
 }

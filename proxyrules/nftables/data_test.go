@@ -106,7 +106,7 @@ func withoutClashes(services []*corev1.Service) []*corev1.Service {
 	return out
 }
 
-// many makes n services of as many endpoints each.
+// many makes n services of as many endpoints each, every tenth on this node.
 func many(n, endpoints int) ([]*corev1.Service, []*discoveryv1.EndpointSlice) {
 	var services []*corev1.Service
 	var slices []*discoveryv1.EndpointSlice
@@ -121,6 +121,13 @@ func many(n, endpoints int) ([]*corev1.Service, []*discoveryv1.EndpointSlice) {
 		}
 		services = append(services, s)
 		slices = append(slices, slice(s, p, 8080, ips...))
+		for e := range endpoints {
+			name := "node2"
+			if (i*endpoints+e)%10 == 0 {
+				name = "node1"
+			}
+			slices[i].Endpoints[e].NodeName = &name
+		}
 	}
 	return services, slices
 }

@@ -4,6 +4,7 @@ package nftables
 // exported to nobody.
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/nodekit/nodekit/proxyrules"
@@ -38,6 +39,28 @@ func FuzzAnswers(f *testing.F) {
 				}
 			}
 		})
+		// Whatever the kernel holds, a front with affinity finds its tokens.
+		for i, family := range families {
+			p := newPlan(family, DefaultMark, newFamilyState())
+			p.adopt(&s.families[i].elements)
+			front := &proxyrules.Front{FrontKey: proxyrules.FrontKey{Addr: netip.MustParseAddr("10.96.0.1"), Protocol: "TCP", Port: 80},
+				Kind: proxyrules.ClusterIP, Action: proxyrules.Balance, Affinity: 60,
+				Endpoints: []proxyrules.Endpoint{{Addr: netip.MustParseAddrPort("10.244.0.1:80")}, {Addr: netip.MustParseAddrPort("10.244.0.2:80")}}}
+			if family.words > 1 {
+				continue
+			}
+			changes := proxyrules.Diff(nil, proxyrules.NewTable(proxyrules.Node{}, []*proxyrules.Front{front}))
+			p.change(&changes.Fronts[0])
+			p.finish()
+			if p.err != nil {
+				t.Error(p.err)
+			}
+			for _, g := range p.state.tokens[0].groups {
+				if len(g.ends) != 2 || len(g.taken) != 2 {
+					t.Errorf("%d endpoints with %d numbers", len(g.ends), len(g.taken))
+				}
+			}
+		}
 		for _, front := range s.table().Fronts {
 			if len(front.Endpoints) > proxyrules.MaxEndpoints {
 				t.Errorf("%d endpoints", len(front.Endpoints))

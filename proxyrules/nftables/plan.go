@@ -186,17 +186,30 @@ func (p *plan) drop(f *proxyrules.Front, inside bool, slots []proxyrules.SlotCha
 func (p *plan) put(f *proxyrules.Front, inside bool, slots []proxyrules.SlotChange) {
 	list := listOf(f, inside)
 	for _, slot := range slots {
-		if !slot.New.IsValid() {
-			continue
+		if slot.New.IsValid() {
+			p.putOne(f, inside, slot.Index, list[slot.Index])
 		}
-		id, key := slotKey(p.key[:], f, inside, slot.Index)
-		v := endpointValue(p.data[:], slot.New)
-		if f.Affinity > 0 {
-			v = p.token(f, inside, key, slot.New)
-		}
-		p.add(id, key, v)
-		if !list[slot.Index].Remote {
-			p.hairpin[slot.New.Addr()]++
+	}
+}
+
+func (p *plan) putOne(f *proxyrules.Front, inside bool, index int, e proxyrules.Endpoint) {
+	id, key := slotKey(p.key[:], f, inside, index)
+	v := endpointValue(p.data[:], e.Addr)
+	if f.Affinity > 0 {
+		v = p.token(f, inside, key, e.Addr)
+	}
+	p.add(id, key, v)
+	if !e.Remote {
+		p.hairpin[e.Addr.Addr()]++
+	}
+}
+
+// load plans a front where none is known to be.
+func (p *plan) load(f *proxyrules.Front) {
+	p.changeFront(nil, f)
+	for _, inside := range []bool{false, true} {
+		for i, e := range listOf(f, inside) {
+			p.putOne(f, inside, i, e)
 		}
 	}
 }

@@ -7,12 +7,12 @@ import (
 	"maps"
 
 	"github.com/nodekit/nodekit/proxyrules"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // full reads what the kernel holds and repairs it in one transaction, however
 // it came to be.
 func (d *Dialect) full(ctx context.Context, table *proxyrules.Table, stats *proxyrules.SyncStats) error {
-	changes := proxyrules.Diff(nil, table)
 	snapshot := d.loaded
 	d.loaded = nil
 	var refused error
@@ -26,14 +26,20 @@ func (d *Dialect) full(ctx context.Context, table *proxyrules.Table, stats *prox
 				return err
 			}
 		}
-		elements, err := d.repair(snapshot, &changes, table)
+		elements, err := d.repair(snapshot, table)
 		if err == nil {
 			stats.Full, stats.Elements = true, elements
 			d.applied, d.begun = table, true
 			// Flows of fronts that went while nobody looked, too.
-			for _, c := range proxyrules.Diff(snapshot.table(), table).Fronts {
-				if c.New == nil {
-					changes.Fronts = append(changes.Fronts, c)
+			var changes proxyrules.Changes
+			for _, f := range table.Fronts {
+				if f.Protocol == corev1.ProtocolUDP {
+					changes.Fronts = append(changes.Fronts, proxyrules.FrontChange{New: f})
+				}
+			}
+			for _, f := range snapshot.table().Fronts {
+				if f.Protocol == corev1.ProtocolUDP && table.Front(f.FrontKey) == nil {
+					changes.Fronts = append(changes.Fronts, proxyrules.FrontChange{Old: f})
 				}
 			}
 			d.forgetFlows(&changes, stats)
@@ -56,7 +62,7 @@ func (d *Dialect) full(ctx context.Context, table *proxyrules.Table, stats *prox
 	return fmt.Errorf("sync table %s: %w", d.config.Table, errChanged)
 }
 
-func (d *Dialect) repair(s *snapshot, changes *proxyrules.Changes, table *proxyrules.Table) (elements int, err error) {
+func (d *Dialect) repair(s *snapshot, table *proxyrules.Table) (elements int, err error) {
 	b := newBatch(d.config.Table, s.generation)
 	asLeft := d.rules[0] != nil
 	for i, f := range families {
@@ -64,7 +70,7 @@ func (d *Dialect) repair(s *snapshot, changes *proxyrules.Changes, table *proxyr
 		if !s.families[i].present && !wanted(f, table) {
 			continue
 		}
-		p := d.repairFamily(b, f, &s.families[i], d.sets[i], d.state[i], changes, table.Node)
+		p := d.repairFamily(b, f, &s.families[i], d.sets[i], d.state[i], table)
 		if p.err != nil {
 			return 0, p.err
 		}
@@ -125,7 +131,8 @@ func (d *Dialect) remember(node proxyrules.Node) {
 }
 
 func (d *Dialect) repairFamily(b *batch, f *family, s *familySnapshot, sets *[setCount]*set, state *familyState,
-	changes *proxyrules.Changes, node proxyrules.Node) *plan {
+	table *proxyrules.Table) *plan {
+	node := table.Node
 	state.present = true
 	adopt := s.present && !s.strange
 	if s.present && !adopt {
@@ -137,7 +144,10 @@ func (d *Dialect) repairFamily(b *batch, f *family, s *familySnapshot, sets *[se
 	}
 	skeleton := f.skeleton(node, d.config.MasqueradeMark)
 	for id, spec := range sets {
-		if !adopt || !s.sets[id] {
+		if adopt && s.unread[id] {
+			b.delSet(f, spec) // cheaper than its elements one by one
+		}
+		if !adopt || !s.sets[id] || s.unread[id] {
 			b.newSet(f, spec)
 		}
 	}
@@ -165,17 +175,12 @@ func (d *Dialect) repairFamily(b *batch, f *family, s *familySnapshot, sets *[se
 			p.add(setNodePortIPs, appendAddr(nil, addr), value{})
 		}
 	}
-	for i := range changes.Fronts {
-		if families[familyIndex(&changes.Fronts[i])] == f {
-			p.change(&changes.Fronts[i])
+	for _, front := range table.Fronts {
+		if f.has(front.Addr) {
+			p.load(front)
 		}
 	}
 	p.finish()
-	for id, unread := range s.unread {
-		if adopt && unread {
-			b.flushElements(f, sets[id])
-		}
-	}
 	b.apply(p, sets)
 	if adopt {
 		d.dropBalancers(b, f, s, p)

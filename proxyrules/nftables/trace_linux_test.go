@@ -2,6 +2,7 @@ package nftables_test
 
 import (
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/proxyrules"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -74,6 +76,36 @@ func packets(bridgeNetfilter string) {
 		}
 	})
 }
+
+var _ = Describe("odds", func() {
+	It("are what Trace says", func() {
+		kerneltest.Require(GinkgoT(), kerneltest.Root)
+		w := &world{network: newNetwork(6, "0")}
+		for _, pod := range w.pods[1:] {
+			pod.serve(8080)
+		}
+		w.dialect = openIn(w.node.NetNS, "nodekit")
+		s := service("web", "10.96.0.10", port("UDP", 80, 0))
+		w.services = []*corev1.Service{s}
+		w.slices = []*discoveryv1.EndpointSlice{slice(s, s.Spec.Ports[0], 8080, "10.244.0.3", "10.244.0.4", "10.244.0.5", "10.244.0.6", "10.244.0.7")}
+		w.sync()
+		const sent = 1500
+		seen := make(map[string]int)
+		for range sent {
+			answer, err := w.pods[0].ask("udp", "10.96.0.10:80")
+			Expect(err).NotTo(HaveOccurred())
+			seen[strings.Fields(answer)[0]]++
+		}
+		GinkgoWriter.Printf("of %d: %v\n", sent, seen)
+		explained := proxyrules.Trace(w.table, proxyrules.Packet{From: w.pods[0].v4, To: netip.MustParseAddrPort("10.96.0.10:80"), Protocol: "UDP"})
+		Expect(explained.Backends).To(HaveLen(5))
+		for i, b := range explained.Backends {
+			// Seven standard deviations: once in 10^11 by chance.
+			want, deviation := sent*b.Odds, math.Sqrt(sent*b.Odds*(1-b.Odds))
+			Expect(float64(seen["pod"+strconv.Itoa(i+2)])).To(BeNumerically("~", want, 7*deviation), "%v", seen)
+		}
+	})
+})
 
 func randomFacts(r *rand.Rand, w *world) {
 	w.facts = testNode
