@@ -6,11 +6,11 @@ import (
 )
 
 // Two programs that keep the same rules undo each other's work without end. So
-// after stormRepairs repairs within stormTime there is one in stormGap.
+// after stormRepairs repairs within stormTime there is one in stormGap at most.
 const (
 	stormRepairs = 3
 	stormTime    = 10 * time.Second
-	stormGap     = time.Second
+	stormGap     = 500 * time.Millisecond
 )
 
 // watchDrift listens for changes by other programs until ctx ends, and again

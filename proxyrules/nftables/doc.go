@@ -48,7 +48,7 @@
 //   - Node ports answer at Node.Addresses, so not at 127.0.0.1.
 //   - All rules of the table are ours. What others put into it is removed at
 //     the next Sync. Two agents with one table undo each other's work: with Watch
-//     each is told of the other, and a Proxy then repairs once a second at most.
+//     each is told of the other, and a Proxy then repairs twice a second at most.
 //
 // Needs CAP_NET_ADMIN in the network namespace and Linux 5.9 or later.
 package nftables

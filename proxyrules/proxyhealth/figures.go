@@ -16,6 +16,7 @@ type figures struct {
 	services, slices       uint64
 	servicesDue, slicesDue int
 	elements               uint64
+	repairs                histogram      // seconds from a notice of drift to its repair
 	healthz, livez         map[int]uint64 // by code
 }
 
@@ -29,6 +30,7 @@ type familyFigures struct {
 
 func newFigures() figures {
 	return figures{
+		repairs:  newHistogram(exponential(0.001, 2, 15)),
 		families: map[corev1.IPFamily]*familyFigures{},
 		healthz:  map[int]uint64{http.StatusOK: 0, http.StatusServiceUnavailable: 0},
 		livez:    map[int]uint64{http.StatusOK: 0, http.StatusServiceUnavailable: 0},
@@ -78,6 +80,9 @@ func (f *figures) add(r *proxyrules.SyncRecord, families []corev1.IPFamily) {
 	f.services, f.servicesDue = f.services+uint64(r.Services), 0
 	f.slices, f.slicesDue = f.slices+uint64(r.EndpointSlices), 0
 	f.elements += uint64(r.Stats.Elements)
+	if r.Drift != nil {
+		f.repairs.observe(r.Drift.Repaired.Sub(r.Drift.Noticed).Seconds())
+	}
 	f.conntrack(r, families)
 }
 

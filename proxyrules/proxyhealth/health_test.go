@@ -133,7 +133,8 @@ var _ = Describe("a proxy's health", func() {
 			Should(ContainSubstring("kubeproxy_sync_proxy_rules_service_changes_pending 5\n"))
 		Expect(failed).To(ContainSubstring("kubeproxy_sync_proxy_rules_endpoint_changes_pending 6\n"))
 		proxy.record(proxyrules.SyncRecord{Began: at.Add(time.Second), Ended: at.Add(time.Second), EndpointSlices: 1,
-			Triggers: []time.Time{at.Add(250 * time.Millisecond)}, Stats: proxyrules.SyncStats{Elements: 2, Flows: 3, FlowsDuration: time.Second}})
+			Triggers: []time.Time{at.Add(250 * time.Millisecond)}, Stats: proxyrules.SyncStats{Elements: 2, Flows: 3, FlowsDuration: time.Second},
+			Drift: &proxyrules.Drift{Noticed: at, Repaired: at.Add(250 * time.Millisecond)}})
 		for range 2 {
 			ask(s, "GET", "/healthz")
 		}

@@ -37,16 +37,16 @@ func (e *exposition) series(name string, value float64, labels ...string) {
 
 func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
-func (e *exposition) histogram(name string, h *histogram, family corev1.IPFamily) {
+func (e *exposition) histogram(name string, h *histogram, labels ...string) {
 	var sum uint64
 	for i, bound := range h.bounds {
 		sum += h.counts[i]
-		e.series(name+"_bucket", float64(sum), "ip_family", string(family), "le", number(bound))
+		e.series(name+"_bucket", float64(sum), append(slices.Clone(labels), "le", number(bound))...)
 	}
 	sum += h.counts[len(h.bounds)]
-	e.series(name+"_bucket", float64(sum), "ip_family", string(family), "le", "+Inf")
-	e.series(name+"_sum", h.sum, "ip_family", string(family))
-	e.series(name+"_count", float64(sum), "ip_family", string(family))
+	e.series(name+"_bucket", float64(sum), append(slices.Clone(labels), "le", "+Inf")...)
+	e.series(name+"_sum", h.sum, labels...)
+	e.series(name+"_count", float64(sum), labels...)
 }
 
 // metrics are all figures as text, sorted by name.
@@ -67,7 +67,7 @@ func (s *Server) metrics() []byte {
 	histograms := func(name, help string, h func(*familyFigures) *histogram) {
 		e.head(name, "histogram", help)
 		for _, family := range of {
-			e.histogram(name, h(f.families[family]), family)
+			e.histogram(name, h(f.families[family]), "ip_family", string(family))
 		}
 	}
 	one := func(name, kind, help string, value float64) {
@@ -108,6 +108,9 @@ func (s *Server) metrics() []byte {
 	e.noLocalEndpoints(p+"sync_proxy_rules_no_local_endpoints_total", of, table)
 	one(p+"sync_proxy_rules_service_changes_pending", "gauge", "Services whose change is not in the kernel yet.", float64(f.servicesDue))
 	one(p+"sync_proxy_rules_service_changes_total", "counter", "Changes of Services.", float64(f.services))
+	const repair = "nodekit_proxyrules_drift_repair_seconds"
+	e.head(repair, "histogram", "Time from the notice that another program changed our rules to their repair.")
+	e.histogram(repair, &f.repairs)
 	one("nodekit_proxyrules_drifts_total", "counter", "Changes of our rules by other programs that were repaired.", float64(status.Drifts))
 	one("nodekit_proxyrules_elements_changed_total", "counter", "Set elements added to the kernel and removed.", float64(f.elements))
 	one("nodekit_proxyrules_fronts", "gauge", "Addresses, protocols and ports at which a Service stands.", float64(status.Fronts))

@@ -63,9 +63,15 @@ type proxyFigures struct {
 	one, hundred, none             []time.Duration
 	oneSeen, hundredSeen, noneSeen []time.Duration // from the API's event to the end of the sync
 	grown, child                   int64           // bytes
-	connects                       trafficFigures
-	bare                           trafficFigures
+	// From the notice of a disturbance to its repair, and from its end to when that
+	// was told.
+	repaired, repairSeen [len(disturbances)][]time.Duration
+	connects             trafficFigures
+	bare                 trafficFigures
 }
+
+// disturbances are what another program does to our rules.
+var disturbances = [...]string{"add chain ip nodebench intruder", "flush ruleset"}
 
 func benchProxies(o proxyOptions) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
@@ -150,6 +156,21 @@ func benchOneProxy(ctx context.Context, o proxyOptions, dir, mode string, n int)
 			return nil, errors.Join(err, p.kill())
 		}
 	}
+	if mode == "nodekit" {
+		for range o.repeats {
+			for i, edit := range disturbances {
+				// Who is disturbed all the time repairs less often.
+				if err := pass(ctx, 5*time.Second); err != nil {
+					return nil, errors.Join(err, p.kill())
+				}
+				repaired, seen, err := w.disturb(ctx, p, o.limit, edit)
+				if err != nil {
+					return nil, errors.Join(err, p.kill())
+				}
+				f.repaired[i], f.repairSeen[i] = append(f.repaired[i], repaired), append(f.repairSeen[i], seen)
+			}
+		}
+	}
 	f.child = p.biggestChild()
 	if _, err := p.end(); err != nil {
 		return nil, err
@@ -185,6 +206,15 @@ func printProxies(o proxyOptions, all []*proxyFigures) {
 		fmt.Printf("| %d | %s | %s | %s, %.2f | %s | %.2f | %s | %s | %s | %s | %s | %.0f | %.0f |\n", f.services, f.name,
 			millis(f.load), millis(f.loadWall), f.loadCPU.Seconds(), millis(f.restart), f.restartCPU.Seconds(), cell(f.one), cell(f.oneSeen), cell(f.hundred), cell(f.hundredSeen), cell(f.none),
 			float64(f.grown)/1e6, float64(f.child)/1e6)
+	}
+	fmt.Print("\nAnother program changes nodekit's rules: from its notice to the repair, and from the end of that program until the repair is told.\n\n")
+	fmt.Println("| Services | nft ... | repaired | told |\n|---|---|---|---|")
+	for _, f := range all {
+		for i, edit := range disturbances {
+			if len(f.repaired[i]) > 0 {
+				fmt.Printf("| %d | %s | %s | %s |\n", f.services, edit, cell(f.repaired[i]), cell(f.repairSeen[i]))
+			}
+		}
 	}
 	if o.traffic > 0 {
 		printTraffic(all)

@@ -107,6 +107,10 @@ type syncCount struct {
 	sum     time.Duration
 	last    time.Time // end of the last
 	pending int       // changes of EndpointSlices
+	// Changes by other programs that were repaired, and how long that took since
+	// they were noticed; nodekit tells that.
+	repairs   int
+	repairing time.Duration
 }
 
 // count reads it from metrics.
@@ -135,6 +139,10 @@ func (p *proxyRun) count() (c syncCount, err error) {
 			c.n = int(number)
 		case `kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"}`:
 			c.last = time.UnixMicro(int64(number * 1e6))
+		case "nodekit_proxyrules_drift_repair_seconds_count":
+			c.repairs = int(number)
+		case "nodekit_proxyrules_drift_repair_seconds_sum":
+			c.repairing = time.Duration(number * 1e9)
 		case "kubeproxy_sync_proxy_rules_endpoint_changes_pending":
 			c.pending = int(number)
 		}
@@ -196,6 +204,33 @@ func (p *proxyRun) measure(ctx context.Context, limit time.Duration, change func
 		}
 		after = next
 	}
+}
+
+// disturb has nft change the rules, and tells how long after the notice they were
+// as before, and how long after nft was done.
+func (w *proxyWorld) disturb(ctx context.Context, p *proxyRun, limit time.Duration, edit string) (repaired, seen time.Duration, err error) {
+	before, err := p.count()
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := w.node.Do(func() error {
+		out, err := exec.Command("nft", strings.Fields(edit)...).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("nft %s: %w: %s", edit, err, out)
+		}
+		return err
+	}); err != nil {
+		return 0, 0, err
+	}
+	began := time.Now()
+	after, err := pollEvery(ctx, 5*time.Millisecond, limit, func() (syncCount, error) {
+		c, err := p.count()
+		if err == nil && c.repairs == before.repairs {
+			err = errors.New("the rules were not repaired")
+		}
+		return c, err
+	})
+	return after.repairing - before.repairing, time.Since(began), err
 }
 
 // weigh gives memory and CPU time of the program, of its children what has ended.
