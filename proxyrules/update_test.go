@@ -17,14 +17,18 @@ import (
 func TestBuildUpon(t *testing.T) {
 	for seed := range uint64(15) {
 		r := rand.New(rand.NewPCG(seed, 11))
-		services, slicesOf := many(60)
+		size, steps := 60, 30
+		if seed >= 11 { // more than lists keep together
+			size, steps = 600, 12
+		}
+		services, slicesOf := many(size)
 		pool, poolSlices := slices.Clone(services), slices.Clone(slicesOf)
 		table, _ := proxyrules.Build(services, slicesOf, testNode, nil)
 		state := make(map[string]string)
 		if err := apply(state, proxyrules.Diff(nil, table)); err != nil {
 			t.Fatal(err)
 		}
-		for step := range 30 {
+		for step := range steps {
 			services, slicesOf = mutate(r, services, slicesOf, pool, poolSlices)
 			before := table
 			var problems []proxyrules.Problem

@@ -7,7 +7,9 @@ import (
 )
 
 // ErrNotSupported is what Open gives where there is no nftables: on other
-// systems than Linux, or in a kernel without it.
+// systems than Linux, or in a kernel without it. Sync gives it, with the
+// *TransactionError, where a kernel lacks an expression that rules need, such as
+// numgen, fib or masq.
 var ErrNotSupported = errors.New("nftables is not supported")
 
 // TransactionError is a transaction that the kernel refused; nothing of it was

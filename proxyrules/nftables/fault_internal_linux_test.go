@@ -83,3 +83,30 @@ func slotsDiffer(changes *proxyrules.Changes) bool {
 	}
 	return false
 }
+
+func TestKernelThatLacksSomething(t *testing.T) {
+	ctx := context.Background()
+	kerneltest.Require(t, kerneltest.Root)
+	d, err := Open(Config{Table: "nodekit-test", NetNS: kerneltest.NewNetNS(t).FD()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	b := newBatch("nodekit-test", 0)
+	b.newTable(families[0])
+	unknown := &chain{name: "x", rules: []*rule{newRule("none").expr("nonesuch", func(*buffer) {})}}
+	b.newChain(families[0], unknown)
+	b.rules(families[0], unknown)
+	b.close()
+	err = lacking(d.commit(b))
+	var refused *TransactionError
+	if !errors.Is(err, ErrNotSupported) || !errors.As(err, &refused) || refused.What[0] != "chain x rule 0" {
+		t.Errorf("%v", err)
+	}
+	if err := lacking(errChanged); errors.Is(err, ErrNotSupported) {
+		t.Error(err)
+	}
+	if _, err := d.Sync(ctx, fronts(1, "10.244.0.1:80")); err != nil {
+		t.Error(err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"maps"
 
 	"github.com/nodekit/nodekit/proxyrules"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -50,7 +51,7 @@ func (d *Dialect) full(ctx context.Context, table *proxyrules.Table, stats *prox
 			continue
 		}
 		if refused != nil {
-			return err
+			return lacking(err)
 		}
 		// What is there cannot be repaired: make it anew, in one transaction
 		// too.
@@ -60,6 +61,17 @@ func (d *Dialect) full(ctx context.Context, table *proxyrules.Table, stats *prox
 		}
 	}
 	return fmt.Errorf("sync table %s: %w", d.config.Table, errChanged)
+}
+
+// lacking says of a table that was made anew and refused that the kernel does
+// not know what is in it: there is nothing else that could be missing.
+func lacking(err error) error {
+	for _, errno := range []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT} {
+		if errors.Is(err, errno) {
+			return fmt.Errorf("%w by this kernel as it is needed: %w", ErrNotSupported, err)
+		}
+	}
+	return err
 }
 
 func (d *Dialect) repair(s *snapshot, table *proxyrules.Table) (elements int, err error) {
