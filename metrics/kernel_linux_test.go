@@ -73,7 +73,7 @@ var _ = Describe("the kernel's figures", Label("kernel"), func() {
 		Eventually(func() int64 {
 			grown = int64(figure(m, cg.path, metrics.MemoryRSS, 0)) - int64(before)
 			return grown
-		}, "5s").Should(BeNumerically("~", work, tolerance))
+		}).Should(BeNumerically("~", work, tolerance))
 		AddReportEntry("touched", fmt.Sprintf("%d bytes more than asked", grown-work))
 		Expect(figure(m, cg.path, metrics.PageFaults, 0) - faults).To(BeNumerically("~", work/os.Getpagesize(), tolerance/os.Getpagesize()))
 		usage, set := figure(m, cg.path, metrics.MemoryUsage, time.Hour), figure(m, cg.path, metrics.MemoryWorkingSet, time.Hour)
@@ -191,7 +191,7 @@ var _ = Describe("the kernel's figures", Label("kernel"), func() {
 				}
 				return nil
 			})
-		}, "5s").Should(Succeed())
+		}).Should(Succeed())
 	})
 
 	It("do not take the host's network for a pod's", func() {
