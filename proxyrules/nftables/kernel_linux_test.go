@@ -188,7 +188,7 @@ var _ = Describe("rules in the kernel", func() {
 					g.Expect(err).NotTo(HaveOccurred())
 					g.Expect(strings.Split(inUse(ns, table), "\n")).To(Equal(strings.Split(inUse(other, table), "\n")), "step %d", step)
 				}
-				Eventually(ctx, same).WithTimeout(5 * time.Second).WithPolling(100 * time.Millisecond).Should(Succeed())
+				Eventually(ctx, same).WithTimeout(60 * time.Second).WithPolling(100 * time.Millisecond).Should(Succeed())
 			}
 		}
 		Expect(full).To(Equal(1), "only the first sync reads the kernel")

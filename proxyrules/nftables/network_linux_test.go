@@ -244,7 +244,7 @@ type conn struct {
 func (h *host) dial(proto, to string, local net.Addr) (*conn, error) {
 	var c net.Conn
 	err := h.Do(func() (err error) {
-		dialer := net.Dialer{Timeout: 2 * time.Second, LocalAddr: local}
+		dialer := net.Dialer{Timeout: 20 * time.Second, LocalAddr: local}
 		c, err = dialer.Dial(proto, to)
 		return err
 	})
@@ -256,7 +256,11 @@ func (h *host) dial(proto, to string, local net.Addr) (*conn, error) {
 
 // ask sends a line and returns who answered and what address that saw.
 func (c *conn) ask() (string, error) {
-	if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	limit := 20 * time.Second
+	if strings.HasPrefix(c.LocalAddr().Network(), "udp") {
+		limit = 4 * time.Second // a datagram may be lost
+	}
+	if err := c.SetDeadline(time.Now().Add(limit)); err != nil {
 		return "", err
 	}
 	if _, err := c.Write([]byte("hello\n")); err != nil {

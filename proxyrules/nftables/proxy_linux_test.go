@@ -83,7 +83,7 @@ var _ = Describe("a proxy on pods", func() {
 
 		nft(n.node.NetNS, "flush ruleset", "-f", "-")
 		Eventually(func() (string, error) { return client.ask("tcp", "10.96.0.10:80") }).
-			WithTimeout(5 * time.Second).Should(Equal("pod2 " + client.v4.String()))
+			WithTimeout(60 * time.Second).Should(Equal("pod2 " + client.v4.String()))
 		Eventually(proxy.Status).Should(HaveField("Stats.Full", true))
 
 		stop()

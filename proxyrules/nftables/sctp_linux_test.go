@@ -141,7 +141,7 @@ func (h *host) askSCTP(to netip.AddrPort) (string, error) {
 		return "", err
 	}
 	buf := make([]byte, 2000)
-	for range 20 {
+	for range 60 {
 		from, b, err := receiveSCTP(fd, buf)
 		switch {
 		case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
