@@ -17,8 +17,9 @@
 // stand alone: manifests, environment, volumes, probes, QoS, security context.
 //
 // Package proxyrules brings Services to kernel rules: a neutral table, its
-// differences, the nftables dialect by netlink, and a trace that says which
-// rule sends a packet where.
+// differences, the nftables dialect by netlink and the iptables dialect, a trace
+// that says which rule sends a packet where, health and metrics (proxyhealth),
+// and what else a node owes its pods: masquerade, routes, host ports (hostnet).
 //
 // Package metrics reads cgroups at little cost and gives values, Prometheus
 // series, the Summary API and the machine's description.
@@ -28,5 +29,6 @@
 //
 // The program examples/quickstart wires all five; start there. The program
 // examples/dryrun prints what podlifecycle's Plan would do for a manifest, and
-// examples/nodemonitor meters a machine as cAdvisor does.
+// examples/nodemonitor meters a machine as cAdvisor does; examples/serviceproxy
+// takes kube-proxy's place.
 package nodekit
