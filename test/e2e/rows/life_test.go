@@ -30,9 +30,9 @@ func sources(n *node) {
 	})
 
 	It("is refused by the path of a field that is not supported", func() {
-		n.write("odd.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: odd}\nspec:\n  volumes: [{name: v, nfs: {server: s, path: /p}}]\n  containers: ["+n.does("app", "forever")+"]\n")
+		n.write("odd.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: odd}\nspec:\n  volumes: [{name: v, iscsi: {targetPortal: 192.0.2.1, iqn: iqn.2001-04.com.example, lun: 0}}]\n  containers: ["+n.does("app", "forever")+"]\n")
 		pod := n.until("odd", func(g Gomega, pod *corev1.Pod) { g.Expect(pod.Status.Reason).To(Equal(podlifecycle.ReasonInvalid)) })
-		Expect(pod.Status.Message).To(ContainSubstring("spec.volumes[0].nfs"))
+		Expect(pod.Status.Message).To(ContainSubstring("spec.volumes[0].iscsi"))
 	})
 
 	It("has the same UID as long as its manifest has the same content", func() {
