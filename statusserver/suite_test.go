@@ -25,6 +25,7 @@ import (
 
 func TestStatusserver(t *testing.T) {
 	RegisterFailHandler(Fail)
+	SetDefaultEventuallyTimeout(time.Minute) // for a machine that is busy
 	RunSpecs(t, "statusserver")
 }
 

@@ -24,6 +24,7 @@ import (
 
 func TestDiscovery(t *testing.T) {
 	RegisterFailHandler(Fail)
+	SetDefaultEventuallyTimeout(time.Minute) // for a machine that is busy
 	RunSpecs(t, "metrics/discovery")
 }
 

@@ -3,6 +3,7 @@ package nftables_test
 import (
 	"flag"
 	"testing"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -12,5 +13,6 @@ var update = flag.Bool("update", false, "rewrite golden files")
 
 func TestNftables(t *testing.T) {
 	RegisterFailHandler(Fail)
+	SetDefaultEventuallyTimeout(time.Minute) // for a machine that is busy
 	RunSpecs(t, "proxyrules/nftables")
 }

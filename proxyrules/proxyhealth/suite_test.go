@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nodekit/nodekit/proxyrules"
 	"github.com/nodekit/nodekit/proxyrules/proxyhealth"
@@ -17,6 +18,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 
 func TestProxyhealth(t *testing.T) {
 	RegisterFailHandler(Fail)
+	SetDefaultEventuallyTimeout(time.Minute) // for a machine that is busy
 	RunSpecs(t, "proxyrules/proxyhealth")
 }
 

@@ -26,6 +26,7 @@ import (
 func TestE2E(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root, kerneltest.Runc, kerneltest.Shim, kerneltest.Overlay, kerneltest.Cgroup)
 	RegisterFailHandler(Fail)
+	SetDefaultEventuallyTimeout(time.Minute) // for a machine that is busy
 	RunSpecs(t, "the quickstart's node")
 }
 
