@@ -131,6 +131,9 @@ var Reasons = map[string]map[string]string{
 		"github.com/vishvananda/netns":   "the type of a namespace that netlink takes",
 		"golang.org/x/sys":               "setns, and the kernel's numbers",
 	},
+	"proxyrules/internal/kernel": {
+		"golang.org/x/sys": "a descriptor that is duplicated",
+	},
 	"proxyrules/hostnet": {
 		"github.com/google/nftables":     "a few rules in one transaction and without the nft tool",
 		"github.com/vishvananda/netlink": "routes",

@@ -43,6 +43,9 @@ const (
 	Fanotify Need = "fanotify"
 	// AppArmor is a kernel that enforces profiles, and apparmor_parser in PATH.
 	AppArmor Need = "apparmor"
+	// OpenFiles is a kernel that gives the number of a process's open files as the
+	// size of /proc/PID/fd: Linux 6.2.
+	OpenFiles Need = "open-files"
 )
 
 // TB is what Require needs of a testing.TB or a GinkgoT().
@@ -119,6 +122,12 @@ func check(need Need) error {
 		return err
 	case Iptables:
 		return inPath("iptables-restore")
+	case OpenFiles:
+		st, err := os.Stat("/proc/self/fd")
+		if err == nil && st.Size() == 0 {
+			err = fmt.Errorf("the size of /proc/self/fd is 0")
+		}
+		return err
 	case AppArmor:
 		if text, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err != nil || text[0] != 'Y' {
 			return fmt.Errorf("the kernel has it not enabled (%v)", err)

@@ -58,12 +58,14 @@ func Join(a, b *Machine, atA, atB []string) {
 		if err := netlink.LinkAdd(veth); err != nil {
 			return err
 		}
-		return configure(b.Name, atA)
+		return Configure(b.Name, atA...)
 	}))
-	b.must(b.Do(func() error { return configure(a.Name, atB) }))
+	b.must(b.Do(func() error { return Configure(a.Name, atB...) }))
 }
 
-func configure(name string, addresses []string) error {
+// Configure gives a link of the thread's network namespace addresses such as
+// 192.0.2.1/24, and sets it up.
+func Configure(name string, addresses ...string) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return err
@@ -77,7 +79,7 @@ func configure(name string, addresses []string) error {
 			addr.Flags = unix.IFA_F_NODAD
 		}
 		if err := netlink.AddrAdd(link, addr); err != nil {
-			return err
+			return fmt.Errorf("add %s: %w", text, err)
 		}
 	}
 	return netlink.LinkSetUp(link)

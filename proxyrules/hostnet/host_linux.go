@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/nodekit/nodekit/proxyrules/internal/kernel"
 )
 
 var errClosed = errors.New("hostnet: closed")
@@ -32,7 +33,7 @@ func Open(config Config) (*Host, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	own, err := openNetNS(config.NetNS)
+	own, err := kernel.OpenNetNS(config.NetNS)
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
@@ -50,17 +51,6 @@ func Open(config Config) (*Host, error) {
 		return nil, errors.Join(err, h.Close())
 	}
 	return h, nil
-}
-
-// openNetNS gives a descriptor of our own, of the thread's namespace for 0.
-func openNetNS(fd int) (*os.File, error) {
-	if fd > 0 {
-		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		return os.NewFile(uintptr(own), "network namespace"), err
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	return os.Open("/proc/thread-self/ns/net")
 }
 
 // Close lets go of the kernel and leaves rules and routes in place.

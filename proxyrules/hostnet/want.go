@@ -9,6 +9,8 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/nodekit/nodekit/proxyrules/internal/kernel"
 )
 
 // DefaultRouteProtocol marks routes as ours.
@@ -38,7 +40,7 @@ type Config struct {
 
 func (c *Config) check() error {
 	var errs []error
-	if !validName(c.Table) {
+	if !kernel.ValidTable(c.Table) {
 		errs = append(errs, fmt.Errorf("field Table: %.70q is not a name of 1 to 64 letters, digits, '-' and '_' that starts with a letter", c.Table))
 	}
 	if c.RouteProtocol == 0 {
@@ -54,16 +56,6 @@ func (c *Config) check() error {
 		return fmt.Errorf("hostnet config: %w", errors.Join(errs...))
 	}
 	return nil
-}
-
-func validName(name string) bool {
-	for i, r := range name {
-		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
-		if !letter && (i == 0 || (r < '0' || r > '9') && r != '-' && r != '_') {
-			return false
-		}
-	}
-	return len(name) >= 1 && len(name) <= 64
 }
 
 // Want is all that a node shall have. Its order means nothing.

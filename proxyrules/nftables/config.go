@@ -6,6 +6,8 @@ import (
 	"math/bits"
 
 	"github.com/go-logr/logr"
+
+	"github.com/nodekit/nodekit/proxyrules/internal/kernel"
 )
 
 // DefaultMark is bit 14, as kube-proxy's.
@@ -32,7 +34,7 @@ type Config struct {
 
 func (c *Config) check() error {
 	var errs []error
-	if !validName(c.Table) {
+	if !kernel.ValidTable(c.Table) {
 		errs = append(errs, fmt.Errorf("field Table: %.70q is not a name of 1 to 64 letters, digits, '-' and '_' that starts with a letter", c.Table))
 	}
 	if c.MasqueradeMark == 0 {
@@ -48,14 +50,4 @@ func (c *Config) check() error {
 		return fmt.Errorf("nftables config: %w", errors.Join(errs...))
 	}
 	return nil
-}
-
-func validName(name string) bool {
-	for i, r := range name {
-		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
-		if !letter && (i == 0 || (r < '0' || r > '9') && r != '-' && r != '_') {
-			return false
-		}
-	}
-	return len(name) >= 1 && len(name) <= 64
 }

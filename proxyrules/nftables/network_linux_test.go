@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"github.com/nodekit/nodekit/internal/kerneltest"
+	"github.com/nodekit/nodekit/internal/nettest"
 	"github.com/nodekit/nodekit/proxyrules"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // host is a network namespace with addresses: a pod, the node or a machine
@@ -97,7 +97,7 @@ func newNetwork(pods int, bridgeNetfilter string) *network {
 		if err := netlink.LinkAdd(bridge); err != nil {
 			return err
 		}
-		return configure("br0", "10.244.0.1/24", "fd00:244::1/64")
+		return nettest.Configure("br0", "10.244.0.1/24", "fd00:244::1/64")
 	}))
 	n.plug(n.outside, "", []string{"192.0.2.1/24", "2001:db8::1/64"}, []string{"192.0.2.2/24", "2001:db8::2/64"}, n.node.v4, n.node.v6)
 	must(n.node.Do(func() error { return defaultRoutes("outside", n.outside.v4, n.outside.v6) }))
@@ -129,34 +129,14 @@ func (n *network) plug(h *host, bridge string, here, there []string, gateways ..
 				return err
 			}
 		}
-		return configure(h.name, here...)
+		return nettest.Configure(h.name, here...)
 	}))
 	must(h.Do(func() error {
-		if err := configure("eth0", there...); err != nil {
+		if err := nettest.Configure("eth0", there...); err != nil {
 			return err
 		}
 		return defaultRoutes("eth0", gateways...)
 	}))
-}
-
-func configure(link string, addresses ...string) error {
-	l, err := netlink.LinkByName(link)
-	if err != nil {
-		return err
-	}
-	for _, text := range addresses {
-		addr, err := netlink.ParseAddr(text)
-		if err != nil {
-			return err
-		}
-		if addr.IP.To4() == nil {
-			addr.Flags = unix.IFA_F_NODAD
-		}
-		if err := netlink.AddrAdd(l, addr); err != nil {
-			return fmt.Errorf("add %s: %w", text, err)
-		}
-	}
-	return netlink.LinkSetUp(l)
 }
 
 func defaultRoutes(link string, gateways ...netip.Addr) error {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nodekit/nodekit/internal/nettest"
 	"github.com/nodekit/nodekit/proxyrules"
 	"github.com/nodekit/nodekit/proxyrules/nftables"
 	. "github.com/onsi/ginkgo/v2"
@@ -187,7 +188,7 @@ func policies(bridgeNetfilter string) {
 		seen := make(map[string]int)
 		for i := range 40 {
 			addr := fmt.Sprintf("192.0.2.%d", 100+i)
-			must(w.outside.Do(func() error { return configure("eth0", addr+"/24") }))
+			must(w.outside.Do(func() error { return nettest.Configure("eth0", addr+"/24") }))
 			from := &host{NetNS: w.outside.NetNS, name: addr, v4: netip.MustParseAddr(addr)}
 			must(from.Do(func() error {
 				l, err := netlink.LinkByName("eth0")
@@ -243,7 +244,7 @@ func policies(bridgeNetfilter string) {
 		})
 		w.services, w.slices = []*corev1.Service{s}, w.backs(s, "pod1 z", "pod2 Z")
 		w.sync()
-		must(w.outside.Do(func() error { return configure("eth0", "203.0.113.26/32") }))
+		must(w.outside.Do(func() error { return nettest.Configure("eth0", "203.0.113.26/32") }))
 		balancer := &host{NetNS: w.outside.NetNS, name: "balancer", v4: netip.MustParseAddr("203.0.113.26"), v6: w.outside.v6}
 		balancer.serve(80)
 		Expect(w.pods[2].ask("tcp", "203.0.113.26:80")).To(Equal("balancer 10.244.0.4"))
@@ -305,7 +306,7 @@ func policies(bridgeNetfilter string) {
 	})
 
 	It("answers node ports at the chosen addresses alone", func() {
-		must(w.node.Do(func() error { return configure("outside", "192.0.2.77/32", "2001:db8::77/128") }))
+		must(w.node.Do(func() error { return nettest.Configure("outside", "192.0.2.77/32", "2001:db8::77/128") }))
 		addresses, err := nftables.LocalAddresses(w.node.FD(), nil)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(addresses).To(ContainElements(w.node.v4, w.node.v6, gateway4, gateway6, netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8::77")))
