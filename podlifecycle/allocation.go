@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/nodekit/nodekit/podlifecycle/qos"
@@ -58,9 +57,16 @@ func (a *Allocation) Granted(pod *corev1.Pod) *corev1.Pod {
 }
 
 func (a *Allocation) equal(b *Allocation) bool {
-	return equality.Semantic.DeepEqual(a.Pod, b.Pod) && maps.EqualFunc(a.Containers, b.Containers, func(x, y corev1.ResourceRequirements) bool {
-		return equality.Semantic.DeepEqual(x, y)
-	})
+	if (a.Pod == nil) != (b.Pod == nil) || a.Pod != nil && !sameResources(*a.Pod, *b.Pod) {
+		return false
+	}
+	return maps.EqualFunc(a.Containers, b.Containers, sameResources)
+}
+
+// sameResources is asked at each step of each pod: reflection would be dear.
+func sameResources(a, b corev1.ResourceRequirements) bool {
+	same := func(a, b resource.Quantity) bool { return a.Cmp(b) == 0 }
+	return maps.EqualFunc(a.Limits, b.Limits, same) && maps.EqualFunc(a.Requests, b.Requests, same) && slices.Equal(a.Claims, b.Claims)
 }
 
 // resizeFault tells why no node could change pod in place to what it asks for

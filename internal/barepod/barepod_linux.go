@@ -71,32 +71,63 @@ func (p *Pod) Take(bundle string) error {
 
 // Cycle starts a pod and removes it, and gives the time that each took.
 func (p *Pod) Cycle() (start, remove time.Duration, err error) {
-	id := fmt.Sprintf("bare%d", count.Add(1))
-	dir := filepath.Join(p.Dir, id)
 	begin := time.Now()
-	namespaces, leave, err := makeNamespaces()
+	id, namespaces, leave, err := p.namespaces()
 	if err != nil {
 		return 0, 0, err
 	}
-	rootfs := filepath.Join(dir, "rootfs")
-	undo := func() error {
-		leave()
-		return errors.Join(unix.Unmount(rootfs, unix.MNT_DETACH), os.RemoveAll(dir))
-	}
-	end, err := p.start(dir, rootfs, id, namespaces)
+	c, err := p.start(id, namespaces)
 	if err != nil {
-		return 0, 0, errors.Join(err, undo())
+		leave()
+		return 0, 0, err
 	}
 	start = time.Since(begin)
 	begin = time.Now()
-	if err = errors.Join(end(), undo()); err != nil {
-		return 0, 0, err
-	}
-	return start, time.Since(begin), nil
+	err = errors.Join(c.kill(), c.remove())
+	leave()
+	return start, time.Since(begin), err
 }
 
-// start gives what ends the container.
-func (p *Pod) start(dir, rootfs, id, namespaces string) (end func() error, err error) {
+// Crash starts a pod, has it rest, kills its program, starts the container anew
+// once that is known, as another one, and gives the time that this took.
+func (p *Pod) Crash(rest func() error) (took time.Duration, err error) {
+	id, namespaces, leave, err := p.namespaces()
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	first, err := p.start(id, namespaces)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, first.remove()) }()
+	if err := rest(); err != nil {
+		return 0, errors.Join(err, first.kill())
+	}
+	begin := time.Now()
+	if err := first.kill(); err != nil {
+		return 0, err
+	}
+	second, err := p.start(id+"-again", namespaces)
+	if err != nil {
+		return 0, err
+	}
+	took = time.Since(begin)
+	return took, errors.Join(second.kill(), second.remove())
+}
+
+// container is one that runs. It is killed, and then removed.
+type container struct{ kill, remove func() error }
+
+func (p *Pod) start(id, namespaces string) (_ *container, err error) {
+	dir := filepath.Join(p.Dir, id)
+	rootfs := filepath.Join(dir, "rootfs")
+	wipe := func() error { return errors.Join(unix.Unmount(rootfs, unix.MNT_DETACH), os.RemoveAll(dir)) }
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, wipe())
+		}
+	}()
 	for _, sub := range []string{"rootfs", "upper", "work"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, err
@@ -106,11 +137,9 @@ func (p *Pod) start(dir, rootfs, id, namespaces string) (end func() error, err e
 	if err := unix.Mount("overlay", rootfs, "overlay", 0, options); err != nil {
 		return nil, fmt.Errorf("mount overlay: %w", err)
 	}
-	if err := p.network(namespaces, id); err != nil {
-		return nil, fmt.Errorf("network: %w", err)
-	}
 	if p.Runtime == "" {
-		return p.exec(rootfs)
+		end, err := p.exec(rootfs)
+		return &container{kill: end, remove: wipe}, err
 	}
 	if err := p.bundle(dir, rootfs, id, namespaces); err != nil {
 		return nil, err
@@ -118,13 +147,10 @@ func (p *Pod) start(dir, rootfs, id, namespaces string) (end func() error, err e
 	if err := p.oci("create", "--bundle", dir, "--pid-file", filepath.Join(dir, "pid"), id); err != nil {
 		return nil, err
 	}
-	end = func() error {
-		if err := p.kill(filepath.Join(dir, "pid")); err != nil {
-			return err
-		}
-		return p.oci("delete", id)
-	}
-	return end, p.oci("start", id)
+	return &container{
+		kill:   func() error { return p.kill(filepath.Join(dir, "pid")) },
+		remove: func() error { return errors.Join(p.oci("delete", id), wipe()) },
+	}, p.oci("start", id)
 }
 
 // kill ends the process whose number file holds, and waits until it has ended:
@@ -187,6 +213,21 @@ func (p *Pod) exec(rootfs string) (end func() error, err error) {
 		_ = cmd.Wait() // killed
 		return err
 	}, nil
+}
+
+// namespaces makes those of a pod, with its network, and gives its name and their
+// directory.
+func (p *Pod) namespaces() (id, dir string, leave func(), err error) {
+	id = fmt.Sprintf("bare%d", count.Add(1))
+	dir, leave, err = makeNamespaces()
+	if err != nil {
+		return "", "", nil, err
+	}
+	if err := p.network(dir, id); err != nil {
+		leave()
+		return "", "", nil, fmt.Errorf("network: %w", err)
+	}
+	return id, dir, leave, nil
 }
 
 // makeNamespaces gives the directory of those of a thread that waits for leave.

@@ -15,7 +15,7 @@ import (
 )
 
 // answerTime is how long containerd may take until it listens.
-const answerTime = 30 * time.Second
+const answerTime = 2 * time.Minute
 
 // Config of a Daemon.
 type Config struct {

@@ -76,7 +76,7 @@ func (n *node) daemonStart() {
 
 func (n *node) dial() *cri.Runtime {
 	n.tb.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		rt, err := cri.Dial(ctx, cri.Config{Endpoint: "unix://" + n.socket})
@@ -110,6 +110,15 @@ func (n *node) killShim(sandboxID string) error {
 		return unix.Kill(pid, unix.SIGKILL)
 	}
 	return fmt.Errorf("sandbox %s has no shim", sandboxID)
+}
+
+// redial has another caller in the place of the one that there is.
+func (n *node) redial() {
+	n.tb.Helper()
+	if err := n.rt.Close(); err != nil {
+		n.tb.Errorf("close: %v", err)
+	}
+	n.rt = n.dial()
 }
 
 // restart kills containerd and the caller, and starts both anew.

@@ -69,7 +69,7 @@ var _ = Describe("the kill matrix of containerd", func() {
 		}
 		AddReportEntry("points", fmt.Sprintf("%d of %d, %v", len(points), all, time.Since(begin).Round(time.Second)))
 		Expect(bad).To(BeEmpty(), strings.Join(bad, "\n"))
-	}, NodeTimeout(20*time.Minute))
+	}, NodeTimeout(time.Hour))
 })
 
 func killSample() int {

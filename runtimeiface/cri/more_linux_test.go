@@ -67,7 +67,7 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 				Expect(status(ctx, id)).To(And(HaveField("Name", specs[i].Name), HaveField("State", runtimeiface.ContainerRunning)))
 			}
 			Expect(n.rt.RunContainers(ctx, sb, specs)).To(Equal(ids))
-		}, NodeTimeout(time.Minute))
+		}, NodeTimeout(5*time.Minute))
 
 		It("leaves none that it made if one cannot be created, and those that were there", func(ctx SpecContext) {
 			sb := n.pod(ctx)
@@ -79,7 +79,7 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 			Expect(err).To(MatchError(ContainSubstring("container bad")))
 			Expect(ids).To(BeNil())
 			Expect(all(ctx, sb)).To(HaveExactElements(And(HaveField("ID", before), HaveField("State", runtimeiface.ContainerRunning))))
-		}, NodeTimeout(time.Minute))
+		}, NodeTimeout(5*time.Minute))
 
 		It("leaves all of them exited if one cannot be started, and those that ran running", func(ctx SpecContext) {
 			sb := n.pod(ctx)
@@ -98,7 +98,7 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 					Expect(c.Reason).To(Equal(runtimeiface.ReasonStartError))
 				}
 			}
-		}, NodeTimeout(time.Minute))
+		}, NodeTimeout(5*time.Minute))
 	})
 
 	It("sets limits anew, and leaves those that are not told", func(ctx SpecContext) {
@@ -123,7 +123,7 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 		Expect(n.rt.UpdateContainer(ctx, "none", specs.LinuxResources{})).To(MatchError(runtimeiface.ErrNotFound))
 		Expect(n.rt.StopContainer(ctx, id, 0)).To(Succeed())
 		Expect(n.rt.UpdateContainer(ctx, id, specs.LinuxResources{})).To(MatchError(runtimeiface.ErrNotRunning))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	It("gives a pod a user namespace, whose files keep their owners", func(ctx SpecContext) {
 		dir := GinkgoT().TempDir()
@@ -137,7 +137,7 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 			s.Mounts = []specs.Mount{{Type: "bind", Source: dir, Destination: "/data", Options: []string{"rbind"}}}
 			s.Security.RunAsUser = &user
 		})
-		Eventually(said(ctx, id), "10s", "20ms").Should(And(MatchRegexp(`0\s+1048576\s+65536`), ContainSubstring("written")))
+		Eventually(said(ctx, id), "1m", "20ms").Should(And(MatchRegexp(`0\s+1048576\s+65536`), ContainSubstring("written")))
 		var st unix.Stat_t
 		Expect(unix.Stat(filepath.Join(dir, "file"), &st)).To(Succeed())
 		Expect(st.Uid).To(BeEquivalentTo(1000))
@@ -147,7 +147,7 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 			Name: "two", Namespace: "test", UID: "two", UserNamespace: &runtimeiface.UserNamespace{UIDs: two, GIDs: ranges},
 		})
 		Expect(err).To(And(MatchError(runtimeiface.ErrNotSupported), MatchError(ContainSubstring("UserNamespace.UIDs"))))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	It("mounts an image, or a directory of it, and keeps it from being removed", func(ctx SpecContext) {
 		spare, err := n.rt.PullImage(ctx, runtimeiface.ImageSpec{Ref: n.images.Spare}, nil)
@@ -159,7 +159,7 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 				{Type: "image", Source: spare.ID, Destination: "/part", Options: []string{"ro", "subpath=etc"}},
 			}
 		})
-		Eventually(said(ctx, id), "10s", "20ms").Should(And(ContainSubstring("F etc"), ContainSubstring("passwd"), ContainSubstring("read-only")))
+		Eventually(said(ctx, id), "1m", "20ms").Should(And(ContainSubstring("F etc"), ContainSubstring("passwd"), ContainSubstring("read-only")))
 		Expect(n.rt.RemoveImage(ctx, spare.ID)).To(MatchError(runtimeiface.ErrInUse))
 
 		bad := runtimeiface.ContainerSpec{Name: "bad", Image: image, Mounts: []specs.Mount{
@@ -181,7 +181,7 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 		_, err = n.rt.RunContainers(ctx, sb, several)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(n.rt.RemoveSandbox(ctx, sb)).To(Succeed())
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	It("makes mounts below read-only too", func(ctx SpecContext) {
 		dir := GinkgoT().TempDir()
@@ -192,13 +192,13 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 		id := n.prog(ctx, n.pod(ctx), "app", "write /data/below/x y", func(s *runtimeiface.ContainerSpec) {
 			s.Mounts = []specs.Mount{{Type: "bind", Source: dir, Destination: "/data", Options: []string{"rbind", "rro"}}}
 		})
-		Eventually(said(ctx, id), "10s", "20ms").Should(ContainSubstring("read-only"))
+		Eventually(said(ctx, id), "1m", "20ms").Should(ContainSubstring("read-only"))
 
 		_, err := n.rt.CreateContainer(ctx, n.pod(ctx), runtimeiface.ContainerSpec{Name: "app", Image: image, Mounts: []specs.Mount{
 			{Type: "bind", Source: dir, Destination: "/data", Options: []string{"noexec"}},
 		}})
 		Expect(err).To(And(MatchError(runtimeiface.ErrNotSupported), MatchError(ContainSubstring("Mounts[0].Options"))))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	It("joins a container's PID namespace", func(ctx SpecContext) {
 		sb := n.pod(ctx)
@@ -206,14 +206,14 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 		id := n.prog(ctx, sb, "debug", "ps ; print done ; forever", func(s *runtimeiface.ContainerSpec) {
 			s.PID, s.PIDTarget = runtimeiface.NamespaceTarget, target
 		})
-		Eventually(said(ctx, id), "10s", "20ms").Should(And(ContainSubstring("F 1 /prog forever"), ContainSubstring("done")))
+		Eventually(said(ctx, id), "1m", "20ms").Should(And(ContainSubstring("F 1 /prog forever"), ContainSubstring("done")))
 		spec := runtimeiface.ContainerSpec{Name: "late", Image: image, PID: runtimeiface.NamespaceTarget, PIDTarget: target}
 		_, err := n.rt.CreateContainer(ctx, n.pod(ctx), spec)
 		Expect(err).To(MatchError(runtimeiface.ErrNotFound))
 		Expect(n.rt.StopContainer(ctx, target, 0)).To(Succeed())
 		_, err = n.rt.CreateContainer(ctx, sb, spec)
 		Expect(err).To(MatchError(runtimeiface.ErrNotRunning))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	It("tells of the file system of images, and which are pinned", func(ctx SpecContext) {
 		var fs runtimeiface.Filesystem
@@ -221,7 +221,7 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 			var err error
 			fs, err = n.rt.ImageFilesystem(ctx)
 			return fs.UsedBytes, err
-		}, "20s", "100ms").Should(BeNumerically(">", 1<<20))
+		}, "1m", "100ms").Should(BeNumerically(">", 1<<20))
 		Expect(fs.Path).To(HavePrefix(n.dir))
 		Expect(fs.UsedInodes).To(BeNumerically(">", 0))
 		Expect(fs.CapacityBytes).To(BeNumerically(">=", fs.AvailableBytes))
@@ -232,17 +232,17 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(images).To(ContainElement(And(HaveField("Pinned", true), HaveField("Tags", ContainElement(ContainSubstring("pause"))))))
 		Expect(images).To(ContainElement(And(HaveField("Pinned", false), HaveField("ID", image))))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	It("tells what a container has written", func(ctx SpecContext) {
 		id := n.prog(ctx, n.pod(ctx), "writes", "write /f "+strings.Repeat("x", 100_000)+" ; print done ; forever")
 		Eventually(func() (int64, error) {
 			fs, err := n.rt.ContainerFilesystem(ctx, id)
 			return fs.UsedBytes, err
-		}, "40s", "200ms").Should(BeNumerically(">=", 100_000)) // containerd counts every 10 s
+		}, "1m", "200ms").Should(BeNumerically(">=", 100_000)) // containerd counts every 10 s
 		_, err := n.rt.ContainerFilesystem(ctx, "nobody")
 		Expect(err).To(MatchError(runtimeiface.ErrNotFound))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	It("runs a pod by another of the runtime's handlers, and names one that it lacks", func(ctx SpecContext) {
 		sb := n.pod(ctx, func(s *runtimeiface.SandboxSpec) { s.RuntimeHandler = "second" })
@@ -250,11 +250,11 @@ var _ = Describe("more of containerd", Ordered, ContinueOnFailure, func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(got.RuntimeHandler).To(Equal("second"))
 		id := n.prog(ctx, sb, "app", "print here ; forever")
-		Eventually(said(ctx, id), "10s", "20ms").Should(ContainSubstring("here"))
+		Eventually(said(ctx, id), "1m", "20ms").Should(ContainSubstring("here"))
 		Expect(filepath.Join(n.dir, "second", "k8s.io", id)).To(BeADirectory(), "the second runtime keeps its state elsewhere")
 
 		_, err = n.rt.RunSandbox(ctx, runtimeiface.SandboxSpec{Name: "x", Namespace: "test", UID: "x", RuntimeHandler: "third"})
 		Expect(err).To(And(MatchError(runtimeiface.ErrNotSupported), MatchError(ContainSubstring("RuntimeHandler"))))
 		Expect(n.rt.ListSandboxes(ctx, runtimeiface.SandboxFilter{UID: "x"})).To(BeEmpty())
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 })

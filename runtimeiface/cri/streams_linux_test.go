@@ -45,11 +45,11 @@ var _ = Describe("streams with containerd", Ordered, ContinueOnFailure, func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(stdout.String()).To(Equal("hello\n"))
 		Expect(stderr.String()).To(Equal("bye\n"))
-		Eventually(func() int32 { c, _ := n.rt.ContainerStatus(ctx, id); return c.ExitCode }, "5s", "20ms").Should(BeEquivalentTo(4))
-		Eventually(func() string { return n.text(ctx, id) }, "5s", "20ms").Should(And(ContainSubstring("stdout F hello"), ContainSubstring("stderr F bye")))
-		Eventually(func() error { return goleak.Find(ignore) }, "5s", "20ms").Should(Succeed())
+		Eventually(func() int32 { c, _ := n.rt.ContainerStatus(ctx, id); return c.ExitCode }, "1m", "20ms").Should(BeEquivalentTo(4))
+		Eventually(func() string { return n.text(ctx, id) }, "1m", "20ms").Should(And(ContainSubstring("stdout F hello"), ContainSubstring("stderr F bye")))
+		Eventually(func() error { return goleak.Find(ignore) }, "1m", "20ms").Should(Succeed())
 		Expect(n.rt.Attach(ctx, id, runtimeiface.AttachSpec{})).To(MatchError(runtimeiface.ErrNotRunning))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	It("attaches several to a terminal, and leaves it when ctx ends", func(ctx SpecContext) {
 		id := n.prog(ctx, n.pod(ctx), "app", "stdin", func(s *runtimeiface.ContainerSpec) { s.Stdin, s.TTY = true, true })
@@ -62,25 +62,25 @@ var _ = Describe("streams with containerd", Ordered, ContinueOnFailure, func() {
 		go func() { left <- n.rt.Attach(short, id, runtimeiface.AttachSpec{Stdin: in, Stdout: &first}) }()
 		go func() { left <- n.rt.Attach(short, id, runtimeiface.AttachSpec{Stdout: &second}) }()
 		go func() { _, _ = io.WriteString(type_, "one\n") }()
-		Eventually(first.String, "10s", "20ms").Should(ContainSubstring("one\r\none\r\n"))
+		Eventually(first.String, "1m", "20ms").Should(ContainSubstring("one\r\none\r\n"))
 		go func() { _, _ = io.WriteString(type_, "two\n") }()
-		Eventually(second.String, "10s", "20ms").Should(ContainSubstring("two\r\ntwo\r\n"))
+		Eventually(second.String, "1m", "20ms").Should(ContainSubstring("two\r\ntwo\r\n"))
 		cancel()
-		Eventually(left, "5s").Should(Receive(MatchError(context.Canceled)))
-		Eventually(left, "5s").Should(Receive(MatchError(context.Canceled)))
+		Eventually(left, "1m").Should(Receive(MatchError(context.Canceled)))
+		Eventually(left, "1m").Should(Receive(MatchError(context.Canceled)))
 		Expect(type_.Close()).To(Succeed())
-		Eventually(func() error { return goleak.Find(ignore) }, "5s", "20ms").Should(Succeed())
+		Eventually(func() error { return goleak.Find(ignore) }, "1m", "20ms").Should(Succeed())
 		c, err := n.rt.ContainerStatus(ctx, id)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(c.State).To(Equal(runtimeiface.ContainerRunning))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	It("refuses Stdin of a container that was made without", func(ctx SpecContext) {
 		id := n.prog(ctx, n.pod(ctx), "app", "forever")
 		err := n.rt.Attach(ctx, id, runtimeiface.AttachSpec{Stdin: strings.NewReader("")})
 		Expect(err).To(MatchError(runtimeiface.ErrInvalid))
 		Expect(n.rt.Attach(ctx, "none", runtimeiface.AttachSpec{})).To(MatchError(runtimeiface.ErrNotFound))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	ways := map[string]func(context.Context, string, uint16, io.ReadWriteCloser) error{
 		"by itself": func(ctx context.Context, id string, port uint16, conn io.ReadWriteCloser) error {
@@ -94,7 +94,7 @@ var _ = Describe("streams with containerd", Ordered, ContinueOnFailure, func() {
 		It("forwards to a port "+name, func(ctx SpecContext) {
 			sb := n.pod(ctx)
 			id := n.prog(ctx, sb, "app", "serve 127.0.0.1:81")
-			Eventually(func() string { return n.text(ctx, id) }, "10s", "20ms").Should(ContainSubstring("serving"))
+			Eventually(func() string { return n.text(ctx, id) }, "1m", "20ms").Should(ContainSubstring("serving"))
 			ignore := goleak.IgnoreCurrent()
 			near, far := tcpPair()
 			over := make(chan error, 1)
@@ -107,7 +107,7 @@ var _ = Describe("streams with containerd", Ordered, ContinueOnFailure, func() {
 			got, err := io.ReadAll(far)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(string(got) == sent).To(BeTrue(), "%d bytes came back", len(got))
-			Eventually(over, "5s").Should(Receive(BeNil()))
+			Eventually(over, "1m").Should(Receive(BeNil()))
 
 			near, _ = tcpPair()
 			err = forward(ctx, sb, 82, near)
@@ -121,9 +121,9 @@ var _ = Describe("streams with containerd", Ordered, ContinueOnFailure, func() {
 			_, err = io.ReadFull(far, make([]byte, 1))
 			Expect(err).NotTo(HaveOccurred())
 			cancel()
-			Eventually(over, "5s").Should(Receive(MatchError(context.Canceled)))
-			Eventually(func() error { return goleak.Find(ignore) }, "5s", "20ms").Should(Succeed())
-		}, NodeTimeout(time.Minute))
+			Eventually(over, "1m").Should(Receive(MatchError(context.Canceled)))
+			Eventually(func() error { return goleak.Find(ignore) }, "1m", "20ms").Should(Succeed())
+		}, NodeTimeout(5*time.Minute))
 	}
 
 	It("forwards nowhere without a ready sandbox", func(ctx SpecContext) {
@@ -137,5 +137,5 @@ var _ = Describe("streams with containerd", Ordered, ContinueOnFailure, func() {
 		Expect(n.rt.StopSandbox(ctx, sb)).To(Succeed())
 		near, _ = tcpPair()
 		Expect(n.rt.PortForward(ctx, sb, 81, near)).To(MatchError(runtimeiface.ErrNotRunning))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 })

@@ -57,9 +57,10 @@ type Subject struct {
 	// processes see, and may be limited in memory; the cases look from a process
 	// in the node's namespaces, as root.
 	Kernel bool
-	// Restart ends what serves the newest Runtime as a crash would, and gives a
-	// new one over the same state; nil if that cannot be done. Calls on the old
-	// one are over by then. Keep the new one in Runtime for the cases to come.
+	// Restart ends the newest Runtime as a crash of its program would, and gives a
+	// new one over the same state; nil if that cannot be done. A daemon that it
+	// calls goes on. Calls on the old one are over by then. Keep the new one in
+	// Runtime for the cases to come.
 	Restart func(ctx context.Context) (runtimeiface.Runtime, error)
 	// RestartDaemon ends what answers to the newest Runtime as a crash would, and
 	// starts it anew, while Runtime stays; nil if there is no daemon.

@@ -22,7 +22,7 @@ import (
 type limit struct {
 	name  string
 	start func(context.Context) (time.Duration, error)
-	// crash kills a program, and starts it again once that is told; may be nil.
+	// crash kills a program, and starts it again once that is told.
 	crash func(context.Context) (time.Duration, error)
 	// many starts pods, a few at a time, and gives the time of each; may be nil.
 	many  func(ctx context.Context, pods int) ([]time.Duration, error)
@@ -66,10 +66,14 @@ func (s *podStage) openLimits(ctx context.Context, runtimes []string) error {
 		if err := plain.Take(filepath.Join(s.dir, "oci", "sandboxes", kept, "containers", app)); err != nil {
 			return err
 		}
-		s.limits = append(s.limits, &limit{name: "bare " + name, close: func() error { return nil }, start: func(context.Context) (time.Duration, error) {
-			start, _, err := plain.Cycle()
-			return start, err
-		}})
+		s.limits = append(s.limits, &limit{name: "bare " + name, close: func() error { return nil },
+			start: func(context.Context) (time.Duration, error) {
+				start, _, err := plain.Cycle()
+				return start, err
+			},
+			crash: func(ctx context.Context) (time.Duration, error) {
+				return plain.Crash(func() error { return pass(ctx, time.Second) })
+			}})
 	}
 	s.limits[len(s.limits)-1].close = func() error { return s.oci.RemoveSandbox(context.Background(), kept) }
 	return nil

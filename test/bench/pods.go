@@ -157,6 +157,9 @@ func (s *podStage) measure(ctx context.Context) error {
 	for turn := range s.o.turns {
 		for _, l := range s.limits {
 			for range share(s.o.cycles, s.o.turns, turn) {
+				if err := pass(ctx, time.Second); err != nil { // at rest, as agents
+					return err
+				}
 				took, err := l.start(ctx)
 				if err != nil {
 					return fmt.Errorf("%s: %w", l.name, err)
@@ -164,9 +167,6 @@ func (s *podStage) measure(ctx context.Context) error {
 				l.starts = append(l.starts, took)
 			}
 			for range share(s.o.crashes, s.o.turns, turn) {
-				if l.crash == nil {
-					break
-				}
 				took, err := l.crash(ctx)
 				if err != nil {
 					return fmt.Errorf("%s: %w", l.name, err)

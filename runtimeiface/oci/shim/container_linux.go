@@ -256,15 +256,21 @@ func (s *server) exit(c *container, e Exit) {
 	}
 	c.mu.Unlock()
 	faultPoint("exit seen")
-	if err := WriteFile(c.dir, ExitName, e.record()); err != nil {
-		s.complain("record exit of "+c.ID, err)
-	}
+	// Whoever is told need not wait for the disk: after a loss of power the
+	// container is over anyway, and how it ended may be unknown.
+	lasting, err := writeSeen(c.dir, ExitName, e.record())
 	c.mu.Lock()
 	c.recorded = true
 	c.mu.Unlock()
 	faultPoint("exit recorded")
 	s.tell(Message{Op: EventExit, Fields: e.Fields()})
 	faultPoint("exit told")
+	if err == nil {
+		err = lasting()
+	}
+	if err != nil {
+		s.complain("record exit of "+c.ID, err)
+	}
 	close(c.done)
 }
 

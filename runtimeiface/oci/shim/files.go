@@ -63,6 +63,27 @@ func WriteFile(dir, name string, data []byte) error {
 	return SyncDir(dir)
 }
 
+// writeSeen is WriteFile that does not wait: whoever looks sees all of data from
+// now on. That it outlasts a loss of power is sure when the function given, which
+// is to be called, has returned nil. Of a loss of power before, a part of the file
+// may be left: so it is for records of which a broken one counts as none.
+func writeSeen(dir, name string, data []byte) (func() error, error) {
+	tmp := filepath.Join(dir, "."+name+".tmp")
+	file, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = file.Write(data); err == nil {
+		err = os.Rename(tmp, filepath.Join(dir, name))
+	}
+	if err != nil {
+		_ = file.Close()
+		_ = os.Remove(tmp)
+		return nil, err
+	}
+	return func() error { return errors.Join(file.Sync(), file.Close(), SyncDir(dir)) }, nil
+}
+
 // WriteNew is WriteFile for a directory that was just made, with that
 // directory itself. That it outlasts a loss of power is sure when the function
 // given has returned nil; it waits. Of a loss of power before, a part of the file

@@ -310,16 +310,32 @@ func TestLogsStayBelowTheirDirectory(t *testing.T) {
 }
 
 func TestFilesAreReplacedWhole(t *testing.T) {
-	dir := t.TempDir()
-	for _, text := range []string{"first", "second"} {
-		if err := WriteFile(dir, "f", []byte(text)); err != nil {
-			t.Fatal(err)
-		}
-		if data, _ := os.ReadFile(filepath.Join(dir, "f")); string(data) != text {
-			t.Errorf("the file holds %q", data)
-		}
-	}
-	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
-		t.Errorf("left beside it: %v", entries)
+	for name, write := range map[string]func(dir, name string, data []byte) error{
+		"WriteFile": WriteFile,
+		"writeSeen": func(dir, name string, data []byte) error {
+			lasting, err := writeSeen(dir, name, data)
+			if err != nil {
+				return err
+			}
+			return lasting()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, text := range []string{"first", "second"} {
+				if err := write(dir, "f", []byte(text)); err != nil {
+					t.Fatal(err)
+				}
+				if data, _ := os.ReadFile(filepath.Join(dir, "f")); string(data) != text {
+					t.Errorf("the file holds %q", data)
+				}
+			}
+			if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+				t.Errorf("left beside it: %v", entries)
+			}
+			if err := write(filepath.Join(dir, "none"), "f", nil); err == nil {
+				t.Error("a file was written into no directory")
+			}
+		})
 	}
 }
