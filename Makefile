@@ -56,7 +56,7 @@ bench-metrics: ## metrics beside cAdvisor's library and containerd/cgroups on 10
 	cd test/bench && $(GO) build -o $(BIN)/nodebench . && $(BIN)/nodebench metrics $(ARGS)
 
 .PHONY: bench-metrics-v2
-bench-metrics-v2: $(BIN)/runc $(BIN)/crun $(BIN)/cni/bridge $(BIN)/nodekit-shim ## the same on pure cgroup v2, in the emulated machine of test-v2: only its ratios count
+bench-metrics-v2: $(BIN)/runc $(BIN)/crun $(BIN)/cni/bridge $(BIN)/nodekit-shim $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 ## the same on pure cgroup v2, in the emulated machine of test-v2: only its ratios count
 	@test/guest/run -b "metrics -n 10,110 -rounds 5 -seconds 10 $(ARGS)"
 
 .PHONY: clean
@@ -92,7 +92,7 @@ SEEDS ?= 2000
 
 .PHONY: sim
 sim: ## random lives of a node on the fake runtime, SEEDS=2000 of them; NODEKIT_SIM_SEED=n plays one again, to the letter
-	NODEKIT_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -run TestSimulation -timeout 0 ./podlifecycle
+	GOGC=400 NODEKIT_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -run TestSimulation -timeout 0 ./podlifecycle
 
 .PHONY: test-proxy
 test-proxy: ## proxyrules: 10,000 changes at 5,000 Services under traffic, 8,000 packets of random nodes held against Trace, 100 kills
@@ -114,7 +114,7 @@ fuzz: ## every fuzz target of podlifecycle, metrics and their parts, TIME=30s ea
 	done
 
 .PHONY: test-v2
-test-v2: $(BIN)/runc $(BIN)/crun $(BIN)/cni/bridge $(BIN)/nodekit-shim ## containers and cgroups on pure cgroup v2 with systemd, in an emulated machine: slow; ARGS="-f REGEX" picks specs
+test-v2: $(BIN)/runc $(BIN)/crun $(BIN)/cni/bridge $(BIN)/nodekit-shim $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 ## containers and cgroups on pure cgroup v2 with systemd, in an emulated machine: slow; ARGS="-f REGEX" picks specs
 	@test/guest/run $(ARGS)
 
 .PHONY: vet
