@@ -74,7 +74,7 @@ test-unit: ## no root, loopback only, race detector on
 
 .PHONY: test-kernel
 test-kernel: tools-test ## real containers, rules, cgroups and a browser, in namespaces of their own
-	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -p 1 -timeout 20m $$($(GO) list -f '{{range .XTestImports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}:{{.ImportPath}}' ./... | awk -F: '/internal\/kerneltest/ {print $$2}')
+	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -p 2 -timeout 20m $$($(GO) list -f '{{range .XTestImports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}:{{.ImportPath}}' ./... | awk -F: '/internal\/kerneltest/ {print $$2}')
 
 	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 20m -tags faultpoints -run TestOCI ./runtimeiface/oci -ginkgo.focus='kill matrix'
 	cd test/bench && NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 5m ./cadvisor
@@ -91,8 +91,8 @@ test-e2e: tools-run tools-test ## the quickstart's node under use, abuse and kil
 SEEDS ?= 2000
 
 .PHONY: sim
-sim: ## random lives of a node on the fake runtime, SEEDS=2000 of them; NODEKIT_SIM_SEED=n plays one again, to the letter
-	GOGC=400 NODEKIT_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -run TestSimulation -timeout 0 ./podlifecycle
+sim: ## random lives of a node on the fake runtime and of plans, SEEDS=2000 of them; NODEKIT_SIM_SEED=n plays one again, to the letter
+	NODEKIT_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -run 'TestSimulation|TestPlanProperties' -timeout 0 ./podlifecycle
 
 .PHONY: test-proxy
 test-proxy: ## proxyrules: 10,000 changes at 5,000 Services under traffic, 8,000 packets of random nodes held against Trace, 100 kills

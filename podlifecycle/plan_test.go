@@ -2,8 +2,10 @@ package podlifecycle_test
 
 import (
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,12 +44,12 @@ func live(t testing.TB, seed uint64, steps int) {
 // phases only forward, grace only shrinks, one action in each lane, and
 // progress: 3,000 random lives of pods.
 func TestPlanProperties(t *testing.T) {
-	seeds := uint64(3000)
-	if testing.Short() {
-		seeds = 300
+	seeds := 300
+	if n, err := strconv.Atoi(os.Getenv("NODEKIT_SIM_SEEDS")); err == nil {
+		seeds = n
 	}
 	for seed := range seeds {
-		live(t, seed, 120)
+		live(t, uint64(seed), 120)
 	}
 }
 
