@@ -140,7 +140,7 @@ var _ = Describe("a directory of manifests", func() {
 		By("ending it when the file goes")
 		Expect(os.Remove(filepath.Join(dir, "web.yaml"))).To(Succeed())
 		Eventually(ctx, m.Pods).Should(BeEmpty())
-	}, NodeTimeout(30*time.Second))
+	}, NodeTimeout(5*time.Minute))
 
 	It("names file, pod and field of what is missing or wrong", func(ctx context.Context) {
 		write("web.yaml", webManifest)
@@ -161,5 +161,5 @@ var _ = Describe("a directory of manifests", func() {
 		}).Should(And(ContainSubstring("bad.yaml"), ContainSubstring("default/bad"), ContainSubstring("imge")))
 		write("settings.yaml", settings)
 		Eventually(ctx, phase).Should(Equal("Running"))
-	}, NodeTimeout(30*time.Second))
+	}, NodeTimeout(5*time.Minute))
 })

@@ -118,7 +118,7 @@ var _ = Describe("cgroups of this kernel", func() {
 		Expect(m.List(root)).To(BeEmpty())
 		Expect(file("memory", root+"/podu1", "")).NotTo(BeADirectory())
 		Expect(m.Remove(ctx, root+"/podu1")).To(Succeed(), "again")
-	}, NodeTimeout(30*time.Second))
+	}, NodeTimeout(5*time.Minute))
 
 	It("removes what is only in some hierarchies, the unified one of a hybrid included", func(ctx context.Context) {
 		Expect(m.Ensure(ctx, root+"/podu1", nil)).To(Succeed())

@@ -323,7 +323,7 @@ var _ = Describe("a directory", func() {
 			Eventually(ctx, latest).Should(Equal([]string{"default/a", "default/b"}))
 			Expect(os.Remove(filepath.Join(path, "a.yaml"))).To(Succeed())
 			Eventually(ctx, latest).Should(Equal([]string{"default/b"}))
-		}, NodeTimeout(20*time.Second))
+		}, NodeTimeout(5*time.Minute))
 
 		It("reads a file that is written slowly as one", func(ctx context.Context) {
 			start(source.Config{Path: path, Reread: time.Hour})
@@ -336,7 +336,7 @@ var _ = Describe("a directory", func() {
 			}
 			Expect(f.Close()).To(Succeed())
 			Eventually(ctx, latest).Should(Equal([]string{"default/a"}))
-		}, NodeTimeout(20*time.Second))
+		}, NodeTimeout(5*time.Minute))
 
 		It("waits for a directory that is not there, and for one that is replaced", func(ctx context.Context) {
 			later := filepath.Join(path, "later")
@@ -350,7 +350,7 @@ var _ = Describe("a directory", func() {
 			Expect(os.Mkdir(later, 0o700)).To(Succeed())
 			write("later/b.yaml", podYAML("b", ""))
 			Eventually(ctx, latest).Should(Equal([]string{"default/b"}))
-		}, NodeTimeout(20*time.Second))
+		}, NodeTimeout(5*time.Minute))
 
 		It("says nothing when nothing changed", func(ctx context.Context) {
 			write("a.yaml", podYAML("a", ""))
@@ -358,7 +358,7 @@ var _ = Describe("a directory", func() {
 			Eventually(ctx, count).Should(Equal(1))
 			write("a.yaml", podYAML("a", ""))
 			Consistently(ctx, count, "100ms").Should(Equal(1))
-		}, NodeTimeout(20*time.Second))
+		}, NodeTimeout(5*time.Minute))
 	})
 })
 

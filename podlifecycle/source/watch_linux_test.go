@@ -69,7 +69,7 @@ var _ = Describe("watching a directory", func() {
 		mu.Lock()
 		defer mu.Unlock()
 		Expect(sets).To(HaveEach(Or(BeEmpty(), Equal([]string{"one", "two"}))))
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	It("reads a file that is never closed", func(ctx context.Context) {
 		f, err := os.Create(filepath.Join(path, "open.yaml"))
@@ -78,7 +78,7 @@ var _ = Describe("watching a directory", func() {
 		_, err = f.WriteString(podYAML("open", ""))
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(ctx, latest).Should(Equal([]string{"open"}))
-	}, NodeTimeout(20*time.Second))
+	}, NodeTimeout(5*time.Minute))
 
 	It("sees links, and what they lead to swapped as a mounted ConfigMap is", func(ctx context.Context) {
 		other := GinkgoT().TempDir()
@@ -95,5 +95,5 @@ var _ = Describe("watching a directory", func() {
 			}
 			Eventually(ctx, latest).Should(Equal([]string{"hard", version}))
 		}
-	}, NodeTimeout(20*time.Second))
+	}, NodeTimeout(5*time.Minute))
 })

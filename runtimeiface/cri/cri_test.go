@@ -37,7 +37,7 @@ var _ = Describe("a Runtime on a CRI", func() {
 	)
 	BeforeEach(func() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel = context.WithTimeout(context.Background(), 5*time.Minute)
 		DeferCleanup(cancel)
 		s = newServer()
 		rt = s.dial()
@@ -135,7 +135,7 @@ var _ = Describe("a Runtime on a CRI", func() {
 		}()
 		Consistently(second, "50ms").ShouldNot(Receive())
 		close(release)
-		Eventually(second, "5s").Should(Receive())
+		Eventually(second, "1m").Should(Receive())
 		Expect(s.count("RunPodSandbox")).To(Equal(1))
 	})
 
@@ -197,9 +197,9 @@ var _ = Describe("a Runtime on a CRI", func() {
 		_, err = rt.Version(ctx)
 		Expect(err).To(MatchError(runtimeiface.ErrUnavailable))
 		s.start()
-		Eventually(func() error { _, err := rt.Version(ctx); return err }, "10s", "10ms").Should(Succeed())
+		Eventually(func() error { _, err := rt.Version(ctx); return err }, "1m", "10ms").Should(Succeed())
 		id := run("one")
-		Eventually(events, "10s").Should(Receive(And(
+		Eventually(events, "1m").Should(Receive(And(
 			HaveField("Type", runtimeiface.SandboxStarted), HaveField("SandboxID", id), HaveField("PodUID", "one"))))
 	})
 
@@ -285,7 +285,7 @@ var _ = Describe("a Runtime on a CRI", func() {
 		events, err := rt.Subscribe(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(rt.StopContainer(ctx, alone, 0)).To(Succeed())
-		Eventually(events, "5s").Should(Receive(And(HaveField("Type", runtimeiface.ContainerStopped), HaveField("ContainerID", alone))))
+		Eventually(events, "1m").Should(Receive(And(HaveField("Type", runtimeiface.ContainerStopped), HaveField("ContainerID", alone))))
 		Expect(rt.StartContainer(ctx, alone)).To(MatchError(runtimeiface.ErrNotRunning))
 		Expect(rt.ListContainers(ctx, runtimeiface.ContainerFilter{State: runtimeiface.ContainerCreated})).To(HaveExactElements(HaveField("ID", together)))
 		Expect(rt.StopSandbox(ctx, sb)).To(Succeed())
@@ -310,7 +310,7 @@ var _ = Describe("a Runtime on a CRI", func() {
 			rt = s.dial(func(c *cri.Config) { c.PollPeriod = time.Hour })
 			events, err := rt.Subscribe(ctx)
 			Expect(err).NotTo(HaveOccurred())
-			Eventually(func() int { return s.count("GetContainerEvents") }, "5s").Should(Equal(1))
+			Eventually(func() int { return s.count("GetContainerEvents") }, "1m").Should(Equal(1))
 			pod := &api.PodSandboxStatus{Id: "sb", Metadata: &api.PodSandboxMetadata{Uid: "u"}}
 			send := func(kind api.ContainerEventType, id string, at time.Time) {
 				s.events <- &api.ContainerEventResponse{ContainerId: id, ContainerEventType: kind, CreatedAt: at.UnixNano(), PodSandboxStatus: pod}
@@ -327,7 +327,7 @@ var _ = Describe("a Runtime on a CRI", func() {
 			var got []runtimeiface.EventType
 			for range 4 {
 				var e runtimeiface.Event
-				Eventually(events, "5s").Should(Receive(&e))
+				Eventually(events, "1m").Should(Receive(&e))
 				got = append(got, e.Type)
 				Expect(e.PodUID).To(Equal("u"))
 			}
@@ -346,9 +346,9 @@ var _ = Describe("a Runtime on a CRI", func() {
 			next := func(want runtimeiface.EventType) runtimeiface.Event {
 				GinkgoHelper()
 				var e runtimeiface.Event
-				Eventually(events, "5s").Should(Receive(&e))
+				Eventually(events, "1m").Should(Receive(&e))
 				for e.Type != want {
-					Eventually(events, "5s").Should(Receive(&e))
+					Eventually(events, "1m").Should(Receive(&e))
 				}
 				return e
 			}
@@ -366,7 +366,7 @@ var _ = Describe("a Runtime on a CRI", func() {
 			lists := s.count("ListContainers")
 			_, err := rt.Subscribe(ctx)
 			Expect(err).NotTo(HaveOccurred())
-			Eventually(func() int { return s.count("GetContainerEvents") }, "5s").Should(Equal(1))
+			Eventually(func() int { return s.count("GetContainerEvents") }, "1m").Should(Equal(1))
 			Consistently(func() int { return s.count("GetContainerEvents") }, "500ms").Should(Equal(1))
 			Expect(s.count("ListContainers") - lists).To(BeNumerically("<=", 2))
 		})
@@ -377,12 +377,12 @@ var _ = Describe("a Runtime on a CRI", func() {
 			events, err := rt.Subscribe(context.Background())
 			Expect(err).NotTo(HaveOccurred())
 			Expect(rt.Close()).To(Succeed())
-			Eventually(events, "5s").Should(BeClosed())
+			Eventually(events, "1m").Should(BeClosed())
 			_, err = rt.Version(ctx)
 			Expect(errors.Is(err, runtimeiface.ErrUnavailable)).To(BeTrue(), "%v", err)
 			_, err = rt.RunSandbox(ctx, podSpec("one"))
 			Expect(err).To(MatchError(runtimeiface.ErrUnavailable))
-			Eventually(func() error { return goleak.Find(ignore) }, "5s", "20ms").Should(Succeed())
+			Eventually(func() error { return goleak.Find(ignore) }, "1m", "20ms").Should(Succeed())
 		})
 	})
 })
@@ -391,5 +391,5 @@ var _ = Describe("Dial", func() {
 	It("fails where nothing answers", func(ctx SpecContext) {
 		_, err := cri.Dial(ctx, cri.Config{Endpoint: "unix://" + filepath.Join(GinkgoT().TempDir(), "none")})
 		Expect(err).To(MatchError(runtimeiface.ErrUnavailable))
-	}, NodeTimeout(10*time.Second))
+	}, NodeTimeout(5*time.Minute))
 })

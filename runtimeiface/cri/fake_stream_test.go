@@ -141,7 +141,7 @@ var _ = Describe("streams of a CRI", func() {
 	)
 	BeforeEach(func() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel = context.WithTimeout(context.Background(), 5*time.Minute)
 		DeferCleanup(cancel)
 		s = newServer()
 		rt = s.dial()
@@ -155,7 +155,7 @@ var _ = Describe("streams of a CRI", func() {
 	})
 	clean := func() {
 		GinkgoHelper()
-		Eventually(func() error { return goleak.Find(ignore) }, "5s", "20ms").Should(Succeed())
+		Eventually(func() error { return goleak.Find(ignore) }, "1m", "20ms").Should(Succeed())
 	}
 	cat := runtimeiface.ExecSpec{Command: []string{"cat"}}
 	with := func(change func(*runtimeiface.ExecSpec)) runtimeiface.ExecSpec {
@@ -227,10 +227,10 @@ var _ = Describe("streams of a CRI", func() {
 			before := len(st.heard())
 			go func() { over <- rt.Attach(short, id, runtimeiface.AttachSpec{}) }()
 			go func() { _, err := rt.Exec(short, id, cat); over <- err }()
-			Eventually(st.heard, "5s").Should(HaveLen(before + 2))
+			Eventually(st.heard, "1m").Should(HaveLen(before + 2))
 			cancel()
-			Eventually(over, "5s").Should(Receive(MatchError(context.Canceled)))
-			Eventually(over, "5s").Should(Receive(MatchError(context.Canceled)))
+			Eventually(over, "1m").Should(Receive(MatchError(context.Canceled)))
+			Eventually(over, "1m").Should(Receive(MatchError(context.Canceled)))
 		}
 		once.Do(func() { close(hold) })
 	})
@@ -243,7 +243,7 @@ var _ = Describe("streams of a CRI", func() {
 		over := make(chan error, 2)
 		go func() { over <- rt.Attach(ctx, id, runtimeiface.AttachSpec{}) }()
 		go func() { _, err := rt.Exec(ctx, id, cat); over <- err }()
-		Eventually(st.heard, "5s").Should(HaveLen(2))
+		Eventually(st.heard, "1m").Should(HaveLen(2))
 		Expect(rt.Close()).To(Succeed())
 		Expect(<-over).To(HaveOccurred())
 		Expect(<-over).To(HaveOccurred())

@@ -27,7 +27,7 @@ var _ = Describe("several containers on a CRI", func() {
 	)
 	BeforeEach(func() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel = context.WithTimeout(context.Background(), 5*time.Minute)
 		DeferCleanup(cancel)
 		s = newServer()
 		rt = s.dial()
@@ -62,12 +62,12 @@ var _ = Describe("several containers on a CRI", func() {
 		short, cancel := context.WithCancel(ctx)
 		over := make(chan error, 1)
 		go func() { _, err := rt.RunContainers(short, sb, three); over <- err }()
-		Eventually(func() int { return s.count("StartContainer") }, "5s").Should(Equal(3))
+		Eventually(func() int { return s.count("StartContainer") }, "1m").Should(Equal(3))
 		Expect(states()).To(Equal(all(api.ContainerState_CONTAINER_CREATED)))
 		cancel()
-		Eventually(over, "5s").Should(Receive(MatchError(context.Canceled)))
+		Eventually(over, "1m").Should(Receive(MatchError(context.Canceled)))
 		close(release)
-		Eventually(states, "5s").Should(Equal(all(api.ContainerState_CONTAINER_RUNNING)))
+		Eventually(states, "1m").Should(Equal(all(api.ContainerState_CONTAINER_RUNNING)))
 	})
 
 	It("are taken for this call's when an answer is lost", func() {

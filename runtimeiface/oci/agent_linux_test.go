@@ -179,7 +179,7 @@ func (e *env) agent(job agentJob) *agent {
 
 // next waits for a line that the agent says.
 func (a *agent) next(prefix string) (string, bool) {
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case line, ok := <-a.lines:

@@ -170,7 +170,7 @@ exit 1
 		Expect(err).To(MatchError(ContainSubstring("the grapes are sour; all of them")))
 		Expect(err).To(MatchError(runtimeiface.ErrUnavailable), "code 11 of the specification: try again later")
 		Expect(c.held()).To(BeEmpty())
-		Eventually(c.leftovers, "5s").Should(BeEmpty())
+		Eventually(c.leftovers, "1m").Should(BeEmpty())
 		said, err := os.ReadFile(calls)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(string(said)).To(MatchRegexp(`(?s)^ADD .*K8S_POD_NAME=` + spec.Name + `.*\nDEL `))
@@ -247,8 +247,8 @@ cat > /dev/null; [ -e `+c.bin+`/mild ] && exit 0; echo '{"code": 100, "msg": "no
 			if down {
 				c.open()
 			}
-			Eventually(c.held, "10s", "20ms").Should(BeEmpty())
-			Eventually(c.cached, "10s", "20ms").Should(BeEmpty(), "the last that is done")
+			Eventually(c.held, "1m", "20ms").Should(BeEmpty())
+			Eventually(c.cached, "1m", "20ms").Should(BeEmpty(), "the last that is done")
 			Expect(c.rt.RemoveSandbox(c.ctx(), sb)).To(Succeed())
 		}
 	})
@@ -266,7 +266,7 @@ out=$(`+c.real+`/bridge); : > `+c.bin+`/called; read x < `+hang+`; echo "$out"
 		a := c.agent(agentJob{Prefix: "slow", Pods: 1})
 		_, ok := a.next("open")
 		Expect(ok).To(BeTrue())
-		Eventually(filepath.Join(c.bin, "called"), "10s", "5ms").Should(BeAnExistingFile())
+		Eventually(filepath.Join(c.bin, "called"), "1m", "5ms").Should(BeAnExistingFile())
 		Expect(c.held()).To(HaveLen(2))
 		a.kill()
 		c.open()
@@ -298,7 +298,7 @@ out=$(`+c.real+`/bridge); : > `+c.bin+`/called; read x < `+hang+`; echo "$out"
 			}
 			Expect(c.rt.Purge(c.ctx())).To(Succeed())
 			Expect(c.held()).To(BeEmpty())
-			Eventually(c.leftovers, "5s", "20ms").Should(BeEmpty())
+			Eventually(c.leftovers, "1m", "20ms").Should(BeEmpty())
 			c.close()
 		}
 		c.open()

@@ -101,7 +101,7 @@ var _ = Describe("the images of a node", func() {
 		sb := e.sandbox()
 		idle := e.start(sb, "idle", "print ready ; forever")
 		id := e.start(sb, "app", "write /f "+strings.Repeat("x", 100_000)+" ; print ready ; forever")
-		Eventually(func() string { return e.log(e.status(id)) }, "10s", "20ms").Should(ContainSubstring("ready"))
+		Eventually(func() string { return e.log(e.status(id)) }, "1m", "20ms").Should(ContainSubstring("ready"))
 		less, err := e.rt.ContainerFilesystem(e.ctx(), idle)
 		Expect(err).NotTo(HaveOccurred())
 		more, err := e.rt.ContainerFilesystem(e.ctx(), id)

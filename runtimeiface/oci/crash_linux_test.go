@@ -34,7 +34,7 @@ var _ = Describe("a kill", func() {
 		Expect(running.State).To(Equal(runtimeiface.ContainerRunning))
 		Expect(running.PID).NotTo(BeZero())
 		e.close()
-		Eventually(func() bool { return processGone(running.PID) }, "20s", "10ms").Should(BeTrue(), "the program ends while no agent is there")
+		Eventually(func() bool { return processGone(running.PID) }, "1m", "10ms").Should(BeTrue(), "the program ends while no agent is there")
 		gone := time.Now()
 
 		e.open()
@@ -74,7 +74,7 @@ var _ = Describe("a kill", func() {
 				Expect(e.rt.RemoveSandbox(e.ctx(), s.ID)).To(Succeed())
 			}
 			Expect(e.rt.Purge(e.ctx())).To(Succeed())
-			Eventually(e.leftovers, "5s", "20ms").Should(BeEmpty(), "round %d", round)
+			Eventually(e.leftovers, "1m", "20ms").Should(BeEmpty(), "round %d", round)
 			e.close()
 		}
 		e.open()
@@ -94,13 +94,13 @@ var _ = Describe("a kill", func() {
 		c := e.exited(id)
 		Expect(c.ExitCode).To(BeEquivalentTo(runtimeiface.ExitCodeUnknown))
 		Expect(c.Reason).To(Equal(runtimeiface.ReasonUnknown))
-		Eventually(func() bool { return processGone(pid) }, "5s", "5ms").Should(BeTrue())
+		Eventually(func() bool { return processGone(pid) }, "1m", "5ms").Should(BeTrue())
 		Eventually(func() runtimeiface.SandboxState {
 			s, err = e.rt.SandboxStatus(e.ctx(), sb)
 			return s.State
 		}, "5s", "5ms").Should(Equal(runtimeiface.SandboxNotReady))
 		Expect(s.IPs).To(BeEmpty())
-		Eventually(func() bool { return processGone(shimPID) }, "5s", "5ms").Should(BeTrue(), "no zombie is left of the shim")
+		Eventually(func() bool { return processGone(shimPID) }, "1m", "5ms").Should(BeTrue(), "no zombie is left of the shim")
 		_, err = e.rt.CreateContainer(e.ctx(), sb, runtimeiface.ContainerSpec{Name: "late", Image: e.image})
 		Expect(err).To(MatchError(runtimeiface.ErrNotRunning))
 
@@ -122,7 +122,7 @@ var _ = Describe("a kill", func() {
 				Expect(e.exited(id).Reason).To(Equal(runtimeiface.ReasonUnknown), "round %d", round)
 			}
 			Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed(), "round %d", round)
-			Eventually(e.leftovers, "5s", "20ms").Should(Equal([]string{"interface nodekit0"}), "round %d", round)
+			Eventually(e.leftovers, "1m", "20ms").Should(Equal([]string{"interface nodekit0"}), "round %d", round)
 		}
 	})
 
@@ -143,10 +143,10 @@ var _ = Describe("a kill", func() {
 			_, err := e.rt.CreateContainer(e.ctx(), sb, runtimeiface.ContainerSpec{Name: "app", Image: e.image})
 			failed <- err
 		}()
-		Eventually(filepath.Join(dir, "called"), "5s", "5ms").Should(BeAnExistingFile())
+		Eventually(filepath.Join(dir, "called"), "1m", "5ms").Should(BeAnExistingFile())
 		Expect(unix.Kill(s.PID, unix.SIGKILL)).To(Succeed())
-		Eventually(failed, "5s").Should(Receive(HaveOccurred()))
-		Eventually(e.leftovers, "5s", "20ms").ShouldNot(ContainElement(HavePrefix("process")))
+		Eventually(failed, "1m").Should(Receive(HaveOccurred()))
+		Eventually(e.leftovers, "1m", "20ms").ShouldNot(ContainElement(HavePrefix("process")))
 	})
 
 	It("of the shim while no agent is there is found by the next", func() {
@@ -159,7 +159,7 @@ var _ = Describe("a kill", func() {
 		Expect(unix.Kill(s.PID, unix.SIGKILL)).To(Succeed())
 		e.open()
 		Expect(e.status(id).Reason).To(Equal(runtimeiface.ReasonUnknown))
-		Eventually(func() bool { return processGone(pid) }, "5s", "5ms").Should(BeTrue())
+		Eventually(func() bool { return processGone(pid) }, "1m", "5ms").Should(BeTrue())
 	})
 
 	It("is not survived by the lock of the root, which keeps a second agent out", func() {

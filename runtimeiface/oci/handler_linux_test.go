@@ -152,7 +152,7 @@ var _ = Describe("runtime handlers", func() {
 			}, "5s", "5ms").Should(BeEmpty(), "cgroups outside the container's")
 			cancel()
 			Expect(<-ended).To(MatchError(context.Canceled))
-			Eventually(func() bool { return processGone(child) }, "5s", "5ms").Should(BeTrue())
+			Eventually(func() bool { return processGone(child) }, "1m", "5ms").Should(BeTrue())
 		})
 	}
 })

@@ -226,7 +226,7 @@ var _ = Describe("a port of the node", func() {
 				pod := e.sandbox(hostPort(8080))
 				e.serve(pod, name, 80)
 				// A flow that stays is kept alive for 30 s by each that is sent.
-				Eventually(hears, "10s").Should(Equal(name), node)
+				Eventually(hears, "1m").Should(Equal(name), node)
 				Expect(e.rt.RemoveSandbox(e.ctx(), pod)).To(Succeed())
 			}
 			Expect(sink.Close()).To(Succeed())

@@ -42,15 +42,15 @@ var _ = Describe("a pod's life", func() {
 			e.reopen()
 			Expect(l.verify(ctx, e.rt)).To(Succeed(), "before %s, by the next agent", l.name())
 		}
-		Eventually(e.census, "5s", "20ms").Should(Equal(before))
+		Eventually(e.census, "1m", "20ms").Should(Equal(before))
 		Expect([]int{l.runs("app"), l.runs("job")}).To(Equal([]int{1, 1}))
 	}
 
 	It("is as told after each call, also to the next agent, and leaves nothing", func(ctx SpecContext) {
 		lived(ctx, false)
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
-	It("is no other when its containers are run together", func(ctx SpecContext) { lived(ctx, true) }, NodeTimeout(time.Minute))
+	It("is no other when its containers are run together", func(ctx SpecContext) { lived(ctx, true) }, NodeTimeout(5*time.Minute))
 })
 
 // life is a pod from its making to its removal: what its caller knows when a

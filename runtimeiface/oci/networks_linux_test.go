@@ -35,7 +35,7 @@ var _ = Describe("the promises of runtimeiface for sandboxes and networks", func
 					}
 					Expect(subject.Missing(c)).To(BeEmpty())
 					Expect(c.Run(ctx, subject)).To(Succeed(), c.Promise)
-				}, NodeTimeout(time.Minute))
+				}, NodeTimeout(5*time.Minute))
 			}
 		})
 	}

@@ -32,19 +32,19 @@ var _ = Describe("a pod", func() {
 		held, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/1", pid), os.O_WRONLY, 0)
 		Expect(err).NotTo(HaveOccurred())
 		defer func() { _ = held.Close() }()
-		Eventually(func() string { return e.log(e.status(id)) }, "5s").Should(Equal("before\n"))
+		Eventually(func() string { return e.log(e.status(id)) }, "1m").Should(Equal("before\n"))
 
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		Expect(e.rt.StopContainer(ctx, id, 0)).To(Succeed())
 		_, err = held.WriteString("after\n")
 		Expect(err).NotTo(HaveOccurred())
-		Eventually(func() string { return e.log(e.status(id)) }, "5s").Should(Equal("before\nafter\n"))
+		Eventually(func() string { return e.log(e.status(id)) }, "1m").Should(Equal("before\nafter\n"))
 	})
 
 	It("is stopped with grace by its shim, though the agent goes", func() {
 		id := e.start(e.sandbox(), "app", "ignore ; print ready ; forever")
-		Eventually(func() string { return e.log(e.status(id)) }, "5s").Should(Equal("ready\n"))
+		Eventually(func() string { return e.log(e.status(id)) }, "1m").Should(Equal("ready\n"))
 		ctx, cancel := context.WithCancel(context.Background())
 		time.AfterFunc(50*time.Millisecond, cancel)
 		Expect(e.rt.StopContainer(ctx, id, time.Second)).To(MatchError(context.Canceled))
@@ -176,7 +176,7 @@ var _ = Describe("a pod", func() {
 		spec.Sysctls = map[string]string{"net.ipv4.no_such_parameter": "1"}
 		_, err := e.rt.RunSandbox(e.ctx(), spec)
 		Expect(err).To(MatchError(ContainSubstring("no_such_parameter")))
-		Eventually(e.leftovers, "5s").Should(BeEmpty())
+		Eventually(e.leftovers, "1m").Should(BeEmpty())
 	})
 })
 
@@ -188,7 +188,7 @@ var _ = Describe("a Runtime", func() {
 		e.open()
 		e.start(e.sandbox(), "app", "forever")
 		e.close()
-		Eventually(func() error { return goleak.Find(before) }, "5s").Should(Succeed())
+		Eventually(func() error { return goleak.Find(before) }, "1m").Should(Succeed())
 		_, err := e.rt.ListSandboxes(context.Background(), runtimeiface.SandboxFilter{})
 		Expect(err).To(MatchError(runtimeiface.ErrUnavailable))
 		e.open()

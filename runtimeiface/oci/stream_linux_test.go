@@ -75,14 +75,14 @@ var _ = Describe("a client", func() {
 			}
 			return info.Size()
 		}
-		Eventually(size, "10s", "10ms").Should(BeNumerically(">", 0))
+		Eventually(size, "1m", "10ms").Should(BeNumerically(">", 0))
 		var last int64
-		Eventually(func() bool { now := size(); same := now == last; last = now; return same }, "10s", "200ms").Should(BeTrue(), "the log stands still")
+		Eventually(func() bool { now := size(); same := now == last; last = now; return same }, "1m", "200ms").Should(BeTrue(), "the log stands still")
 		Expect(e.status(id).State).To(Equal(runtimeiface.ContainerRunning))
 		Expect(last).To(BeNumerically("<", 2<<20), "more was said than all buffers on the way hold")
 		before := e.private(sb)
 		c.mu.Unlock()
-		Eventually(c.done, "20s").Should(Receive(BeNil()))
+		Eventually(c.done, "1m").Should(Receive(BeNil()))
 		want := numbered(lines)
 		Expect(c.String() == want).To(BeTrue(), "the client got %d of %d bytes", len(c.String()), len(want))
 		Expect(e.log(e.exited(id)) == want).To(BeTrue(), "the log is whole")
@@ -104,7 +104,7 @@ var _ = Describe("a client", func() {
 		Expect(e.rt.RemoveContainer(e.ctx(), id)).To(Succeed())
 		Consistently(c.done, "100ms").ShouldNot(Receive())
 		c.mu.Unlock()
-		Eventually(c.done, "10s").Should(Receive(BeNil()))
+		Eventually(c.done, "1m").Should(Receive(BeNil()))
 		Expect(c.String() == want).To(BeTrue(), "the client got %d of %d bytes", len(c.String()), len(want))
 	})
 
@@ -129,9 +129,9 @@ var _ = Describe("a client", func() {
 			c := e.attach(e.ctx(), id, read)
 			_, err := io.WriteString(write, text)
 			Expect(err).NotTo(HaveOccurred())
-			Eventually(c.String, "5s", "5ms").Should(Equal(text))
+			Eventually(c.String, "1m", "5ms").Should(Equal(text))
 			e.reopen()
-			Eventually(c.done, "5s").Should(Receive(MatchError(runtimeiface.ErrUnavailable)))
+			Eventually(c.done, "1m").Should(Receive(MatchError(runtimeiface.ErrUnavailable)))
 			_ = write.Close()
 		}
 		Expect(e.status(id).State).To(Equal(runtimeiface.ContainerRunning))
@@ -141,7 +141,7 @@ var _ = Describe("a client", func() {
 	It("finds room among sixteen, and leaves none of the shim's memory taken", func() {
 		sb := e.sandbox()
 		id := e.start(sb, "app", "lines 100000 1ms")
-		Eventually(func() string { return e.log(e.status(id)) }, "5s").ShouldNot(BeEmpty())
+		Eventually(func() string { return e.log(e.status(id)) }, "1m").ShouldNot(BeEmpty())
 		before := e.private(sb)
 		for range 3 {
 			ctx, cancel := context.WithCancel(e.ctx())
@@ -150,22 +150,22 @@ var _ = Describe("a client", func() {
 				clients = append(clients, e.attach(ctx, id, nil))
 			}
 			for _, c := range clients {
-				Eventually(c.String, "10s", "5ms").Should(ContainSubstring("line"))
+				Eventually(c.String, "1m", "5ms").Should(ContainSubstring("line"))
 			}
 			Expect(e.rt.Attach(ctx, id, runtimeiface.AttachSpec{Stdout: io.Discard})).To(MatchError(runtimeiface.ErrUnavailable))
 			cancel()
 			for _, c := range clients {
-				Eventually(c.done, "5s").Should(Receive(MatchError(context.Canceled)))
+				Eventually(c.done, "1m").Should(Receive(MatchError(context.Canceled)))
 			}
 			Eventually(func() error {
 				ctx, cancel := context.WithCancel(e.ctx())
 				c := e.attach(ctx, id, nil)
-				Eventually(c.String, "5s", "5ms").Should(ContainSubstring("line"))
+				Eventually(c.String, "1m", "5ms").Should(ContainSubstring("line"))
 				cancel()
 				return <-c.done
 			}, "5s").Should(MatchError(context.Canceled))
 		}
-		Eventually(func() int64 { return e.private(sb) - before }, "15s", "500ms").Should(BeNumerically("<", 512<<10))
+		Eventually(func() int64 { return e.private(sb) - before }, "1m", "500ms").Should(BeNumerically("<", 512<<10))
 	})
 })
 
@@ -222,12 +222,12 @@ var _ = Describe("a forward", func() {
 		Expect(e.rt.PortForward(ctx, sb, port, theirs)).To(MatchError(runtimeiface.ErrUnavailable))
 		cancel()
 		for range 256 {
-			Eventually(done, "5s").Should(Receive(MatchError(context.Canceled)))
+			Eventually(done, "1m").Should(Receive(MatchError(context.Canceled)))
 		}
 		ours, theirs := net.Pipe()
 		go func() { done <- e.rt.PortForward(e.ctx(), sb, port, theirs) }()
 		Expect(ours.Close()).To(Succeed())
-		Eventually(done, "5s").Should(Receive(BeNil()))
+		Eventually(done, "1m").Should(Receive(BeNil()))
 	})
 })
 
@@ -307,9 +307,9 @@ var _ = Describe("streams of a pod with a user namespace", func() {
 		c := e.attach(ctx, id, read)
 		_, err := io.WriteString(write, "typed\n")
 		Expect(err).NotTo(HaveOccurred())
-		Eventually(c.String, "5s", "5ms").Should(ContainSubstring("typed\r\n"), "the terminal's echo")
+		Eventually(c.String, "1m", "5ms").Should(ContainSubstring("typed\r\n"), "the terminal's echo")
 		cancel()
-		Eventually(c.done, "5s").Should(Receive(MatchError(context.Canceled)))
+		Eventually(c.done, "1m").Should(Receive(MatchError(context.Canceled)))
 		var out bytes.Buffer
 		code, err := e.rt.Exec(e.ctx(), id, runtimeiface.ExecSpec{
 			Command: []string{"/prog", "ids", ";", "exit", "9"}, TTY: true, Stdout: &out,

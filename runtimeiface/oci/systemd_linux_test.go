@@ -68,11 +68,11 @@ var _ = Describe("the systemd driver", func() {
 		Expect(property(slice, "ActiveState")).To(Equal("active"))
 
 		Expect(e.rt.StopContainer(e.ctx(), id, 0)).To(Succeed())
-		Eventually(units, "20s").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
+		Eventually(units, "1m").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
 		second := e.start(sb, "app", "forever", func(s *runtimeiface.ContainerSpec) { s.Attempt = 1 })
 		Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed())
 		Expect(units(slice)).To(BeEmpty())
-		Eventually(units, "20s").WithArguments("nodekit-" + second + "*").Should(BeEmpty())
+		Eventually(units, "1m").WithArguments("nodekit-" + second + "*").Should(BeEmpty())
 	})
 
 	It("works with crun", func() {
@@ -89,7 +89,7 @@ var _ = Describe("the systemd driver", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(code).To(Equal(3))
 		Expect(e.rt.StopContainer(e.ctx(), id, 0)).To(Succeed())
-		Eventually(units, "20s").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
+		Eventually(units, "1m").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
 		e.start(sb, "app", "forever", func(s *runtimeiface.ContainerSpec) { s.Attempt = 1 })
 		Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed())
 	})
@@ -114,8 +114,8 @@ var _ = Describe("the systemd driver", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(unix.Kill(s.PID, unix.SIGKILL)).To(Succeed())
 		Expect(e.exited(id).Reason).To(Equal(runtimeiface.ReasonUnknown))
-		Eventually(processGone, "20s").WithArguments(c.PID).Should(BeTrue())
-		Eventually(units, "20s").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
+		Eventually(processGone, "1m").WithArguments(c.PID).Should(BeTrue())
+		Eventually(units, "1m").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
 		Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed())
 		Expect(units(path.Base(s.CgroupParent))).To(BeEmpty())
 	})
@@ -147,7 +147,7 @@ var _ = Describe("the systemd driver", func() {
 				s.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
 			})
 			Expect(e.exited(id).Reason).To(Equal(runtimeiface.ReasonOOMKilled))
-			Eventually(units, "20s").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
+			Eventually(units, "1m").WithArguments("nodekit-" + id + "*").Should(BeEmpty())
 		}
 		id := e.start(sb, "killed", "kill 9")
 		Expect(e.exited(id).Reason).To(Equal(runtimeiface.ReasonError))

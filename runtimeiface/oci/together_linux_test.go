@@ -52,7 +52,7 @@ var _ = Describe("containers that run together", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(list).To(HaveLen(1))
 		Expect(list[0].ID).To(Equal(kept))
-		Eventually(func() bool { return processGone(pid) }, "5s", "5ms").Should(BeTrue())
+		Eventually(func() bool { return processGone(pid) }, "1m", "5ms").Should(BeTrue())
 	})
 
 	It("tell all bad fields of all of them", func() {
@@ -72,7 +72,7 @@ var _ = Describe("containers that run together", func() {
 		got := map[string][]runtimeiface.EventType{}
 		for len(got[ids[0]]) < 3 || len(got[ids[1]]) < 3 {
 			var ev runtimeiface.Event
-			Eventually(events, "5s").Should(Receive(&ev))
+			Eventually(events, "1m").Should(Receive(&ev))
 			got[ev.ContainerID] = append(got[ev.ContainerID], ev.Type)
 		}
 		for _, id := range ids {

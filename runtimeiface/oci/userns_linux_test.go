@@ -93,7 +93,7 @@ func userNamespaces(program kerneltest.Need) {
 	It("owns its namespaces and its files, and sees them as root's", func() {
 		sb := e.sandbox(userNamespace)
 		id := e.start(sb, "app", "write /new x ; ids ; print ready ; forever")
-		Eventually(func() string { return e.log(e.status(id)) }, "5s").Should(Equal("0 0\nready\n"))
+		Eventually(func() string { return e.log(e.status(id)) }, "1m").Should(Equal("0 0\nready\n"))
 		pid := e.status(id).PID
 		for _, ns := range []string{"user", "net", "uts", "ipc", "pid", "mnt", "cgroup"} {
 			Expect(nsOf(pid, ns)).NotTo(Equal(nsOf(os.Getpid(), ns)), ns)
@@ -123,7 +123,7 @@ func userNamespaces(program kerneltest.Need) {
 		Expect(says(sb, "shared", "cat /dev/shm/x")).To(Equal("y\n"))
 
 		server := e.start(sb, "server", "serve :79")
-		Eventually(func() string { return e.log(e.status(server)) }, "5s").Should(Equal("serving\n"))
+		Eventually(func() string { return e.log(e.status(server)) }, "1m").Should(Equal("serving\n"))
 		s, err := e.rt.SandboxStatus(e.ctx(), sb)
 		Expect(err).NotTo(HaveOccurred())
 		conn, err := net.DialTimeout("tcp", net.JoinHostPort(s.IPs[0].String(), "79"), 5*time.Second)
@@ -152,7 +152,7 @@ func userNamespaces(program kerneltest.Need) {
 		}
 		sb := e.sandbox(userNamespace)
 		id := e.start(sb, "app", "write /vol/new y ; chown /vol/new 7 8 ; cat /one ; write /scratch/x y ; print ; forever", bind)
-		Eventually(func() string { return e.log(e.status(id)) }, "5s").Should(Equal("x\n"))
+		Eventually(func() string { return e.log(e.status(id)) }, "1m").Should(Equal("x\n"))
 		root := fmt.Sprintf("/proc/%d/root", e.status(id).PID)
 		Expect(ownerOf(root + "/vol/file")).To(Equal("301000:301001"))
 		Expect(ownerOf(root + "/one")).To(Equal("301000:301001"))
@@ -302,10 +302,10 @@ func userNamespaces(program kerneltest.Need) {
 				return s.State
 			}, "5s", "5ms").Should(Equal(runtimeiface.SandboxNotReady), which)
 			for _, pid := range []int{holder, container} {
-				Eventually(func() bool { return processGone(pid) }, "5s", "5ms").Should(BeTrue(), which)
+				Eventually(func() bool { return processGone(pid) }, "1m", "5ms").Should(BeTrue(), which)
 			}
 			Expect(e.rt.RemoveSandbox(e.ctx(), sb)).To(Succeed())
-			Eventually(e.leftovers, "5s", "20ms").Should(Equal([]string{"interface nodekit0"}), which)
+			Eventually(e.leftovers, "1m", "20ms").Should(Equal([]string{"interface nodekit0"}), which)
 		}
 	})
 
@@ -320,8 +320,8 @@ func userNamespaces(program kerneltest.Need) {
 			a.kill()
 			e.open()
 			Expect(e.rt.Purge(e.ctx())).To(Succeed())
-			Eventually(e.leftovers, "5s", "20ms").Should(BeEmpty(), "round %d", round)
-			Eventually(holders, "5s").Should(BeEmpty(), "round %d", round)
+			Eventually(e.leftovers, "1m", "20ms").Should(BeEmpty(), "round %d", round)
+			Eventually(holders, "1m").Should(BeEmpty(), "round %d", round)
 			e.close()
 		}
 		e.open()
@@ -344,7 +344,7 @@ func userNamespaces(program kerneltest.Need) {
 		spec.Sysctls = map[string]string{"kernel.shm_no_such_parameter": "1"}
 		_, err := e.rt.RunSandbox(e.ctx(), spec)
 		Expect(err).To(MatchError(ContainSubstring("shm_no_such_parameter")))
-		Eventually(e.leftovers, "5s").Should(BeEmpty())
+		Eventually(e.leftovers, "1m").Should(BeEmpty())
 		for i := range 10 {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i)*5*time.Millisecond)
 			spec := e.sandboxSpec()
@@ -355,8 +355,8 @@ func userNamespaces(program kerneltest.Need) {
 				Expect(e.rt.RemoveSandbox(e.ctx(), id)).To(Succeed())
 			}
 		}
-		Eventually(e.leftovers, "5s").Should(Or(BeEmpty(), Equal([]string{"interface nodekit0"})))
-		Eventually(holders, "5s").Should(BeEmpty())
+		Eventually(e.leftovers, "1m").Should(Or(BeEmpty(), Equal([]string{"interface nodekit0"})))
+		Eventually(holders, "1m").Should(BeEmpty())
 	})
 }
 

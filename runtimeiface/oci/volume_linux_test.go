@@ -48,7 +48,7 @@ var _ = Describe("an image volume", func() {
 		It("shows the whole image, or a directory or a file of it, read-only, with "+name, func() {
 			sb := e.sandbox(change)
 			whole := e.start(sb, "whole", "ls /vol ; forever", mount())
-			Eventually(func() string { return e.log(e.status(whole)) }, "5s").Should(Equal("data\ninside\nnull\noutside\npipe\nup\n"))
+			Eventually(func() string { return e.log(e.status(whole)) }, "1m").Should(Equal("data\ninside\nnull\noutside\npipe\nup\n"))
 			at := fmt.Sprintf("/proc/%d/root/vol", e.status(whole).PID)
 			var fs unix.Statfs_t
 			Expect(unix.Statfs(at, &fs)).To(Succeed())

@@ -38,7 +38,7 @@ var _ = Describe("shims started ahead", func() {
 		e.cfg.WarmShims = 2
 		e.open()
 		e.image = e.pull(e.images.Prog)
-		Eventually(shims, "10s", "10ms").Should(HaveLen(2))
+		Eventually(shims, "1m", "10ms").Should(HaveLen(2))
 	})
 
 	It("serve the next sandboxes, and others take their places", func() {
@@ -46,7 +46,7 @@ var _ = Describe("shims started ahead", func() {
 		a, b := e.sandbox(), e.sandbox()
 		Expect([]int{pidOf(a), pidOf(b)}).To(ConsistOf(warm))
 		Expect(e.exited(e.start(a, "app", "exit 3")).ExitCode).To(BeEquivalentTo(3))
-		Eventually(shims, "10s", "10ms").Should(HaveLen(4))
+		Eventually(shims, "1m", "10ms").Should(HaveLen(4))
 		Expect(e.rt.RemoveSandbox(e.ctx(), a)).To(Succeed())
 		Expect(e.rt.RemoveSandbox(e.ctx(), b)).To(Succeed())
 		Expect(shims()).To(HaveLen(2))
@@ -64,7 +64,7 @@ var _ = Describe("shims started ahead", func() {
 			Expect(unix.Kill(pid, unix.SIGKILL)).To(Succeed())
 		}
 		Expect(e.exited(e.start(e.sandbox(), "app", "exit 4")).ExitCode).To(BeEquivalentTo(4))
-		Eventually(shims, "10s", "10ms").Should(HaveLen(3))
+		Eventually(shims, "1m", "10ms").Should(HaveLen(3))
 	})
 
 	It("stay for the next when a sandbox cannot be made", func() {
@@ -87,9 +87,9 @@ var _ = Describe("shims started ahead", func() {
 		a := e.agent(agentJob{Prefix: "killed", Pods: 1, Steps: "forever"})
 		_, ok := a.next("done")
 		Expect(ok).To(BeTrue(), "the agent starts a pod")
-		Eventually(shims, "10s", "10ms").Should(HaveLen(3))
+		Eventually(shims, "1m", "10ms").Should(HaveLen(3))
 		a.kill()
-		Eventually(shims, "10s", "10ms").Should(HaveLen(1))
+		Eventually(shims, "1m", "10ms").Should(HaveLen(1))
 		e.cfg.WarmShims = 0
 		e.open()
 		Expect(filepath.Glob(filepath.Join(e.cfg.Root, "sandboxes", "*"))).To(HaveLen(1))

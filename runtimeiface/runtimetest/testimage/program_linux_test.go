@@ -98,7 +98,7 @@ func TestProgramAndSignals(t *testing.T) {
 		{"ignored", []string{"ignore", ";", "print", "ready", ";", "sleep", "300ms", ";", "exit", "9"}, 9},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, path, c.steps...)
 			out, err := cmd.StdoutPipe()
