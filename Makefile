@@ -74,9 +74,8 @@ test-unit: ## no root, loopback only, race detector on
 
 .PHONY: test-kernel
 test-kernel: tools-test ## real containers, rules, cgroups and a browser, in namespaces of their own
-	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -p 2 -timeout 20m $$($(GO) list -f '{{range .XTestImports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}:{{.ImportPath}}' ./... | awk -F: '/internal\/kerneltest/ {print $$2}')
-
-	NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 20m -tags faultpoints -run TestOCI ./runtimeiface/oci -ginkgo.focus='kill matrix'
+	NODEKIT_TIME_FACTOR=3 NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -p 2 -timeout 20m $$($(GO) list -f '{{range .XTestImports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}:{{.ImportPath}}' ./... | awk -F: '/internal\/kerneltest/ {print $$2}')
+	NODEKIT_TIME_FACTOR=3 NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 20m -tags faultpoints -run TestOCI ./runtimeiface/oci -ginkgo.focus='kill matrix'
 	cd test/bench && NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 5m ./cadvisor
 
 .PHONY: test-kill
