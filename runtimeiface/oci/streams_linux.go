@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodekit/nodekit/runtimeiface"
+	"github.com/nodekit/nodekit/runtimeiface/oci/shim"
 )
 
 // streams are pipes for a program's standard input, output and error, as far as
@@ -205,31 +206,12 @@ func (x *streams) finish(ctx context.Context) error {
 			return ctx.Err()
 		case <-idle.C:
 			now := x.copied.Load()
-			if now == last && x.empty() {
+			if now == last && shim.Empty(x.ours[1:]...) {
 				x.closeOurs()
 			}
 			last = now
 		}
 	}
-}
-
-// empty tells that no output waits to be read.
-func (x *streams) empty() bool {
-	for _, f := range x.ours[1:] {
-		if f == nil {
-			continue
-		}
-		raw, err := f.SyscallConn()
-		if err != nil {
-			continue
-		}
-		n := 0
-		_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
-		if n > 0 {
-			return false
-		}
-	}
-	return true
 }
 
 func (x *streams) closeTheirs() {

@@ -143,7 +143,13 @@ func (s *server) awaitDrain(c *container, gone <-chan struct{}) {
 func (b *buffers) silent(outs [2]*os.File) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, f := range outs {
+	return Empty(outs[:]...)
+}
+
+// Empty tells that none of the files, pipes or terminals, has anything to be
+// read. Those that are nil or closed have not.
+func Empty(files ...*os.File) bool {
+	for _, f := range files {
 		if f == nil {
 			continue
 		}
