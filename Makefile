@@ -113,7 +113,7 @@ fuzz: ## every fuzz target of podlifecycle, metrics and their parts, TIME=30s ea
 	done
 
 .PHONY: test-v2
-test-v2: $(BIN)/runc $(BIN)/crun $(BIN)/cni/bridge $(BIN)/nodekit-shim $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 ## containers and cgroups on pure cgroup v2 with systemd, in an emulated machine: slow; ARGS="-f REGEX" picks specs
+test-v2: $(BIN)/runc $(BIN)/crun $(BIN)/cni/bridge $(BIN)/nodekit-shim $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 ## containers, containerd and cgroups on pure cgroup v2 with systemd, in an emulated machine: slow; ARGS="-f REGEX" picks specs
 	@test/guest/run $(ARGS)
 
 .PHONY: vet
