@@ -84,6 +84,9 @@ func newNodeFiles() nodeFiles {
 // the rest from /proc, for the root cgroup of v2 lacks most of it.
 func (r *reader) sampleNode(h *handle, s *Sample, want groupSet) {
 	r.begin(s, want)
+	if want.has(groupIO) {
+		s.Devices = s.Devices[:0]
+	}
 	if want.has(groupLimits) {
 		if err := r.refreshDisks(); err != nil {
 			s.Gaps = append(s.Gaps, Gap{File: "block", Err: err, group: groupLimits})
@@ -115,6 +118,9 @@ func (r *reader) sampleNode(h *handle, s *Sample, want groupSet) {
 		var fd *int32
 		if i < r.keepable() {
 			fd = &h.fds[i]
+		}
+		if r.spare(src, s, fd != nil && *fd >= 0) {
+			continue
 		}
 		if err := r.source(src, "", fd, s); err != nil {
 			tell(src.name, groupCPU, err, src.required)

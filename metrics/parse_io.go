@@ -96,6 +96,20 @@ func parseBlkio(b []byte, devices []Device, counts bool) ([]Device, error) {
 	return devices, nil
 }
 
+// sameCounts says whether the same devices have counted the same.
+func sameCounts(a, b []Device) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := &a[i], &b[i]
+		if x.Major != y.Major || x.Minor != y.Minor || x.hasCount != y.hasCount || x.count != y.count {
+			return false
+		}
+	}
+	return true
+}
+
 // parseIOStat reads the v2 io.stat:
 //
 //	8:16 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0

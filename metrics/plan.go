@@ -18,6 +18,12 @@ type source struct {
 	// after does what takes more reading, or is nil. An error of its makes a
 	// gap, and leaves what parse has set.
 	after func(r *reader, text []byte, into *Sample) error
+	// same says that the file would tell what it told last, so that it need not
+	// be read; nil for a file that may always have changed. kept tells that its
+	// descriptor is open, so that it is of the same cgroup as then.
+	same func(r *reader, s *Sample, kept bool) bool
+	// tells are the figures of a file that has same; the first is always told.
+	tells []Field
 }
 
 // plan is what is read of each cgroup on a layout. Its parsers learn, so it
@@ -119,18 +125,33 @@ func cpuacctV1() []source {
 	const tick = 1e9 / 100 // USER_HZ is 100 on all of Linux
 	return []source{
 		{name: "cpuacct.usage", hot: true, required: true, parse: single(CPUUsage)},
-		{name: "cpuacct.stat", parse: lines(newKeyed(
+		{name: "cpuacct.stat", same: usageIsSame, tells: []Field{CPUUser, CPUSystem}, parse: lines(newKeyed(
 			key{"user", CPUUser, tick, true}, key{"system", CPUSystem, tick, true}))},
 	}
 }
 
+// usageIsSame: user and system time are parts of the usage, and what has not
+// grown has no part that did. The usage was read before them, the last time too.
+func usageIsSame(r *reader, s *Sample, _ bool) bool {
+	return r.was.has(CPUUsage) && s.known.has(CPUUsage) && s.value[CPUUsage] == r.wasUsage
+}
+
+// nothingThrottles: without a quota no period is counted
+// (do_sched_cfs_period_timer of kernel/sched/fair.c, Linux 6.18). Quotas are
+// read with the limits, and then this file is too.
+func nothingThrottles(r *reader, s *Sample, kept bool) bool {
+	quota, known := s.Get(LimitCPUQuota)
+	return known && quota == Unlimited && (kept || usageIsSame(r, s, kept))
+}
+
 func cpuV1() []source {
-	return []source{{name: "cpu.stat", parse: lines(newKeyed(
-		key{"nr_periods", CFSPeriods, 1, true},
-		key{"nr_throttled", CFSThrottledPeriods, 1, true},
-		key{"throttled_time", CFSThrottledTime, 1, true},
-		key{"nr_bursts", CFSBurstPeriods, 1, false},
-		key{"burst_time", CFSBurstTime, 1, false}))}}
+	return []source{{name: "cpu.stat", same: nothingThrottles,
+		tells: []Field{CFSPeriods, CFSThrottledPeriods, CFSThrottledTime, CFSBurstPeriods, CFSBurstTime}, parse: lines(newKeyed(
+			key{"nr_periods", CFSPeriods, 1, true},
+			key{"nr_throttled", CFSThrottledPeriods, 1, true},
+			key{"throttled_time", CFSThrottledTime, 1, true},
+			key{"nr_bursts", CFSBurstPeriods, 1, false},
+			key{"burst_time", CFSBurstTime, 1, false}))}}
 }
 
 func cpuV2() []source {
@@ -198,28 +219,45 @@ func pidsBoth() []source {
 	return []source{{name: "pids.current", required: true, parse: single(Threads)}}
 }
 
+// ioV1 reads the operations first: whatever adds bytes adds an operation too
+// (blk_should_throtl of block/blk-throttle.h, Linux 6.18), so where no count has
+// changed, no byte has moved. The contrary is not true. The counts are sums over
+// the cgroups below, and those of one that was removed are missing: another in
+// its place might have made up for it, but not without CPU time.
 func ioV1() []source {
+	var counted []Device
 	return []source{
-		{name: "blkio.throttle.io_service_bytes_recursive", required: true, parse: func(text []byte, into *Sample) (err error) {
-			into.Devices, err = parseBlkio(text, into.Devices, false)
-			if err == nil {
-				sumIO(into.Devices, false, &into.figures)
-			}
-			return err
-		}},
 		{name: "blkio.throttle.io_serviced_recursive", required: true, parse: func(text []byte, into *Sample) (err error) {
-			into.Devices, err = parseBlkio(text, into.Devices, true)
-			if err == nil {
-				sumIO(into.Devices, true, &into.figures)
+			if counted, err = parseBlkio(text, counted[:0], true); err != nil {
+				return err
 			}
-			return err
+			if into.steady = sameCounts(counted, into.Devices); !into.steady {
+				into.Devices = append(into.Devices[:0], counted...)
+			}
+			sumIO(into.Devices, true, &into.figures)
+			return nil
 		}},
+		{name: "blkio.throttle.io_service_bytes_recursive", required: true, tells: []Field{IOReadBytes, IOWriteBytes},
+			same: func(_ *reader, s *Sample, kept bool) bool {
+				return kept && s.steady && s.known.has(CPUUsage) && s.value[CPUUsage] == s.usageAtIO
+			},
+			parse: func(text []byte, into *Sample) (err error) {
+				for i := range into.Devices {
+					into.Devices[i].hasBytes = 0
+				}
+				into.Devices, err = parseBlkio(text, into.Devices, false)
+				if err == nil {
+					sumIO(into.Devices, false, &into.figures)
+				}
+				into.usageAtIO = into.value[CPUUsage]
+				return err
+			}},
 	}
 }
 
 func ioV2() []source {
 	return []source{{name: "io.stat", required: true, parse: func(text []byte, into *Sample) (err error) {
-		into.Devices, err = parseIOStat(text, into.Devices)
+		into.Devices, err = parseIOStat(text, into.Devices[:0])
 		if err == nil {
 			sumIO(into.Devices, false, &into.figures)
 			sumIO(into.Devices, true, &into.figures)

@@ -115,6 +115,7 @@ func (m *Meter) round(ctx context.Context, scheduled bool) error {
 	s.ReadErrors += errs
 	s.Targets, s.Gone = len(m.order), gone
 	s.Descriptors = m.reader.kept
+	s.Reads, s.Spared = m.reader.reads, m.reader.spared
 	if want.has(groupNetwork) {
 		s.Linked = m.reader.linked
 	}
@@ -158,6 +159,7 @@ func (m *Meter) glance(ctx context.Context) error {
 	s.Busy += m.cfg.Clock.Since(begun)
 	s.ReadErrors += errs
 	s.Targets, s.Gone, s.Descriptors = len(m.order), gone, m.reader.kept
+	s.Reads, s.Spared = m.reader.reads, m.reader.spared
 	return nil
 }
 

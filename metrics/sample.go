@@ -55,6 +55,10 @@ type Sample struct {
 	figures
 	swapWithMemory bool // LimitSwap is of memory and swap together
 	first          int  // process in the cgroup, 0 for none
+	// Of disks on v1: no operation was counted since they were read before, and
+	// the CPUUsage when their bytes were read.
+	steady    bool
+	usageAtIO uint64
 }
 
 // figures are the values by field, which of them are known, and since when.

@@ -26,6 +26,7 @@ import (
 // meter is one way to meter the cgroups below a parent.
 type meter struct {
 	round func() error                           // reads all cgroups
+	reads func() uint64                          // files of cgroups read so far; nil if it does not tell
 	write func(context.Context, io.Writer) error // scrapes what was read; nil if there is none
 	knows func(cgroup string) bool               // whether it is metered; nil if it finds none by itself
 	close func() error
@@ -59,7 +60,11 @@ func measure(name, parent string, rounds, seconds int) (got metered, err error) 
 			return got, err
 		}
 	}
-	before, cpu := memory(), cpuTime()
+	reads := m.reads
+	if reads == nil {
+		reads = func() uint64 { return 0 }
+	}
+	files, before, cpu := reads(), memory(), cpuTime()
 	for range rounds {
 		if err := m.round(); err != nil {
 			return got, err
@@ -67,6 +72,7 @@ func measure(name, parent string, rounds, seconds int) (got metered, err error) 
 	}
 	used, after := cpuTime()-cpu, memory()
 	each := float64(rounds * len(cgroups))
+	got.Files = float64(reads()-files) / each
 	got.CPU = float64(used.Microseconds()) / each
 	got.Allocs = float64(after.Mallocs-before.Mallocs) / each
 	got.Garbage = float64(after.TotalAlloc-before.TotalAlloc) / each
@@ -111,6 +117,8 @@ func newMeter(name, parent string, cgroups []string) (meter, error) {
 	switch name {
 	case "nodekit":
 		return ours(parent, metrics.Config{Descriptors: 20 * (len(cgroups) + 100)})
+	case "kernel alone", "kernel alone, every file":
+		return alone(parent, len(cgroups), name == "kernel alone")
 	case "nodekit, CPU and memory":
 		return ours(parent, metrics.Config{Descriptors: 20 * (len(cgroups) + 100), ColdInterval: 48 * time.Hour})
 	case "nodekit, openat":
@@ -142,6 +150,7 @@ func ours(parent string, cfg metrics.Config) (meter, error) {
 	}
 	return meter{
 		round: func() error { _, err := m.Sample(ctx, "/", 0); return err },
+		reads: func() uint64 { return m.Stats().Reads },
 		write: m.WriteCAdvisor,
 		knows: func(cgroup string) bool {
 			s, err := m.Sample(ctx, cgroup, 24*time.Hour)

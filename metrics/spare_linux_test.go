@@ -1,0 +1,119 @@
+package metrics_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	testclock "k8s.io/utils/clock/testing"
+
+	"github.com/nodekit/nodekit/metrics"
+)
+
+// The recorded v1 machine, where a file is changed without what the kernel would
+// change with it: only so can be seen that it was not read.
+var _ = Describe("a file that cannot have changed", func() {
+	ctx := context.Background()
+	cgroup := appTarget.Cgroup
+
+	// begin meters a copy of the machine, with kept descriptors or with openat.
+	begin := func(descriptors int) (m *metrics.Meter, write func(file, text string), clock *testclock.FakeClock) {
+		GinkgoHelper()
+		dir := GinkgoT().TempDir()
+		Expect(os.CopyFS(dir, os.DirFS("testdata"))).To(Succeed())
+		to := &targets{}
+		to.set(appTarget)
+		clock = testclock.NewFakeClock(epoch)
+		m, err := metrics.New(metrics.Config{
+			Targets: to, Clock: clock, Interval: time.Hour, LimitsInterval: 24 * time.Hour, Descriptors: descriptors,
+			CgroupRoot: dir + "/v1", ProcRoot: dir + "/v2/proc", SysRoot: dir + "/v2/sys",
+		})
+		Expect(err).NotTo(HaveOccurred())
+		running, cancel := context.WithCancel(ctx)
+		done := run(running, m)
+		DeferCleanup(func() { cancel(); Eventually(done).Should(Receive(BeNil())) })
+		Eventually(m.Stats).Should(HaveField("Rounds", BeNumerically(">=", 1)))
+		return m, func(file, text string) {
+			GinkgoHelper()
+			controller, name := filepath.Split(file)
+			Expect(os.WriteFile(filepath.Join(dir, "v1", controller, cgroup, name), []byte(text), 0o644)).To(Succeed())
+			clock.Step(time.Second) // what was read is old now
+		}, clock
+	}
+	const (
+		moved = "8:0 Read 777\n8:0 Write 8192\n8:0 Sync 0\n8:0 Async 3\n8:0 Discard 0\n8:0 Total 3\nTotal 3\n"
+	)
+
+	It("is user and system time, until the usage grows", func() {
+		m, write, _ := begin(0)
+		Expect(figure(m, cgroup, metrics.CPUUser, 0)).To(Equal(uint64(1200000000)))
+		spared := m.Stats().Spared
+		write("cpuacct/cpuacct.stat", "user 121\nsystem 31\n")
+		Expect(figure(m, cgroup, metrics.CPUUser, 0)).To(Equal(uint64(1200000000)))
+		Expect(figure(m, cgroup, metrics.CPUSystem, time.Hour)).To(Equal(uint64(300000000)))
+		Expect(m.Stats().Spared).To(BeNumerically(">", spared))
+		write("cpuacct/cpuacct.usage", "1500001235\n")
+		Expect(figure(m, cgroup, metrics.CPUUser, 0)).To(Equal(uint64(1210000000)))
+		Expect(figure(m, cgroup, metrics.CPUSystem, time.Hour)).To(Equal(uint64(310000000)))
+	})
+
+	It("is read again when the reading before it failed", func() {
+		m, write, _ := begin(0)
+		write("cpuacct/cpuacct.stat", "user 12")
+		write("cpuacct/cpuacct.usage", "1500001235\n")
+		s, err := m.Sample(ctx, cgroup, 0)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Gaps).To(ConsistOf(HaveField("File", "cpuacct.stat")))
+		write("cpuacct/cpuacct.stat", "user 121\nsystem 31\n")
+		Expect(figure(m, cgroup, metrics.CPUUser, 0)).To(Equal(uint64(1210000000)))
+	})
+
+	It("is what a quota throttles, where there is none", func() {
+		m, write, clock := begin(0)
+		Expect(figure(m, cgroup, metrics.CFSPeriods, 0)).To(Equal(uint64(40)))
+		write("cpu/cpu.stat", "nr_periods 41\nnr_throttled 8\nthrottled_time 5\n")
+		Expect(figure(m, cgroup, metrics.CFSPeriods, 0)).To(Equal(uint64(40)))
+		write("cpu/cpu.cfs_quota_us", "50000\n")
+		clock.Step(24 * time.Hour)
+		Expect(figure(m, cgroup, metrics.CFSPeriods, 0)).To(Equal(uint64(41))) // with the limits
+		write("cpu/cpu.stat", "nr_periods 42\nnr_throttled 8\nthrottled_time 5\n")
+		Expect(figure(m, cgroup, metrics.CFSPeriods, 0)).To(Equal(uint64(42))) // and each time, with a quota
+	})
+
+	It("is the bytes of disks, until an operation is counted or CPU time is used", func() {
+		m, write, _ := begin(0)
+		Expect(figure(m, cgroup, metrics.IOReadBytes, 0)).To(Equal(uint64(4096)))
+		write("blkio/blkio.throttle.io_service_bytes_recursive", moved)
+		s, err := m.Sample(ctx, cgroup, 0)
+		Expect(err).NotTo(HaveOccurred())
+		bytes, ok := s.Devices[0].Bytes(metrics.OpRead)
+		Expect([]any{bytes, ok}).To(Equal([]any{uint64(4096), true}))
+		Expect(figure(m, cgroup, metrics.IOReadBytes, time.Hour)).To(Equal(uint64(4096)))
+		write("cpuacct/cpuacct.usage", "1500001235\n")
+		Expect(figure(m, cgroup, metrics.IOReadBytes, 0)).To(Equal(uint64(777)))
+
+		before := "8:0 Read 1\n8:0 Write 2\n8:0 Sync 0\n8:0 Async 3\n8:0 Discard 0\n8:0 Total 3\nTotal 3\n"
+		write("blkio/blkio.throttle.io_service_bytes_recursive", before)
+		Expect(figure(m, cgroup, metrics.IOReadBytes, 0)).To(Equal(uint64(777)))
+		write("blkio/blkio.throttle.io_serviced_recursive", "8:0 Read 9\nTotal 9\n")
+		s, err = m.Sample(ctx, cgroup, 0)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(figure(m, cgroup, metrics.IOReadBytes, time.Hour)).To(Equal(uint64(1)))
+		Expect(figure(m, cgroup, metrics.IOReads, time.Hour)).To(Equal(uint64(9)))
+		_, ok = s.Devices[0].Count(metrics.OpWrite)
+		Expect(ok).To(BeFalse()) // what the text no longer has is no figure
+	})
+
+	It("is read all the same without a kept descriptor, which alone proves the cgroup", func() {
+		m, write, _ := begin(-1)
+		Expect(figure(m, cgroup, metrics.IOReadBytes, 0)).To(Equal(uint64(4096)))
+		write("blkio/blkio.throttle.io_service_bytes_recursive", moved)
+		Expect(figure(m, cgroup, metrics.IOReadBytes, 0)).To(Equal(uint64(777)))
+		s, err := m.Sample(ctx, cgroup, 0)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Devices).To(HaveLen(1))
+	})
+})
