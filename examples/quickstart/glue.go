@@ -54,6 +54,12 @@ func (t targets) Targets(context.Context) ([]metrics.Target, error) {
 // serve says what is served, to whom: all of it, to this machine.
 func serve(o options, node node, runtime *oci.Runtime, manager *podlifecycle.Manager, proxy *proxyrules.Proxy, meter *metrics.Meter,
 	stats *summary.Provider, ranking *burden.Ranking, hardware *machine.Machine, screen *screen, logger logr.Logger) statusserver.Config {
+	// The machine goes first, for OpenMetrics ends with what ends the other.
+	containers := func(write func(context.Context, io.Writer) error) statusserver.MetricsFunc {
+		return func(ctx context.Context, w io.Writer) error {
+			return errors.Join(hardware.WriteMetrics(ctx, w), write(ctx, w))
+		}
+	}
 	return statusserver.Config{
 		Listeners: []statusserver.Listener{{Address: o.listen, Authorizer: statusserver.Every{statusserver.LoopbackOnly{}, statusserver.ReadOnly{}}}},
 		NodeName:  node.name,
@@ -65,15 +71,15 @@ func serve(o options, node node, runtime *oci.Runtime, manager *podlifecycle.Man
 			}
 			return list, nil
 		}),
-		Spec:           hardware,
-		Stats:          stats,
-		MetricsHandler: ownMetrics(meter),
-		ContainerMetrics: statusserver.MetricsFunc(func(ctx context.Context, w io.Writer) error {
-			return errors.Join(meter.WriteCAdvisor(ctx, w), hardware.WriteMetrics(ctx, w))
-		}),
-		ResourceMetrics: statusserver.MetricsFunc(meter.WriteResource),
-		Burden:          statusserver.BurdenFunc(func(ctx context.Context) (fmt.Stringer, error) { return ranking.Report(ctx) }),
-		Logs:            logs{manager},
+		Spec:             hardware,
+		Stats:            stats,
+		MetricsHandler:   ownMetrics(meter),
+		ContainerMetrics: containers(meter.WriteCAdvisor),
+		ResourceMetrics:  statusserver.MetricsFunc(meter.WriteResource),
+		OpenMetrics: map[string]statusserver.MetricsWriter{"/metrics/cadvisor": containers(meter.WriteCAdvisorOpenMetrics),
+			"/metrics/resource": statusserver.MetricsFunc(meter.WriteResourceOpenMetrics)},
+		Burden: statusserver.BurdenFunc(func(ctx context.Context) (fmt.Stringer, error) { return ranking.Report(ctx) }),
+		Logs:   logs{manager},
 		Why: statusserver.WhyFunc(func(_ context.Context, namespace, pod string) (fmt.Stringer, error) {
 			why, err := manager.Why(namespace, pod)
 			return why, notFound(err)
@@ -109,7 +115,7 @@ func ownMetrics(meter *metrics.Meter) http.Handler {
 	if own, err := nodekitprometheus.New(nodekitprometheus.Config{Meter: meter, Own: true}); err == nil {
 		registry.MustRegister(own)
 	}
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
 // logs reads the logs of the manager's containers.
