@@ -20,6 +20,8 @@ var (
 	ErrGarbled = errors.New("garbled text")
 	// ErrBackwards: a counter fell, so its cgroup is not the one read before.
 	ErrBackwards = errors.New("counter went backwards")
+	// ErrTooMany: there is more of it than a Meter looks at.
+	ErrTooMany = errors.New("too many")
 	// ErrForeignProcess: the process is not one of the pod any more, so its
 	// network is not the pod's.
 	ErrForeignProcess = errors.New("process does not belong to the target")

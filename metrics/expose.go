@@ -105,7 +105,7 @@ func (m *Meter) snap(ctx context.Context) (*snapshot, error) {
 	s.now = m.cfg.Clock.Now()
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	n := 0
+	n, before := 0, 0 // before is the view that may be shadowed by the next
 	put := func(st *state) {
 		if n == len(s.views) {
 			s.views = append(s.views, view{})
@@ -113,8 +113,11 @@ func (m *Meter) snap(ctx context.Context) (*snapshot, error) {
 		s.views[n].sample.copyFrom(st.last)
 		s.views[n].labels = st.labels
 		s.views[n].shadowed = false
-		if n > 1 && sameNames(&s.views[n-1].sample.Target, &st.last.Target) {
-			s.views[n-1].shadowed = true
+		if !st.last.Target.Sandbox() {
+			if before > 0 && sameNames(&s.views[before].sample.Target, &st.last.Target) {
+				s.views[before].shadowed = true
+			}
+			before = n
 		}
 		n++
 	}
@@ -205,7 +208,8 @@ func (s *snapshot) expose(families []family, list labelSet, out sink) error {
 			f.whole(&x)
 		} else {
 			for j := range s.views {
-				if f.who.has(kindOf(&s.views[j].sample.Target)) {
+				kind := kindOf(&s.views[j].sample.Target)
+				if f.who.has(kind) && (kind != kindSandbox || list == fullLabels) {
 					x.v = &s.views[j]
 					f.each(&x)
 				}

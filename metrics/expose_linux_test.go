@@ -94,6 +94,22 @@ var _ = Describe("Exposition", func() {
 		Expect(resourceText(t.meter())).To(ContainSubstring(`container_cpu_usage_seconds_total{container="app",namespace="default",pod="web"} 77 `))
 	})
 
+	It("has what a container has written, where somebody tells", func() {
+		t := newTree()
+		cfg := t.config()
+		cfg.OnDisk = func(one metrics.Target) (written, logs metrics.DiskUse) {
+			if one.Container == "app" {
+				written = metrics.DiskUse{Device: "/dev/sda1", Bytes: 12345, Inodes: 6, At: epoch}
+			}
+			return written, logs
+		}
+		m, err := metrics.New(cfg)
+		Expect(err).NotTo(HaveOccurred())
+		text := cadvisorText(m)
+		Expect(text).To(ContainSubstring(`container_fs_usage_bytes{container="app",id="/kubepods/pod1/c1",image="registry.local/web:1",name="c1",namespace="default",pod="web",device="/dev/sda1"} 12345`))
+		Expect(strings.Count(text, "\ncontainer_fs_usage_bytes{")).To(Equal(1))
+	})
+
 	It("leaves out what is not known", func() {
 		t := newTree()
 		t.write("cgroup/kubepods/pod1/c1/cpu.stat", "garbage")
@@ -170,7 +186,8 @@ func expectOpenMetrics(text string) {
 
 // lintReasons says why a name stays though promlint objects.
 var lintReasons = map[string]string{
-	"container_memory_failcnt": "cAdvisor's name for a counter; alerts know it",
+	"container_memory_failcnt":  "cAdvisor's name for a counter; alerts know it",
+	"container_hugetlb_failcnt": "cAdvisor's name for a counter",
 }
 
 type failingWriter struct{ err error }

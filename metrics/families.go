@@ -14,9 +14,12 @@ const (
 	kindSystem
 	kindPod
 	kindContainer
+	kindSandbox
 
-	everyone = kindNode | kindSystem | kindPod | kindContainer
-	grouped  = kindSystem | kindPod | kindContainer
+	everyone = kindNode | kindSystem | kindPod | kindContainer | kindSandbox
+	grouped  = everyone &^ kindNode
+	working  = everyone &^ kindSandbox
+	running  = kindContainer | kindSystem | kindSandbox
 )
 
 func (k kind) has(one kind) bool { return k&one != 0 }
@@ -27,6 +30,8 @@ func kindOf(t *Target) kind {
 		return kindNode
 	case t.Pod == "":
 		return kindSystem
+	case t.Sandbox():
+		return kindSandbox
 	case t.Container == "":
 		return kindPod
 	default:
@@ -190,12 +195,36 @@ func openFilesLimit(x *exposer) {
 	}
 }
 
+// used exposes the node's file systems, and what containers have written.
+func used(x *exposer) {
+	if w := &x.v.sample.Written; !w.At.IsZero() {
+		x.with("device", w.Device)
+		x.put(w.Bytes, w.At)
+	}
+	filesystem(func(f *Filesystem) uint64 { return f.Used })(x)
+}
+
 func filesystem(get func(*Filesystem) uint64) func(*exposer) {
 	return func(x *exposer) {
 		for i := range x.v.sample.Filesystems {
 			f := &x.v.sample.Filesystems[i]
 			x.with("device", f.Device)
 			x.put(get(f), x.v.sample.at[groupLimits])
+		}
+	}
+}
+
+// hugePages exposes a figure of each size of pages that the node has or the
+// cgroup uses; cAdvisor has zeros for the others.
+func hugePages(get func(*HugePages) (uint64, bool)) func(*exposer) {
+	return func(x *exposer) {
+		for i := range x.v.sample.HugePages {
+			p := &x.v.sample.HugePages[i]
+			of := x.views[0].sample.pages(p.Size)
+			if n, ok := get(p); ok && (p.Used > 0 || of != nil && of.Total > 0) {
+				x.with("pagesize", sizeName(p.Size))
+				x.put(n, x.v.sample.at[groupLimits])
+			}
 		}
 	}
 }
@@ -246,13 +275,17 @@ var cadvisorFamilies = heads([]family{
 	{name: "container_memory_workingset_refault_anon_total", help: "Cumulative number of refaults of previously evicted anonymous pages.", counter: true, who: grouped, each: value(RefaultAnon)},
 	{name: "container_oom_events_total", help: "Count of out of memory events observed for the container", counter: true, who: grouped, each: value(OOMKills)},
 
+	{name: "container_hugetlb_usage_bytes", help: "Current hugepage usage in bytes", who: grouped, each: hugePages(func(p *HugePages) (uint64, bool) { return p.Used, true })},
+	{name: "container_hugetlb_max_usage_bytes", help: "Maximum hugepage usage recorded in bytes", who: grouped, each: hugePages((*HugePages).Most)},
+	{name: "container_hugetlb_failcnt", help: "Number of hugepage usage hits limits", counter: true, who: grouped, each: hugePages((*HugePages).Failures)},
+
 	{name: "container_fs_reads_bytes_total", help: "Cumulative count of bytes read", counter: true, who: everyone, each: deviceBytes(OpRead)},
 	{name: "container_fs_writes_bytes_total", help: "Cumulative count of bytes written", counter: true, who: everyone, each: deviceBytes(OpWrite)},
 	{name: "container_fs_reads_total", help: "Cumulative count of reads completed", counter: true, who: everyone, each: deviceCount(OpRead)},
 	{name: "container_fs_writes_total", help: "Cumulative count of writes completed", counter: true, who: everyone, each: deviceCount(OpWrite)},
 	{name: "container_blkio_device_usage_total", help: "Blkio Device bytes usage", counter: true, who: everyone, each: deviceUsage},
 
-	{name: "container_fs_usage_bytes", help: "Number of bytes that are consumed by the container on this filesystem.", who: kindNode, each: filesystem(func(f *Filesystem) uint64 { return f.Used })},
+	{name: "container_fs_usage_bytes", help: "Number of bytes that are consumed by the container on this filesystem.", who: kindNode | kindContainer, each: used},
 	{name: "container_fs_limit_bytes", help: "Number of bytes that can be consumed by the container on this filesystem.", who: kindNode, each: filesystem(func(f *Filesystem) uint64 { return f.Capacity })},
 	{name: "container_fs_inodes_free", help: "Number of available Inodes", who: kindNode, each: filesystem(func(f *Filesystem) uint64 { return f.InodesFree })},
 	{name: "container_fs_inodes_total", help: "Number of Inodes", who: kindNode, each: filesystem(func(f *Filesystem) uint64 { return f.Inodes })},
@@ -266,18 +299,19 @@ var cadvisorFamilies = heads([]family{
 	{name: "container_network_transmit_packets_dropped_total", help: "Cumulative count of packets dropped while transmitting", counter: true, who: everyone, each: network(func(n *Interface) uint64 { return n.TxDropped })},
 	{name: "container_network_transmit_errors_total", help: "Cumulative count of errors encountered while transmitting", counter: true, who: everyone, each: network(func(n *Interface) uint64 { return n.TxErrors })},
 
-	{name: "container_processes", help: "Number of processes running inside the container.", who: kindContainer | kindSystem, each: value(Processes)},
-	{name: "container_file_descriptors", help: "Number of open file descriptors for the container.", who: kindContainer | kindSystem, each: value(FileDescriptors)},
-	{name: "container_ulimits_soft", help: "Soft ulimit values for the container root process. Unlimited if -1, except priority and nice", who: kindContainer | kindSystem, each: openFilesLimit},
+	{name: "container_processes", help: "Number of processes running inside the container.", who: running, each: value(Processes)},
+	{name: "container_file_descriptors", help: "Number of open file descriptors for the container.", who: running, each: value(FileDescriptors)},
+	{name: "container_sockets", help: "Number of open sockets for the container.", who: running, each: value(Sockets)},
+	{name: "container_ulimits_soft", help: "Soft ulimit values for the container root process. Unlimited if -1, except priority and nice", who: running, each: openFilesLimit},
 	{name: "container_threads", help: "Number of threads running inside the container", who: everyone, each: value(Threads)},
 	{name: "container_threads_max", help: "Maximum number of threads allowed inside the container, infinity if value is zero", who: everyone, each: threadsMax},
 
-	{name: "container_pressure_cpu_stalled_seconds_total", help: "Total time duration no tasks in the container could make progress due to CPU congestion.", counter: true, unit: micros, who: everyone, each: value(CPUFullTotal)},
-	{name: "container_pressure_cpu_waiting_seconds_total", help: "Total time duration tasks in the container have waited due to CPU congestion.", counter: true, unit: micros, who: everyone, each: value(CPUSomeTotal)},
-	{name: "container_pressure_memory_stalled_seconds_total", help: "Total time duration no tasks in the container could make progress due to memory congestion.", counter: true, unit: micros, who: everyone, each: value(MemoryFullTotal)},
-	{name: "container_pressure_memory_waiting_seconds_total", help: "Total time duration tasks in the container have waited due to memory congestion.", counter: true, unit: micros, who: everyone, each: value(MemorySomeTotal)},
-	{name: "container_pressure_io_stalled_seconds_total", help: "Total time duration no tasks in the container could make progress due to IO congestion.", counter: true, unit: micros, who: everyone, each: value(IOFullTotal)},
-	{name: "container_pressure_io_waiting_seconds_total", help: "Total time duration tasks in the container have waited due to IO congestion.", counter: true, unit: micros, who: everyone, each: value(IOSomeTotal)},
+	{name: "container_pressure_cpu_stalled_seconds_total", help: "Total time duration no tasks in the container could make progress due to CPU congestion.", counter: true, unit: micros, who: working, each: value(CPUFullTotal)},
+	{name: "container_pressure_cpu_waiting_seconds_total", help: "Total time duration tasks in the container have waited due to CPU congestion.", counter: true, unit: micros, who: working, each: value(CPUSomeTotal)},
+	{name: "container_pressure_memory_stalled_seconds_total", help: "Total time duration no tasks in the container could make progress due to memory congestion.", counter: true, unit: micros, who: working, each: value(MemoryFullTotal)},
+	{name: "container_pressure_memory_waiting_seconds_total", help: "Total time duration tasks in the container have waited due to memory congestion.", counter: true, unit: micros, who: working, each: value(MemorySomeTotal)},
+	{name: "container_pressure_io_stalled_seconds_total", help: "Total time duration no tasks in the container could make progress due to IO congestion.", counter: true, unit: micros, who: working, each: value(IOFullTotal)},
+	{name: "container_pressure_io_waiting_seconds_total", help: "Total time duration tasks in the container have waited due to IO congestion.", counter: true, unit: micros, who: working, each: value(IOSomeTotal)},
 
 	{name: "container_spec_cpu_period", help: "CPU period of the container.", who: grouped, each: value(LimitCPUPeriod)},
 	{name: "container_spec_cpu_quota", help: "CPU quota of the container.", who: grouped, each: withQuota(LimitCPUQuota)},

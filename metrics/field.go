@@ -89,6 +89,10 @@ const (
 	// system containers only, by the size of /proc/PID/fd. Linux 6.2.
 	FileDescriptors
 
+	// Sockets, gauge: those among the open files, if Config.Sockets is set. Of two
+	// processes that share one both count it, as cAdvisor does.
+	Sockets
+
 	// IOReadBytes, counter: the sum over devices, as the next three.
 	IOReadBytes
 	// IOWriteBytes, counter.
@@ -189,7 +193,7 @@ const (
 
 func groupOf(f Field) group {
 	switch {
-	case f == MemoryMaxUsage || f == MemoryFailures || f == Processes || f == FileDescriptors:
+	case f == MemoryMaxUsage || f == MemoryFailures || f == Processes || f == FileDescriptors || f == Sockets:
 		return groupLimits
 	case f <= CPURate:
 		return groupCPU

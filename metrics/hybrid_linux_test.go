@@ -53,6 +53,11 @@ var _ = Describe("Meter on v1 and v2 at once", func() {
 			_, ok := s.Get(f)
 			Expect(ok).To(BeFalse(), "field %d", f)
 		}
+		Expect(s.HugePages).To(HaveLen(1))
+		most, ok := s.HugePages[0].Most()
+		Expect([]any{s.HugePages[0].Used, most, ok}).To(Equal([]any{uint64(2097152), uint64(6291456), true}))
+		failures, ok := s.HugePages[0].Failures()
+		Expect([]any{failures, ok}).To(Equal([]any{uint64(4), true}))
 		// Memory and swap together less memory; but the node has less.
 		swap, ok := s.SwapLimit(1 << 40)
 		Expect(ok).To(BeTrue())

@@ -117,6 +117,24 @@ var _ = Describe("the kernel's figures", Label("kernel"), func() {
 		Expect(figure(m, cg.path, metrics.LimitOpenFiles, time.Hour)).To(Equal(limit.Cur))
 	})
 
+	It("count sockets among them where that is asked for, exactly", func() {
+		cg := newCgroup(uniquePath())
+		w := startWorker(cg, false)
+		one := metrics.Target{Cgroup: cg.path, Namespace: "n", Pod: "p", PodUID: "u", Container: "c"}
+		to := &targets{}
+		to.set(one)
+		m, err := metrics.New(metrics.Config{Targets: to, Sockets: true, LimitsInterval: time.Nanosecond})
+		Expect(err).NotTo(HaveOccurred())
+		before := figure(m, cg.path, metrics.Sockets, 0)
+		w.do("sockets 23")
+		Expect(figure(m, cg.path, metrics.Sockets, 0) - before).To(Equal(uint64(23)))
+		Expect(cadvisorText(m)).To(ContainSubstring(fmt.Sprintf("container_sockets{container=\"c\",id=%q,image=\"\",name=\"\",namespace=\"n\",pod=\"p\"} %d\n", cg.path, before+23)))
+		s, err := meterOf(one).Sample(ctx, cg.path, 0)
+		Expect(err).NotTo(HaveOccurred())
+		_, counted := s.Get(metrics.Sockets)
+		Expect(counted).To(BeFalse()) // nobody asked
+	})
+
 	It("tell how full the node's file systems are", func() {
 		m := meterOf()
 		s, err := m.Sample(ctx, "/", 0)

@@ -60,6 +60,15 @@ type Config struct {
 	// Exited is how many last samples of targets that are no longer listed are
 	// kept. 0 means 100; negative means none.
 	Exited int
+	// OnDisk tells what a container has in its writable layer and its logs, or a
+	// pod of its own beside those of its containers, which their runtime knows or
+	// a quota: a Meter walks no directories. It is called as often as limits are
+	// read, from the goroutine of the round, which waits for it: answer from
+	// memory. Nil, and a DiskUse whose At is zero: it is not known.
+	OnDisk func(Target) (written, logs DiskUse)
+	// Sockets has open sockets counted as often as limits are read, at the price
+	// of a readlink for every open file, of at most 10,000 a container.
+	Sockets bool
 	// Labels chooses what WriteCAdvisor says. The zero value is Compat.
 	Labels Labels
 	// Timestamps puts the time of reading on each series of WriteCAdvisor.
@@ -385,6 +394,7 @@ func (m *Meter) open() error {
 		return err
 	}
 	m.reader = newReader(m.cfg.ProcRoot, m.cfg.SysRoot, l, m.cfg.Descriptors, m.cfg.Clock.Now)
+	m.reader.countsSockets = m.cfg.Sockets
 	if text, err := os.ReadFile(m.cfg.ProcRoot + "/stat"); err == nil {
 		m.mu.Lock()
 		m.node.label(Target{Cgroup: "/", StartedAt: bootTime(text)})

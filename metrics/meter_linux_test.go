@@ -62,7 +62,13 @@ var _ = Describe("Meter", func() {
 		Expect(s.Devices).To(HaveLen(2)) // 7:0 has no figures
 		Expect(s.Devices[0].Name).To(Equal("/dev/sda"))
 		Expect(s.Devices[1].Name).To(Equal("/dev/sdb"))
-		Expect(s.HugePages).To(Equal([]metrics.HugePages{{Size: 2 << 20, Used: 4 << 20}}))
+		Expect(s.HugePages).To(HaveLen(1))
+		pages := &s.HugePages[0]
+		Expect([]uint64{pages.Size, pages.Used}).To(Equal([]uint64{2 << 20, 4 << 20}))
+		failures, ok := pages.Failures()
+		Expect([]any{failures, ok}).To(Equal([]any{uint64(3), true}))
+		_, ok = pages.Most()
+		Expect(ok).To(BeFalse()) // v2 has no such file
 	})
 
 	It("reads the node from /proc and the root cgroup", func() {

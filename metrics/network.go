@@ -26,7 +26,9 @@ func (r *reader) network(h *handle, s *Sample, own bool) {
 }
 
 // hasNetwork says whether a target is a pod with a network of its own.
-func hasNetwork(t *Target) bool { return t.PID > 0 && !t.HostNetwork && t.Container == "" }
+func hasNetwork(t *Target) bool {
+	return t.PID > 0 && !t.HostNetwork && t.Container == "" && !t.Sandbox()
+}
 
 // dumpLinks reads all links for the pods of a round. Without kept descriptors
 // there is no socket for it.

@@ -1,9 +1,6 @@
 package metrics
 
-import (
-	"slices"
-	"strconv"
-)
+import "slices"
 
 // source is a file of a cgroup and what to do with its text.
 type source struct {
@@ -90,7 +87,7 @@ func makePlan(l layout, pages []uint64) *plan {
 		{controllerCPU, groupLimits, "cpu", limitsCPUV1(), limitsCPUV2()},
 		{controllerMemory, groupLimits, "memory", limitsMemoryV1(), limitsMemoryV2()},
 		{controllerPids, groupLimits, "pids", limitsPids(), limitsPids()},
-		{controllerHugetlb, groupLimits, "", hugePages(pages, "usage_in_bytes"), hugePages(pages, "current")},
+		{controllerHugetlb, groupLimits, "", hugePagesV1(pages), hugePagesV2(pages)},
 	} {
 		at := l[part.controller]
 		list := part.v1
@@ -271,97 +268,5 @@ func pressureV2() []source {
 		{name: "cpu.pressure", parse: pressure(CPUSomeTotal)},
 		{name: "memory.pressure", parse: pressure(MemorySomeTotal)},
 		{name: "io.pressure", parse: pressure(IOSomeTotal)},
-	}
-}
-
-func limitsCPUV1() []source {
-	return []source{
-		{name: "cpu.shares", parse: single(LimitCPUShares)},
-		{name: "cpu.cfs_period_us", parse: single(LimitCPUPeriod)},
-		{name: "cpu.cfs_quota_us", parse: single(LimitCPUQuota)},
-	}
-}
-
-func limitsCPUV2() []source {
-	return []source{
-		{name: "cpu.weight", parse: func(text []byte, into *Sample) error {
-			weight, err := parseSingle(text)
-			if err != nil {
-				return err
-			}
-			if weight < 1 || weight > 10000 {
-				return ErrGarbled
-			}
-			into.set(LimitCPUShares, 2+(weight-1)*262142/9999)
-			return nil
-		}},
-		{name: "cpu.max", parse: func(text []byte, into *Sample) error {
-			quota, period, err := parseMax(text)
-			if err == nil {
-				into.set(LimitCPUQuota, quota)
-				into.set(LimitCPUPeriod, period)
-			}
-			return err
-		}},
-	}
-}
-
-func limitsMemoryV1() []source {
-	return []source{
-		{name: "memory.limit_in_bytes", parse: single(LimitMemory)},
-		{name: "memory.memsw.limit_in_bytes", parse: single(LimitSwap)},
-		{name: "memory.soft_limit_in_bytes", parse: single(LimitMemoryReservation)},
-		{name: "memory.max_usage_in_bytes", parse: single(MemoryMaxUsage)},
-		{name: "memory.failcnt", parse: single(MemoryFailures)},
-	}
-}
-
-func limitsMemoryV2() []source {
-	return []source{
-		{name: "memory.max", parse: single(LimitMemory)},
-		{name: "memory.swap.max", parse: single(LimitSwap)},
-		{name: "memory.min", parse: single(LimitMemoryReservation)},
-		{name: "memory.peak", parse: single(MemoryMaxUsage)},
-	}
-}
-
-func limitsPids() []source {
-	return []source{
-		{name: "pids.max", parse: single(LimitThreads)},
-		{name: "cgroup.procs", pages: true, after: (*reader).descriptors, parse: func(text []byte, into *Sample) error {
-			n, first, err := countLines(text)
-			if err == nil && into.Target.Container != "" {
-				into.set(Processes, n)
-				into.first = int(first)
-			}
-			return err
-		}},
-	}
-}
-
-// hugePages reads a file for each size of pages, such as hugetlb.2MB.current.
-func hugePages(sizes []uint64, file string) []source {
-	list := make([]source, 0, len(sizes))
-	for _, size := range sizes {
-		list = append(list, source{name: "hugetlb." + sizeName(size) + "." + file, parse: func(text []byte, into *Sample) error {
-			n, err := parseSingle(text)
-			if err == nil {
-				into.HugePages = append(into.HugePages, HugePages{Size: size, Used: n})
-			}
-			return err
-		}})
-	}
-	return list
-}
-
-// sizeName is as the kernel has it in the names of files: 64KB, 2MB, 1GB.
-func sizeName(size uint64) string {
-	switch {
-	case size >= 1<<30:
-		return strconv.FormatUint(size>>30, 10) + "GB"
-	case size >= 1<<20:
-		return strconv.FormatUint(size>>20, 10) + "MB"
-	default:
-		return strconv.FormatUint(size>>10, 10) + "KB"
 	}
 }

@@ -1,6 +1,9 @@
 package metrics
 
-import "bytes"
+import (
+	"bytes"
+	"cmp"
+)
 
 // The figures of processes that their cgroup does not tell.
 
@@ -8,11 +11,15 @@ import "bytes"
 // of /proc/PID/fd is their number (Linux 6.2), so no directory is read. Who has
 // ended meanwhile has none.
 func (r *reader) descriptors(procs []byte, s *Sample) error {
-	if s.Target.Container == "" {
+	if !countsProcesses(&s.Target) {
 		return nil
 	}
+	var sockets error
+	if r.countsSockets {
+		sockets = r.sockets(procs, s)
+	}
 	if !r.countsFiles {
-		return ErrAbsent
+		return cmp.Or(sockets, ErrAbsent)
 	}
 	var sum uint64
 	for len(procs) > 0 {
@@ -31,6 +38,33 @@ func (r *reader) descriptors(procs []byte, s *Sample) error {
 		}
 	}
 	s.set(FileDescriptors, sum)
+	return sockets
+}
+
+// countsProcesses: pods are left out, whose containers have all of theirs.
+func countsProcesses(t *Target) bool { return t.Container != "" || t.Sandbox() }
+
+// mostLinks is how many open files of a target are looked at for sockets.
+const mostLinks = 10_000
+
+// sockets counts the links in /proc/PID/fd that lead to sockets, as cAdvisor
+// v0.60.5 does (container/libcontainer/handler.go).
+func (r *reader) sockets(procs []byte, s *Sample) error {
+	left, sum := mostLinks, uint64(0)
+	for len(procs) > 0 {
+		line, rest, _ := cutLine(procs)
+		procs = rest
+		pid, ok := parseUint(line)
+		if !ok || pid == 0 {
+			return ErrForeignProcess
+		}
+		n, err := sysSockets(r.proc+"/"+string(line)+"/fd", &left)
+		if err != nil && err != ErrAbsent { // who has ended has none
+			return err
+		}
+		sum += n
+	}
+	s.set(Sockets, sum)
 	return nil
 }
 

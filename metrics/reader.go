@@ -39,6 +39,8 @@ type reader struct {
 
 	pageSizes   []uint64 // of huge pages
 	countsFiles bool     // the size of /proc/PID/fd is the number of files
+
+	countsSockets bool
 }
 
 // groupSet is a set of groups, one bit each.

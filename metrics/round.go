@@ -208,11 +208,18 @@ func (m *Meter) sampleTarget(st *state, begun time.Time, want groupSet, schedule
 		m.mu.Unlock()
 		st.rawOOM = 0
 		m.work.figures = figures{}
-		if err := m.reader.sample(st.rel, &st.handle, m.work, allGroups); err != nil {
+		want = allGroups
+		if err := m.reader.sample(st.rel, &st.handle, m.work, want); err != nil {
 			m.lost(st, err)
 			return 0
 		}
 		m.work.Gaps = append(m.work.Gaps, Gap{File: "cgroup", Err: ErrBackwards, group: groupCPU})
+	}
+	if want.has(groupLimits) {
+		m.work.Written, m.work.Logs = DiskUse{}, DiskUse{}
+		if m.cfg.OnDisk != nil && m.work.Target.Pod != "" && !m.work.Target.Sandbox() {
+			m.work.Written, m.work.Logs = m.cfg.OnDisk(m.work.Target)
+		}
 	}
 	m.countOOM(st)
 	m.commit(st, begun, scheduled)
@@ -256,6 +263,12 @@ func (m *Meter) countOOM(st *state) {
 	count := m.oom[t.PodUID]
 	more := raw - min(raw, st.rawOOM)
 	st.rawOOM = raw
+	if t.Sandbox() {
+		if !m.hierarchicalOOM() {
+			count.total += more
+		}
+		return
+	}
 	if t.Container != "" {
 		count.containers[t.Container] += more
 		if !m.hierarchicalOOM() {

@@ -12,10 +12,12 @@ type Target struct {
 	Cgroup string
 	// Namespace, Pod and PodUID are empty for a cgroup that is of no pod.
 	Namespace, Pod, PodUID string
-	// Container is empty for the pod's own cgroup. With no Pod it names a
-	// system container, such as "kubelet" or "runtime".
+	// Container is empty for the pod's own cgroup, and for that of its sandbox,
+	// where a pause process sleeps. With no Pod it names a system container, such
+	// as "kubelet" or "runtime".
 	Container string
-	// ID is the runtime's identifier without scheme; empty for a pod.
+	// ID is the runtime's identifier without scheme, of a container or a
+	// sandbox; empty for a pod, which alone tells it from its sandbox.
 	ID string
 	// Image and ImageID are the container's, empty for a pod.
 	Image, ImageID string
@@ -27,6 +29,10 @@ type Target struct {
 	// StartedAt is the start of the container or pod; zero for unknown.
 	StartedAt time.Time
 }
+
+// Sandbox says that the target is the cgroup of a pod's sandbox. Only Compat
+// exposes it, without its pressure, as cAdvisor does a pause container.
+func (t *Target) Sandbox() bool { return t.Pod != "" && t.Container == "" && t.ID != "" }
 
 // A Sample is what is known of one target. A figure that could not be read is
 // absent, never zero and never the one before. Time tells when each was read.
@@ -46,6 +52,10 @@ type Sample struct {
 	// Filesystems are those on block devices, of the node alone, each device
 	// once, in the order of their mounts. Read as often as limits.
 	Filesystems []Filesystem
+	// Written is what Config.OnDisk tells of a container's writable layer, or of
+	// a pod's own files, such as those of its emptyDirs; Logs is of its logs.
+	// Asked for as often as limits.
+	Written, Logs DiskUse
 	// DefaultInterface is the one of the node's default route; empty for
 	// targets, and for a node without one.
 	DefaultInterface string
@@ -161,6 +171,26 @@ type HugePages struct {
 	Used uint64
 	// Total bytes, of the node alone.
 	Total uint64
+
+	most, failures       uint64
+	hasMost, hasFailures bool
+}
+
+// Most returns the most bytes that a target used at a time, and whether the
+// kernel tells: v1 hugetlb.SIZE.max_usage_in_bytes, v2 nothing.
+func (h *HugePages) Most() (uint64, bool) { return h.most, h.hasMost }
+
+// Failures returns how often the limit of a target refused pages, and whether
+// the kernel tells: v1 hugetlb.SIZE.failcnt, v2 hugetlb.SIZE.events max.
+func (h *HugePages) Failures() (uint64, bool) { return h.failures, h.hasFailures }
+
+// DiskUse is what somebody has on disk, as whoever counts it tells.
+type DiskUse struct {
+	// Device is that of its file system, such as /dev/vda1; empty for not known.
+	Device        string
+	Bytes, Inodes uint64
+	// At is when it was counted; zero says that it was not.
+	At time.Time
 }
 
 // Filesystem is one on a block device, after statfs(2).

@@ -1,6 +1,10 @@
 package metrics
 
 import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -92,6 +96,49 @@ func sysStat(path []byte, mask uintptr, room *status) error {
 		return translate(errno)
 	}
 	return nil
+}
+
+// sysSockets counts the links in a directory that name sockets, and takes the
+// number of all from left; ErrTooMany when that is used up.
+//
+//	socket:[12345]
+func sysSockets(dir string, left *int) (n uint64, err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return 0, untangle(err)
+	}
+	defer f.Close()
+	link := make([]byte, len("socket:"))
+	for {
+		names, err := f.Readdirnames(256)
+		for _, name := range names {
+			if *left--; *left < 0 {
+				return 0, ErrTooMany
+			}
+			// One that was closed meanwhile is none.
+			got, err := unix.Readlinkat(int(f.Fd()), name, link)
+			if err == nil && bytes.HasPrefix(link[:got], []byte("socket:")) {
+				n++
+			} else if err != nil && err != unix.ENOENT {
+				return 0, untangle(err)
+			}
+		}
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return 0, untangle(err)
+		}
+	}
+}
+
+// untangle translates the errno in an error.
+func untangle(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return translate(errno)
+	}
+	return err
 }
 
 // sysStatfs fills in the sizes of what is mounted at its Path.

@@ -21,3 +21,5 @@ func sysInode([]byte, *status) (uint64, error) { return 0, ErrNotSupported }
 func sysSize([]byte, *status) (uint64, error) { return 0, ErrNotSupported }
 
 func sysStatfs(*Filesystem) error { return ErrNotSupported }
+
+func sysSockets(string, *int) (uint64, error) { return 0, ErrNotSupported }

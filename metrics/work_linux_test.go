@@ -53,6 +53,14 @@ func doWork(string) int {
 				return 1
 			}
 			fmt.Println(n)
+		case "sockets": // opens that many, and keeps them
+			for range n {
+				if _, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+					fmt.Println(err)
+					return 1
+				}
+			}
+			fmt.Println(n)
 		case "cpu":
 			fmt.Println(cpuTime())
 		}

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"os"
 	"path"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,10 +24,14 @@ type pods struct {
 	runtime *cri.Runtime
 	logger  logr.Logger
 	again   chan struct{}
+	ready   chan struct{} // closed once the first names are known
+	once    sync.Once
 
 	mu       sync.Mutex
 	byCgroup map[string]metrics.Target
 	shown    []corev1.Pod
+	logs     map[string]string  // paths, by container
+	disks    map[string]written // by container
 }
 
 func dial(ctx context.Context, endpoint string, logger logr.Logger) (*pods, error) {
@@ -32,7 +39,7 @@ func dial(ctx context.Context, endpoint string, logger logr.Logger) (*pods, erro
 	if err != nil {
 		return nil, err
 	}
-	return &pods{runtime: runtime, logger: logger, again: make(chan struct{}, 1)}, nil
+	return &pods{runtime: runtime, logger: logger, again: make(chan struct{}, 1), ready: make(chan struct{})}, nil
 }
 
 // Close lets go of the runtime.
@@ -101,9 +108,14 @@ func (p *pods) read(ctx context.Context) error {
 	named := map[string]metrics.Target{}
 	shown := make([]corev1.Pod, 0, len(sandboxes))
 	at := map[string]int{}
+	logs := map[string]string{}
 	for i, s := range sandboxes {
 		at[s.ID] = i
 		shown = append(shown, podOf(s))
+		// Its pause process has a cgroup, but where the runtime needs no process.
+		if cgroup := cgroupOf(s.PID); cgroup != "" {
+			named[cgroup] = metrics.Target{Cgroup: cgroup, Namespace: s.Namespace, Pod: s.Name, PodUID: s.UID, ID: s.ID, StartedAt: s.CreatedAt}
+		}
 	}
 	for _, c := range containers {
 		i, ok := at[c.SandboxID]
@@ -125,11 +137,33 @@ func (p *pods) read(ctx context.Context) error {
 		}
 		t.Cgroup, t.Container, t.ID, t.Image, t.ImageID, t.StartedAt = c.Cgroup, c.Name, c.ID, c.Image, c.ImageID, c.StartedAt
 		named[c.Cgroup] = t
+		logs[c.ID] = c.LogPath
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.byCgroup, p.shown = named, shown
+	p.byCgroup, p.shown, p.logs = named, shown, logs
+	p.once.Do(func() { close(p.ready) })
 	return nil
+}
+
+// cgroupOf is where a process is; empty for not known.
+//
+//	4:memory:/kubepods/burstable/podb1/s1
+//	0::/
+func cgroupOf(pid int) string {
+	if pid == 0 {
+		return ""
+	}
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(data)) {
+		if parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(parts) == 3 && parts[2] != "/" {
+			return parts[2]
+		}
+	}
+	return ""
 }
 
 // podOf tells of a sandbox what its runtime knows.

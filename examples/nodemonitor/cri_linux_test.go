@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-logr/logr"
 
 	"github.com/nodekit/nodekit/internal/containerdtest"
 	"github.com/nodekit/nodekit/internal/kerneltest"
@@ -126,6 +129,34 @@ func TestContainersOfARuntime(t *testing.T) {
 	if text := get(t, url+"/metrics", ""); strings.Contains(text, `container="/`) {
 		t.Error("a cgroup that is no container's is metered")
 	}
+	// In compat mode a sandbox is there too, under the name that its runtime gave it.
+	compat := monitor(t, options{listen: "127.0.0.1:0", below: "/", cri: endpoint, labels: "compat", name: "node-a", interval: time.Hour, cold: time.Hour})
+	pause := regexp.MustCompile(`\ncontainer_memory_rss{container="",id="[^"]+",image="",name="` + regexp.QuoteMeta(first) + `",namespace="default",pod="one"} `)
+	eventually(t, "the sandbox", func() bool { return pause.MatchString(get(t, compat+"/metrics", "")) })
+	weighs(t, endpoint)
 	end(second)
 	eventually(t, "the end of a container", func() bool { return !has(fmt.Sprintf(app, "two"))() && has(fmt.Sprintf(app, "one"))() })
+}
+
+// weighs asks the runtime, as --disk-interval does, until it has counted.
+func weighs(t *testing.T, endpoint string) {
+	t.Helper()
+	pods, err := dial(t.Context(), endpoint, logr.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pods.Close()
+	if err := pods.read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what containers have written", func() bool {
+		pods.weighOnce(t.Context())
+		known := 0
+		for _, one := range pods.byCgroup {
+			if layer, logs := pods.onDisk(one); one.Container == "app" && layer.Inodes > 0 && !logs.At.IsZero() && logs.Inodes == 1 {
+				known++
+			}
+		}
+		return known == 2
+	})
 }

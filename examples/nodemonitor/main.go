@@ -55,9 +55,9 @@ Flags:
 
 type options struct {
 	listen, below, cri, name, labels string
-	interval, cold                   time.Duration
+	interval, cold, disks            time.Duration
 	descriptors                      int
-	verbose                          bool
+	verbose, sockets                 bool
 }
 
 func main() {
@@ -69,6 +69,8 @@ func main() {
 	flag.StringVar(&o.labels, "labels", "compat", "compat has cAdvisor's labels, lean only container, namespace and pod")
 	flag.DurationVar(&o.interval, "interval", time.Second, "`time` between two looks at CPU and memory")
 	flag.DurationVar(&o.cold, "cold-interval", 10*time.Second, "`time` between two looks at disks, network, pressure and processes")
+	flag.DurationVar(&o.disks, "disk-interval", time.Minute, "`time` between two questions to the runtime of --cri what each container has on disk; 0 for none")
+	flag.BoolVar(&o.sockets, "sockets", false, "count open sockets, which takes a look at every open file each half minute")
 	flag.IntVar(&o.descriptors, "descriptors", 0, "files kept open for speed, at most; 0 for 4096, -1 for none")
 	flag.BoolVar(&o.verbose, "v", false, "log every decision")
 	flag.Usage = func() {
@@ -98,6 +100,9 @@ func (o options) validate() error {
 	host, _, err := net.SplitHostPort(o.listen)
 	if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		errs = append(errs, fmt.Errorf("--listen: %q is not an address of loopback with a port", o.listen))
+	}
+	if o.disks < 0 {
+		errs = append(errs, fmt.Errorf("--disk-interval: %s is negative", o.disks))
 	}
 	if o.cri != "" && o.below != "/" {
 		errs = append(errs, errors.New("--below and --cri: only one can say what is metered"))
@@ -134,7 +139,10 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cfg := metrics.Config{Targets: found, Interval: o.interval, ColdInterval: o.cold, Descriptors: o.descriptors, Logger: logger.WithName("metrics")}
+	cfg := metrics.Config{Targets: found, Interval: o.interval, ColdInterval: o.cold, Descriptors: o.descriptors, Sockets: o.sockets, Logger: logger.WithName("metrics")}
+	if pods != nil {
+		cfg.OnDisk = pods.onDisk
+	}
 	if o.labels == "lean" {
 		cfg.Labels = metrics.Lean
 	}
@@ -163,6 +171,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	}
 	if pods != nil {
 		parts.Go(func() error { return pods.Run(ctx, func() { found.Rename(); meter.Refresh() }) })
+		if o.disks > 0 {
+			parts.Go(func() error { return pods.weigh(ctx, o.disks) })
+		}
 	}
 	return parts.Wait()
 }

@@ -136,8 +136,8 @@ func TestFlags(t *testing.T) {
 		}
 	}
 	for _, listen := range []string{"0.0.0.0:9101", ":9101", "192.0.2.1:9101", "example.com:9101", "127.0.0.1"} {
-		err := options{listen: listen, below: "/a", cri: "unix:///x", labels: "x"}.validate()
-		for _, flag := range []string{"--listen", "--below", "--labels"} {
+		err := options{listen: listen, below: "/a", cri: "unix:///x", labels: "x", disks: -1}.validate()
+		for _, flag := range []string{"--listen", "--below", "--labels", "--disk-interval"} {
 			if err == nil || !strings.Contains(err.Error(), flag) {
 				t.Errorf("%s: no word of %s: %v", listen, flag, err)
 			}

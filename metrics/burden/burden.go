@@ -163,7 +163,7 @@ func leaves(samples []metrics.Sample) []*metrics.Sample {
 	podCgroups := map[string]bool{}
 	for i := range samples {
 		t := &samples[i].Target
-		if t.Pod != "" && t.Container == "" && !samples[i].Gone {
+		if t.Pod != "" && t.Container == "" && !t.Sandbox() && !samples[i].Gone {
 			podCgroups[t.PodUID] = true
 		}
 		for at := strings.LastIndexByte(t.Cgroup, '/'); at > 0; at = strings.LastIndexByte(t.Cgroup[:at], '/') {
@@ -180,7 +180,7 @@ func leaves(samples []metrics.Sample) []*metrics.Sample {
 		switch {
 		case s.Gone:
 		case t.Pod == "" && parents[t.Cgroup]:
-		case t.Container != "" && podCgroups[t.PodUID] && t.Pod != "":
+		case (t.Container != "" || t.Sandbox()) && podCgroups[t.PodUID] && t.Pod != "":
 		default:
 			list = append(list, s)
 		}

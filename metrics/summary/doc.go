@@ -11,6 +11,8 @@
 // What is not known stays nil, as the API means it: a node without swap
 // accounting has no swap figures, and a container in its first interval no
 // usageNanoCores. Containers that have exited are left out, as by the kubelet;
-// metrics.Meter.Samples still has them. Writable layers, logs and volumes are
-// the runtime's and the volume plug-ins' to tell and are not here.
+// metrics.Meter.Samples still has them. Writable layers and logs are what
+// metrics.Config.OnDisk tells; a pod has ephemeral-storage if it tells of the
+// pod's own files and of both of each of its containers, for a sum with a part
+// missing would be a wrong figure. Single volumes are not here.
 package summary

@@ -30,7 +30,8 @@ type Config struct {
 	// node.fs. Empty means none.
 	NodeFS string
 	// ImageFS is a path on the file system of images and writable layers,
-	// shown as node.runtime. Empty means none.
+	// shown as node.runtime, and as what is left to the layer of a container, as
+	// NodeFS is to its logs. Empty means none.
 	ImageFS string
 }
 
@@ -73,16 +74,17 @@ func (p *Provider) Summary(ctx context.Context, onlyCPUAndMemory bool) (*stats.S
 	c.memory, _ = node.Get(metrics.LimitMemory)
 	c.node(&s.Node, node)
 	if !onlyCPUAndMemory {
-		s.Node.Fs = fsStats(p.cfg.NodeFS)
-		if image := fsStats(p.cfg.ImageFS); image != nil {
-			s.Node.Runtime = &stats.RuntimeStats{ImageFs: image, ContainerFs: image}
+		c.nodeFS, c.imageFS = fsStats(p.cfg.NodeFS), fsStats(p.cfg.ImageFS)
+		s.Node.Fs = c.nodeFS
+		if c.imageFS != nil {
+			s.Node.Runtime = &stats.RuntimeStats{ImageFs: c.imageFS, ContainerFs: c.imageFS}
 		}
 	}
 	byUID := map[string]int{}
 	for i := range samples[1:] {
 		one := &samples[1+i]
 		t := &one.Target
-		if one.Gone {
+		if one.Gone || t.Sandbox() {
 			continue
 		}
 		if t.Pod == "" {
@@ -104,13 +106,19 @@ func (p *Provider) Summary(ctx context.Context, onlyCPUAndMemory bool) (*stats.S
 			c.addContainer(pod, one)
 		}
 	}
+	if !onlyCPUAndMemory {
+		for i := range s.Pods {
+			c.sum(&s.Pods[i])
+		}
+	}
 	return s, nil
 }
 
 // converter knows what the figures of all depend on.
 type converter struct {
-	only         bool
-	memory, swap uint64 // of the node
+	only            bool
+	memory, swap    uint64 // of the node
+	nodeFS, imageFS *stats.FsStats
 }
 
 func (c *converter) node(n *stats.NodeStats, s *metrics.Sample) {
@@ -133,7 +141,44 @@ func (c *converter) pod(p *stats.PodStats, s *metrics.Sample) {
 	p.CPU, p.Memory, p.Swap = c.cpu(s), c.mem(s), c.swapOf(s)
 	if !c.only {
 		p.IO, p.Network = ioOf(s), network(s)
+		p.EphemeralStorage = disk(&s.Written, c.nodeFS) // its own part; sum adds the rest
 	}
+}
+
+// sum makes the ephemeral storage of a pod of its own part and its containers'
+// (Kubernetes v1.37.0 pkg/kubelet/stats/helper.go, calcEphemeralStorage), or
+// none if one of them is not known.
+func (c *converter) sum(p *stats.PodStats) {
+	all := p.EphemeralStorage
+	p.EphemeralStorage = nil
+	if all == nil {
+		return
+	}
+	for i := range p.Containers {
+		for _, part := range []*stats.FsStats{p.Containers[i].Rootfs, p.Containers[i].Logs} {
+			if part == nil {
+				return
+			}
+			*all.UsedBytes += *part.UsedBytes
+			*all.InodesUsed += *part.InodesUsed
+			if part.Time.Before(&all.Time) {
+				all.Time = part.Time // as old as its oldest part
+			}
+		}
+	}
+	p.EphemeralStorage = all
+}
+
+// disk tells of somebody's use of a file system, of which may be unknown.
+func disk(used *metrics.DiskUse, of *stats.FsStats) *stats.FsStats {
+	if used.At.IsZero() {
+		return nil
+	}
+	f := &stats.FsStats{Time: metav1.NewTime(used.At), UsedBytes: ptr(used.Bytes), InodesUsed: ptr(used.Inodes)}
+	if of != nil {
+		f.AvailableBytes, f.CapacityBytes, f.InodesFree, f.Inodes = of.AvailableBytes, of.CapacityBytes, of.InodesFree, of.Inodes
+	}
+	return f
 }
 
 // addContainer adds a container, or puts it in the place of the one before its
@@ -160,6 +205,7 @@ func (c *converter) container(s *metrics.Sample) stats.ContainerStats {
 	}
 	if !c.only {
 		one.IO = ioOf(s)
+		one.Rootfs, one.Logs = disk(&s.Written, c.imageFS), disk(&s.Logs, c.nodeFS)
 	}
 	return one
 }

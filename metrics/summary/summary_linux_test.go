@@ -131,6 +131,62 @@ var _ = Describe("Summary", func() {
 		Expect(s.Node.SystemContainers[0].Name).To(Equal("pods"))
 	})
 
+	It("has what is on disk where all of it is told, and no sum with a part missing", func() {
+		GB := uint64(1 << 30)
+		tell := map[string][2]metrics.DiskUse{
+			"":        {{Bytes: 3 * GB, Inodes: 30, At: epoch}},
+			"app":     {{Bytes: 5 * GB, Inodes: 50, At: epoch.Add(-time.Minute)}, {Bytes: GB, Inodes: 1, At: epoch}},
+			"sidecar": {{Bytes: 7 * GB, Inodes: 70, At: epoch}, {Bytes: 2 * GB, Inodes: 2, At: epoch}},
+		}
+		list := append(fixed{{Cgroup: "/kubepods/pod1/c2", Namespace: "default", Pod: "web", PodUID: "u1", ID: "sandbox"}}, pods[:2]...)
+		list = append(list, metrics.Target{Cgroup: "/kubepods", Container: "pods"})
+		sidecar := pods[2]
+		sidecar.Cgroup = "/kubepods/pod1/c3"
+		list = append(list, sidecar)
+		dir, clock, _ := machine(nil)
+		for _, name := range []string{"/kubepods/pod1/c3", "/kubepods"} {
+			Expect(os.MkdirAll(dir+"/cgroup"+name, 0o755)).To(Succeed())
+			for _, file := range []string{"cpu.stat", "memory.current", "memory.stat"} {
+				text, err := os.ReadFile(dir + "/cgroup/kubepods/pod1/" + file)
+				Expect(err).NotTo(HaveOccurred())
+				Expect(os.WriteFile(dir+"/cgroup"+name+"/"+file, text, 0o644)).To(Succeed())
+			}
+		}
+		m, err := metrics.New(metrics.Config{
+			Targets: list, Clock: clock, CgroupRoot: dir + "/cgroup", ProcRoot: dir + "/proc", SysRoot: dir + "/sys",
+			OnDisk: func(t metrics.Target) (written, logs metrics.DiskUse) {
+				Expect(t.Pod).To(Equal("web")) // no system container, and no sandbox
+				Expect(t.Sandbox()).To(BeFalse())
+				return tell[t.Container][0], tell[t.Container][1]
+			},
+		})
+		Expect(err).NotTo(HaveOccurred())
+		p := provider(summary.Config{Meter: m, NodeFS: dir, ImageFS: dir})
+		s, err := p.Summary(ctx, false)
+		Expect(err).NotTo(HaveOccurred())
+		pod := s.Pods[0]
+		Expect(pod.Containers).To(HaveLen(2)) // the sandbox is none
+		app := pod.Containers[0]
+		Expect([]uint64{*app.Rootfs.UsedBytes, *app.Rootfs.InodesUsed, *app.Logs.UsedBytes, *app.Logs.InodesUsed}).To(Equal([]uint64{5 * GB, 50, GB, 1}))
+		Expect(app.Rootfs.Time.Time).To(BeTemporally("==", epoch.Add(-time.Minute)))
+		Expect(app.Rootfs.CapacityBytes).To(Equal(s.Node.Runtime.ImageFs.CapacityBytes))
+		Expect(app.Logs.Inodes).To(Equal(s.Node.Fs.Inodes))
+		Expect([]uint64{*pod.EphemeralStorage.UsedBytes, *pod.EphemeralStorage.InodesUsed}).To(Equal([]uint64{18 * GB, 153}))
+		Expect(pod.EphemeralStorage.Time.Time).To(BeTemporally("==", epoch.Add(-time.Minute)))
+		Expect(pod.EphemeralStorage.AvailableBytes).To(Equal(s.Node.Fs.AvailableBytes))
+		only, err := p.Summary(ctx, true)
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]any{only.Pods[0].EphemeralStorage, only.Pods[0].Containers[0].Rootfs}).To(HaveEach(BeNil()))
+
+		tell["sidecar"] = [2]metrics.DiskUse{{Bytes: 1, At: epoch}} // no logs
+		clock.Step(time.Hour)
+		s, err = p.Summary(ctx, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Pods[0].EphemeralStorage).To(BeNil())
+		Expect(s.Pods[0].Containers[1].Logs).To(BeNil())
+		Expect(*s.Pods[0].Containers[1].Rootfs.UsedBytes).To(Equal(uint64(1)))
+	})
+
 	It("asks the file systems that it is told of", func() {
 		_, _, m := machine(nil)
 		dir := GinkgoT().TempDir()
