@@ -38,8 +38,17 @@
 // Each Config.Interval: CPU and memory, the out-of-memory kills among it. Each
 // Config.ColdInterval: threads, disks, network, pressure. Each
 // Config.LimitsInterval: limits, MemoryMaxUsage, MemoryFailures, Processes,
-// FileDescriptors, HugePages, Filesystems, and errors and drops of pods'
-// interfaces. A target that is new, and one that Refresh names, is read whole.
+// FileDescriptors, Sockets, HugePages, Filesystems, what OnDisk tells, and errors
+// and drops of pods' interfaces. A target that is new, and one that Refresh
+// names, is read whole.
+//
+// A file that cannot have changed is not read again, and its figures count as
+// read; Stats.Spared counts them. On v1 these are: user and system time while
+// CPUUsage has not grown, whose parts they are; what a quota throttles, of a
+// cgroup that had none when the limits were read; and the bytes of disks while
+// neither an operation was counted nor CPUUsage has grown. Nothing else is left
+// out because a cgroup sleeps: memory is reclaimed, written back and freed by
+// others, waiting goes on, and others' threads do its I/O.
 //
 // # Memory, and the working set
 //
@@ -85,7 +94,11 @@
 //	LimitMemoryReservation  memory.soft_limit_in_bytes               memory.min
 //	LimitThreads            pids.max                                 the same
 //	LimitOpenFiles          /proc/PID/limits of the first process    the same
-//	HugePages               hugetlb.SIZE.usage_in_bytes              hugetlb.SIZE.current
+//	HugePages               hugetlb.SIZE.usage_in_bytes,             hugetlb.SIZE.current,
+//	                        .max_usage_in_bytes, .failcnt            .events max
+//	Sockets                 the links in /proc/PID/fd                the same
+//	Device.Cost             -                                        io.stat cost.usage, ...
+//	Written, Logs           Config.OnDisk                            the same
 //
 // The node's are of /proc (meminfo, loadavg, diskstats, net/dev, pressure), its
 // CPU of the root cgroup, its file systems of statfs(2).
@@ -94,7 +107,12 @@
 //
 //	memory.peak                    before Linux 5.19
 //	memory.stat kernel             before 5.18
-//	cpu.stat nr_bursts             before 5.15 (v2: and without a quota all of CFS...)
+//	cpu.stat nr_bursts             before 5.15
+//	cpu.stat nr_periods, ...       on v2 where cpu is not delegated to the cgroup
+//	oom_kill                       before 4.13, where memory is ErrGarbled for it on v2
+//	workingset_refault_file, _anon before 5.9
+//	swap                           before 6.1 without swapaccount=1
+//	io.stat cost.usage             before 5.4, and of devices that io.cost.qos leaves out
 //	cpu.pressure, full             before 5.13; all pressure before 4.20 or with psi=0
 //	the size of /proc/PID/fd       before 6.2
 //	hugetlb on v2                  before 5.6
@@ -112,11 +130,44 @@
 // is read with the limits. Other pods are read through Target.PID, as all are
 // without kept descriptors. A pod on the node's network has none of its own.
 //
+// # Which families
+//
+// WriteCAdvisor has them for the node (N), system containers (S), pods (P),
+// containers (C) and, with Compat, sandboxes (B):
+//
+//	container_cpu_usage, _user, _system_seconds_total              N S P C B
+//	container_cpu_cfs_*_total                                        S P C B  with a quota
+//	container_memory_usage_bytes, _working_set_bytes, _rss, _cache,
+//	  _mapped_file, _swap, _total_active_file_bytes,
+//	  _total_inactive_file_bytes, _file_dirty_bytes, _file_writeback_bytes
+//	                                                               N S P C B
+//	container_memory_max_usage_bytes, _kernel_usage, _failcnt (v1),
+//	  _failures_total, _events_*_total (v2), _pgscan_total and _pgsteal_total (v2),
+//	  _workingset_refault_*_total, container_oom_events_total        S P C B
+//	container_hugetlb_usage_bytes, _max_usage_bytes (v1), _failcnt   S P C B  of sizes that the node has
+//	container_fs_reads*, container_fs_writes*, container_blkio_*   N S P C B
+//	container_fs_io_cost_*_seconds_total (v2)                        S P C B  where the kernel has io.cost
+//	container_fs_usage_bytes                                       N     C    with OnDisk
+//	container_fs_limit_bytes, container_fs_inodes_*                N
+//	container_network_*_total                                      N   P      of a network of its own
+//	container_processes, _file_descriptors, _ulimits_soft            S   C B
+//	container_sockets                                                S   C B  with Sockets
+//	container_threads, container_threads_max                       N S P C B
+//	container_pressure_*_seconds_total                             N S P C
+//	container_spec_cpu_*, _memory_reservation_limit_bytes            S P C B
+//	container_spec_memory_limit_bytes, _memory_swap_limit_bytes    N S P C B
+//	container_start_time_seconds                                   N S P C B  where it is told
+//	container_last_seen                                            N S P C B  Compat
+//	container_scrape_error                                         of the scrape
+//
+// Lean has all of them but container_last_seen, without the labels id, image and
+// name. container_health_state is of neither: a cgroup knows nothing of health.
+// The machine_ families are those of package machine.
+//
 // # Not here
 //
-// Sockets (they take a walk through /proc/PID/fd), per-CPU figures, scheduler
-// statistics and io.cost; the size of writable layers and logs, which the
-// runtime knows; GPUs.
+// Per-CPU figures, scheduler statistics, what directories hold, which the runtime
+// or a quota knows (Config.OnDisk), and GPUs.
 //
 // # Traps
 //

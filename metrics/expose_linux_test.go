@@ -3,6 +3,7 @@ package metrics_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	testclock "k8s.io/utils/clock/testing"
 
 	"github.com/nodekit/nodekit/metrics"
 )
@@ -30,6 +32,15 @@ var _ = Describe("Exposition", func() {
 
 	It("is the kubelet's /metrics/resource, to the byte", func() {
 		expectGolden("resource.golden", resourceText(newTree().meter()))
+	})
+
+	It("is the kubelet's /metrics/resource on v1 too", func() {
+		to := &targets{}
+		to.set(podTarget, appTarget)
+		m, err := metrics.New(metrics.Config{Targets: to, Clock: testclock.NewFakeClock(epoch),
+			CgroupRoot: "testdata/v1", ProcRoot: "testdata/v2/proc", SysRoot: "testdata/v2/sys"})
+		Expect(err).NotTo(HaveOccurred())
+		expectGolden("resource-v1.golden", resourceText(m))
 	})
 
 	It("is OpenMetrics where that is asked for, with the same series", func() {
@@ -92,6 +103,21 @@ var _ = Describe("Exposition", func() {
 			expectUnique(text)
 		}
 		Expect(resourceText(t.meter())).To(ContainSubstring(`container_cpu_usage_seconds_total{container="app",namespace="default",pod="web"} 77 `))
+	})
+
+	It("has the node's file systems, each device once", func() {
+		t := newTree()
+		t.write("proc/self/mountinfo", fmt.Sprintf("23 1 254:0 / %s rw,relatime shared:1 - ext4 /dev/sda1 rw\n"+
+			"24 1 254:0 / %s/proc rw - ext4 /dev/sda1 rw\n25 1 0:3 / %s rw - tmpfs tmpfs rw\n", t.dir, t.dir, t.dir))
+		m := t.meter()
+		text := cadvisorText(m)
+		s, err := m.Sample(context.Background(), "/", time.Hour)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Filesystems).To(HaveLen(1))
+		f := s.Filesystems[0]
+		for family, want := range map[string]uint64{"usage_bytes": f.Used, "limit_bytes": f.Capacity, "inodes_free": f.InodesFree, "inodes_total": f.Inodes} {
+			Expect(text).To(ContainSubstring(fmt.Sprintf("\ncontainer_fs_%s{container=\"\",id=\"/\",image=\"\",name=\"\",namespace=\"\",pod=\"\",device=\"/dev/sda1\"} %d\n", family, want)))
+		}
 	})
 
 	It("has what a container has written, where somebody tells", func() {

@@ -109,6 +109,18 @@ func deviceCount(op Op) func(*exposer) {
 	}
 }
 
+func deviceCost(part Cost) func(*exposer) {
+	return func(x *exposer) {
+		for i := range x.v.sample.Devices {
+			d := &x.v.sample.Devices[i]
+			if n, ok := d.Cost(part); ok {
+				x.with("device", d.Name)
+				x.put(n, x.v.sample.at[groupIO])
+			}
+		}
+	}
+}
+
 func deviceUsage(x *exposer) {
 	for i := range x.v.sample.Devices {
 		d := &x.v.sample.Devices[i]
@@ -284,6 +296,11 @@ var cadvisorFamilies = heads([]family{
 	{name: "container_fs_reads_total", help: "Cumulative count of reads completed", counter: true, who: everyone, each: deviceCount(OpRead)},
 	{name: "container_fs_writes_total", help: "Cumulative count of writes completed", counter: true, who: everyone, each: deviceCount(OpWrite)},
 	{name: "container_blkio_device_usage_total", help: "Blkio Device bytes usage", counter: true, who: everyone, each: deviceUsage},
+
+	{name: "container_fs_io_cost_usage_seconds_total", help: "Cumulative IOCost usage in seconds", counter: true, unit: micros, who: grouped, each: deviceCost(CostUsage)},
+	{name: "container_fs_io_cost_wait_seconds_total", help: "Cumulative IOCost wait in seconds", counter: true, unit: micros, who: grouped, each: deviceCost(CostWait)},
+	{name: "container_fs_io_cost_indebt_seconds_total", help: "Cumulative IOCost debt in seconds", counter: true, unit: micros, who: grouped, each: deviceCost(CostInDebt)},
+	{name: "container_fs_io_cost_indelay_seconds_total", help: "Cumulative IOCost delay in seconds", counter: true, unit: micros, who: grouped, each: deviceCost(CostInDelay)},
 
 	{name: "container_fs_usage_bytes", help: "Number of bytes that are consumed by the container on this filesystem.", who: kindNode | kindContainer, each: used},
 	{name: "container_fs_limit_bytes", help: "Number of bytes that can be consumed by the container on this filesystem.", who: kindNode, each: filesystem(func(f *Filesystem) uint64 { return f.Capacity })},

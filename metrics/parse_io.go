@@ -151,6 +151,7 @@ func parseIOStat(b []byte, devices []Device) ([]Device, error) {
 // setIO sets what name says; a name that is not known is let pass.
 func setIO(d *Device, name, number []byte) bool {
 	var op Op
+	var part Cost
 	switch string(name) {
 	case "rbytes", "rios":
 		op = OpRead
@@ -158,6 +159,14 @@ func setIO(d *Device, name, number []byte) bool {
 		op = OpWrite
 	case "dbytes", "dios":
 		op = OpDiscard
+	case "cost.usage":
+		part = CostUsage
+	case "cost.wait":
+		part = CostWait
+	case "cost.indebt":
+		part = CostInDebt
+	case "cost.indelay":
+		part = CostInDelay
 	default:
 		return true
 	}
@@ -165,9 +174,12 @@ func setIO(d *Device, name, number []byte) bool {
 	if !ok {
 		return false
 	}
-	if name[1] == 'b' {
+	switch name[1] {
+	case 'o':
+		d.cost[part], d.hasCost = n, d.hasCost|1<<part
+	case 'b':
 		d.bytes[op], d.hasBytes = n, d.hasBytes|1<<op
-	} else {
+	default:
 		d.count[op], d.hasCount = n, d.hasCount|1<<op
 	}
 	return true

@@ -354,7 +354,7 @@ func (r *reader) finish(s *Sample, dropped groupSet) {
 	}
 	devices := s.Devices[:0]
 	for _, d := range s.Devices {
-		if d.hasBytes|d.hasCount != 0 {
+		if d.hasBytes|d.hasCount|d.hasCost != 0 {
 			d.Name = r.deviceOf[uint64(d.Major)<<32|uint64(d.Minor)]
 			devices = append(devices, d)
 		}

@@ -141,9 +141,22 @@ type Device struct {
 	// does not list.
 	Name string
 
-	bytes, count       [numOps]uint64
-	hasBytes, hasCount uint8
+	bytes, count                [numOps]uint64
+	cost                        [numCosts]uint64
+	hasBytes, hasCount, hasCost uint8
 }
+
+// Cost is a part of what io.cost charges for.
+type Cost uint8
+
+// The parts of io.stat's cost.usage, cost.wait, cost.indebt and cost.indelay.
+const (
+	CostUsage Cost = iota
+	CostWait
+	CostInDebt
+	CostInDelay
+	numCosts
+)
 
 // Bytes returns the bytes moved, and whether the kernel tells them.
 func (d *Device) Bytes(op Op) (uint64, bool) {
@@ -153,6 +166,12 @@ func (d *Device) Bytes(op Op) (uint64, bool) {
 // Count returns the operations done, and whether the kernel tells them.
 func (d *Device) Count(op Op) (uint64, bool) {
 	return d.count[op], d.hasCount&(1<<op) != 0
+}
+
+// Cost returns a time in us, and whether the kernel tells it: v2 alone, of
+// devices that io.cost.qos enables, all but CostUsage with blkcg_debug_stats.
+func (d *Device) Cost(part Cost) (uint64, bool) {
+	return d.cost[part], d.hasCost&(1<<part) != 0
 }
 
 // Interface is the traffic of one network interface, as counters.
