@@ -109,7 +109,7 @@
 //	memory.stat kernel             before 5.18
 //	cpu.stat nr_bursts             before 5.15
 //	cpu.stat nr_periods, ...       on v2 where cpu is not delegated to the cgroup
-//	oom_kill                       before 4.13, where memory is ErrGarbled for it on v2
+//	oom_kill                       before 4.13, a Gap with ErrGarbled
 //	workingset_refault_file, _anon before 5.9
 //	swap                           before 6.1 without swapaccount=1
 //	io.stat cost.usage             before 5.4, and of devices that io.cost.qos leaves out

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/nodekit/nodekit/metrics"
 )
 
@@ -84,12 +82,11 @@ func logsAt(log string) (used metrics.DiskUse, err error) {
 		if !strings.HasPrefix(e.Name(), filepath.Base(log)) || !e.Type().IsRegular() {
 			continue
 		}
-		var st unix.Stat_t
-		if unix.Lstat(filepath.Join(filepath.Dir(log), e.Name()), &st) != nil {
+		info, err := e.Info()
+		if err != nil {
 			continue // rotated away meanwhile
 		}
-		const block = 512
-		used.Bytes += uint64(st.Blocks) * block
+		used.Bytes += uint64(info.Size())
 		used.Inodes++
 	}
 	used.At = time.Now()
