@@ -2,14 +2,18 @@ package metrics_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	testclock "k8s.io/utils/clock/testing"
 
+	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/metrics"
 )
 
@@ -117,3 +121,84 @@ var _ = Describe("a file that cannot have changed", func() {
 		Expect(s.Devices).To(HaveLen(1))
 	})
 })
+
+// And on this machine: what a Meter says after any amount of work and rest is
+// what the file says, whether it was read or not.
+var _ = Describe("a file of the kernel that was not read", Label("kernel"), func() {
+	It("says what it would have said", func() {
+		kerneltest.Require(GinkgoT(), kerneltest.Root, kerneltest.Cgroup)
+		ctx := context.Background()
+		cg := newCgroup(uniquePath())
+		w := startWorker(cg, false)
+		to := &targets{}
+		to.set(metrics.Target{Cgroup: cg.path})
+		m, err := metrics.New(metrics.Config{Targets: to, Interval: time.Hour, LimitsInterval: time.Hour})
+		Expect(err).NotTo(HaveOccurred())
+		running, cancel := context.WithCancel(ctx)
+		done := run(running, m)
+		DeferCleanup(func() { cancel(); Eventually(done).Should(Receive(BeNil())) })
+		Eventually(m.Stats).Should(HaveField("Rounds", BeNumerically(">=", 1)))
+
+		// times reads usage, user and system time in ns, past the meter.
+		times := func() [3]uint64 {
+			GinkgoHelper()
+			if dir := cg.dirOf("cpuacct.usage"); dir != "" {
+				ticks := numbers(dir + "/cpuacct.stat")
+				return [3]uint64{numbers(dir + "/cpuacct.usage")[""], ticks["user"] * 1e7, ticks["system"] * 1e7}
+			}
+			us := numbers(cg.dirOf("cpu.stat") + "/cpu.stat")
+			return [3]uint64{us["usage_usec"] * 1000, us["user_usec"] * 1000, us["system_usec"] * 1000}
+		}
+		compared := 0
+		for i := range 40 {
+			w.do(fmt.Sprint("burn ", i*i*10_000)) // 0 to 15 ms
+			for range 3 {                         // at rest
+				before := times()
+				s, err := m.Sample(ctx, cg.path, 0)
+				Expect(err).NotTo(HaveOccurred())
+				if after := times(); after != before {
+					continue // it was not at rest yet
+				}
+				for at, f := range []metrics.Field{metrics.CPUUsage, metrics.CPUUser, metrics.CPUSystem} {
+					got, ok := s.Get(f)
+					Expect(ok).To(BeTrue())
+					Expect(got).To(Equal(before[at]), "field %d", f)
+				}
+				compared++
+			}
+		}
+		AddReportEntry("compared", fmt.Sprintf("%d of 120 samples; %d files read, %d spared", compared, m.Stats().Reads, m.Stats().Spared))
+		Expect(compared).To(BeNumerically(">", 0))
+		if cg.dirOf("cpuacct.usage") != "" {
+			Expect(m.Stats().Spared).To(BeNumerically(">", 0))
+		}
+	})
+})
+
+// dirOf is the directory that has the file, or empty.
+func (c *cgroup) dirOf(file string) string {
+	for _, dir := range c.dirs() {
+		if _, err := os.Stat(filepath.Join(dir, file)); err == nil {
+			return dir
+		}
+	}
+	return ""
+}
+
+// numbers reads lines of a key and a number; a number alone has an empty key.
+func numbers(path string) map[string]uint64 {
+	GinkgoHelper()
+	text, err := os.ReadFile(path)
+	Expect(err).NotTo(HaveOccurred())
+	all := map[string]uint64{}
+	for line := range strings.Lines(string(text)) {
+		key, number, found := strings.Cut(strings.TrimSpace(line), " ")
+		if !found {
+			key, number = "", key
+		}
+		n, err := strconv.ParseUint(number, 10, 64)
+		Expect(err).NotTo(HaveOccurred())
+		all[key] = n
+	}
+	return all
+}

@@ -175,7 +175,7 @@ func nodekit(t *testing.T, parent string) string {
 	}
 	// cAdvisor meters the parent too.
 	both := targets{found, parent}
-	meter, err := metrics.New(metrics.Config{Targets: both})
+	meter, err := metrics.New(metrics.Config{Targets: both, Sockets: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,6 @@ var differences = []difference{
 	// Families.
 	{"missing", of("container_creation_time_seconds"), nil, "the caller tells one time, container_start_time_seconds"},
 	{"missing", of("container_health_state"), nil, "a runtime's verdict, of which a cgroup knows nothing; cAdvisor says 0"},
-	{"missing", of("container_sockets"), nil, "takes a readlink for every open file of every process"},
 	{"missing", of("container_memory_(events_(high|max)|pgscan|pgsteal)_total"), nil, "v1 has no such counter; cAdvisor makes it 0"},
 	{"missing", of("container_pressure_.*"), nil, "of a kernel without pressure, where cAdvisor says 0"},
 	{"missing", of("container_blkio_device_usage_total|container_fs_.*"), nil, "cAdvisor lists file systems that are on no block device"},
@@ -40,13 +39,14 @@ var differences = []difference{
 	{"more", of("container_fs_(reads|writes)(_bytes)?_total|container_blkio_device_usage_total"), nil, "the node's, from /proc/diskstats: the root cgroup of v1 tells none"},
 	{"missing", of("machine_(nvm|dimm)_.*|machine_cpu_(books|drawers)|machine_scrape_error"), nil, "of mainframes and persistent memory; a scrape that fails has no text here"},
 	{"more", of("container_memory_(kernel_usage|max_usage_bytes|failcnt)"), nil, "the kernel has it and cAdvisor does not read it there"},
+	{"more", of("container_hugetlb_.*"), nil, "the kubelet leaves it out of what it has cAdvisor read"},
 	{"other", of("cadvisor_version_info"), nil, "no cAdvisor here"},
 
 	// Series of the node. cAdvisor reads the root cgroup as if it were a
 	// container; nodekit reads /proc, for v2 keeps no figures there.
 	{"other", of("container_(cpu|memory|fs|blkio|pressure|network)_.*"), root, "the node works on between two readings; its memory is of /proc/meminfo, the root cgroup's on v1 leaves out part of the kernel's; its pressure is of /proc/pressure, where cAdvisor says 0"},
 	{"missing", of("container_memory_(failcnt|failures_total|kernel_usage|max_usage_bytes|workingset_.*)|container_oom_events_total|container_spec_.*"), root, "of the root cgroup, which nothing limits and nothing fails in; /proc/meminfo has none"},
-	{"missing", of("container_(processes|file_descriptors|ulimits_soft)"), root, "of the processes in the root cgroup itself, which are those that nobody has put elsewhere"},
+	{"missing", of("container_(processes|file_descriptors|sockets|ulimits_soft)"), root, "of the processes in the root cgroup itself, which are those that nobody has put elsewhere"},
 	{"", of("container_threads(_max)?"), root, "the node's, from /proc/loadavg and the kernel's limits, where cAdvisor says 0"},
 	{"other", of("container_start_time_seconds"), root, "the boot, from /proc/stat; cAdvisor has when a directory was first looked at"},
 	{"", of("container_fs_.*|container_blkio_device_usage_total|container_network_.*"), root, "cAdvisor lists other devices: partitions, and file systems that are on none"},
