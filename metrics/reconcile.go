@@ -30,8 +30,12 @@ func (m *Meter) reconcile(ctx context.Context) {
 	listed, changed := 0, false
 	for i := range targets {
 		t := &targets[i]
-		cgroup := cleanCgroup(t.Cgroup)
-		st := m.states[cgroup]
+		cgroup := t.Cgroup
+		st := m.states[cgroup] // which has clean paths only, as most targets do
+		if st == nil {
+			cgroup = cleanCgroup(t.Cgroup)
+			st = m.states[cgroup]
+		}
 		if cgroup == "/" || (st != nil && st.mark == m.mark) {
 			continue
 		}
