@@ -86,7 +86,9 @@ func (b *builder) update(services list[corev1.Service], endpointSlices list[disc
 			t.changed = append(t.changed, old.Fronts[c.at].FrontKey)
 		}
 	}
-	t.Fronts = splice(old.Fronts, fronts)
+	if len(fronts) > 0 {
+		t.Fronts = splice(old.Fronts, fronts)
+	}
 	if len(t.Fronts) > MaxFronts {
 		return nil
 	}

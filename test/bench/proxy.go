@@ -24,7 +24,11 @@ type proxyOptions struct {
 	traffic       time.Duration
 	trafficPasses int
 	limit         time.Duration
+	began         time.Time
 }
+
+// limitMode is the subject that is no proxy: what the kernel takes.
+const limitMode = "limit"
 
 // proxyMain measures proxyrules beside kube-proxy, each in network namespaces of
 // its own.
@@ -32,12 +36,12 @@ func proxyMain(args []string) int {
 	flags := flag.NewFlagSet("nodebench proxy", flag.ContinueOnError)
 	var o proxyOptions
 	sizes := flags.String("services", "1000,10000", "how many Services of 10 endpoints, comma separated")
-	subjects := flags.String("proxies", "nodekit,nftables,iptables", "which ones: nodekit, and kube-proxy in mode nftables and iptables")
+	subjects := flags.String("proxies", "nodekit,limit,nftables,iptables", "which ones: nodekit, the limit that the kernel alone sets, and kube-proxy in mode nftables and iptables")
 	flags.IntVar(&o.iptablesUpTo, "iptables-up-to", 1000, "the most Services that kube-proxy gets in mode iptables: it takes minutes with 5,000")
 	flags.IntVar(&o.repeats, "repeats", 5, "how often each change is made")
-	flags.DurationVar(&o.traffic, "traffic", 3*time.Second, "how long connections are made, each time; 0 for not at all")
-	flags.IntVar(&o.trafficPasses, "traffic-passes", 3, "how often, in turns with the path without rules")
-	flags.DurationVar(&o.limit, "limit", 15*time.Minute, "how long one sync may take")
+	flags.DurationVar(&o.traffic, "traffic", 2*time.Second, "how long connections are made, each time; 0 for not at all")
+	flags.IntVar(&o.trafficPasses, "traffic-passes", 5, "how many rounds of all proxies and of the path without rules, in turns")
+	flags.DurationVar(&o.limit, "limit", 5*time.Minute, "how long one sync may take; what takes longer is given up")
 	if code := parse(flags, args); code >= 0 {
 		return code
 	}
@@ -49,25 +53,33 @@ func proxyMain(args []string) int {
 		}
 		o.sizes = append(o.sizes, n)
 	}
+	o.began = time.Now()
 	o.subjects, o.repeats, o.trafficPasses = strings.Split(*subjects, ","), max(o.repeats, 1), max(o.trafficPasses, 1)
 	return exitCode(benchProxies(o))
 }
+
+// What of a proxy is measured, in order.
+const (
+	stageLoad    = "first load"
+	stageChanges = "changes"
+	stageRepairs = "repairs"
+	stageRestart = "on full tables"
+)
 
 // proxyFigures are what was measured of one proxy with one number of Services.
 type proxyFigures struct {
 	name, mode                     string
 	services                       int
+	late                           string        // the stage in which a sync took longer than it may: nothing after it was measured
 	load, restart                  time.Duration // as the proxy tells its sync took
 	loadCPU, restartCPU            time.Duration // with its children's, from the start of the program on
 	loadWall                       time.Duration // from the start of the program to the end of its sync
 	one, hundred, none             []time.Duration
 	oneSeen, hundredSeen, noneSeen []time.Duration // from the API's event to the end of the sync
-	grown, child                   int64           // bytes
+	grown, grownAfter, child       int64           // bytes: once loaded, and after the changes
 	// From the notice of a disturbance to its repair, and from its end to when that
 	// was told.
 	repaired, repairSeen [len(disturbances)][]time.Duration
-	connects             trafficFigures
-	bare                 trafficFigures
 }
 
 // disturbances are what another program does to our rules.
@@ -81,60 +93,163 @@ func benchProxies(o proxyOptions) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	var all []*proxyFigures
+	fmt.Printf("Time in ms, as each proxy tells how long its syncs took; medians of %d changes, the longest in brackets. A sync may take %s.\n", o.repeats, o.limit)
 	for _, n := range o.sizes {
-		for _, name := range o.subjects {
-			if name == "iptables" && n > o.iptablesUpTo {
-				continue
-			}
-			fmt.Fprintf(os.Stderr, "%s, %d services\n", name, n)
-			f, err := benchOneProxy(ctx, o, dir, name, n)
-			if err != nil {
-				return fmt.Errorf("%s, %d services: %w", name, n, err)
-			}
-			all = append(all, f)
+		if err := benchServices(ctx, o, dir, n); err != nil {
+			return fmt.Errorf("%d services: %w", n, err)
 		}
 	}
-	printProxies(o, all)
 	return nil
 }
 
-func benchOneProxy(ctx context.Context, o proxyOptions, dir, mode string, n int) (_ *proxyFigures, err error) {
+// benchServices measures all subjects with n Services and prints what it found.
+func benchServices(ctx context.Context, o proxyOptions, dir string, n int) (err error) {
+	var all []*proxyFigures
+	var roads []*road
+	defer func() {
+		for _, r := range roads {
+			err = errors.Join(err, r.world.close())
+		}
+	}()
+	for _, mode := range o.subjects {
+		if mode == "iptables" && n > o.iptablesUpTo {
+			continue
+		}
+		o.tell(n, mode, "begins")
+		if mode == limitMode {
+			f, err := benchKernelAlone(o, n)
+			if err != nil {
+				return fmt.Errorf("%s: %w", mode, err)
+			}
+			all = append(all, f)
+			continue
+		}
+		f, w, err := benchOneProxy(ctx, o, dir, mode, n)
+		if w != nil {
+			roads = append(roads, &road{name: mode, world: w})
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", mode, err)
+		}
+		if all = append(all, f); f.late == stageLoad {
+			roads[len(roads)-1].broken = true
+		} else {
+			roads[len(roads)-1].name = f.name
+		}
+	}
+	printProxies(o, n, all)
+	if o.traffic == 0 {
+		return nil
+	}
+	if roads, err = openBare(roads); err != nil {
+		return err
+	}
+	o.tell(n, "connections", fmt.Sprintf("%d rounds", o.trafficPasses))
+	if err := measureTraffic(ctx, o, n, roads); err != nil {
+		return err
+	}
+	printTraffic(o, n, roads)
+	return nil
+}
+
+// tell says on standard error how far the run is.
+func (o *proxyOptions) tell(n int, what, stage string) {
+	fmt.Fprintf(os.Stderr, "%5.0f s  %d services, %s: %s\n", time.Since(o.began).Seconds(), n, what, stage)
+}
+
+// benchOneProxy gives the world too, which must be closed: the program has ended
+// and its rules stand.
+func benchOneProxy(ctx context.Context, o proxyOptions, dir, mode string, n int) (*proxyFigures, *proxyWorld, error) {
 	f := &proxyFigures{mode: mode, services: n}
 	w, err := newProxyWorld()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
-
 	// What the program weighs without any Service.
 	empty, err := w.start(dir, mode)
 	if err != nil {
-		return nil, err
+		return nil, w, err
 	}
 	f.name = empty.name
-	time.Sleep(2 * time.Second) // it has nothing to sync that could be waited for
-	light, err := empty.weigh()
-	if _, ended := empty.end(); err != nil || ended != nil {
-		return nil, errors.Join(err, ended, errors.New(empty.tail()))
+	err = pass(ctx, 2*time.Second) // it has nothing to sync that could be waited for
+	light, weighed := empty.weigh()
+	if _, ended := empty.end(); err != nil || weighed != nil || ended != nil {
+		return nil, w, errors.Join(err, weighed, ended, errors.New(empty.tail()))
 	}
-
 	w.api.fill(n)
+	o.tell(n, f.name, stageLoad)
 	began := time.Now()
 	p, err := w.start(dir, mode)
 	if err != nil {
-		return nil, err
+		return nil, w, err
 	}
-	at, err := p.waitSync(ctx, syncCount{}, o.limit)
-	if err != nil {
-		return nil, errors.Join(err, p.kill())
+	stage := stageLoad
+	measure := func() error {
+		at, err := p.waitSync(ctx, syncCount{}, o.limit)
+		if err != nil {
+			return err
+		}
+		f.load, f.loadWall = at.sum, time.Since(began)
+		heavy, err := p.weigh()
+		if err != nil {
+			return err
+		}
+		f.grown, f.loadCPU = heavy.pss-light.pss, heavy.cpu
+		stage = stageChanges
+		o.tell(n, f.name, stage)
+		if err := w.measureChanges(ctx, o, p, f); err != nil {
+			return err
+		}
+		if heavy, err = p.weigh(); err != nil {
+			return err
+		}
+		f.grownAfter = heavy.pss - light.pss
+		if mode == "nodekit" {
+			stage = stageRepairs
+			o.tell(n, f.name, stage)
+			if err := w.measureRepairs(ctx, o, p, f); err != nil {
+				return err
+			}
+		}
+		f.child = p.biggestChild()
+		first := p
+		p = nil
+		if _, err := first.end(); err != nil {
+			return err
+		}
+		stage = stageRestart
+		o.tell(n, f.name, stage)
+		if p, err = w.start(dir, mode); err != nil {
+			return err
+		}
+		if at, err = p.waitSync(ctx, syncCount{}, o.limit); err != nil {
+			return err
+		}
+		f.restart = at.sum
+		if heavy, err = p.weigh(); err != nil {
+			return err
+		}
+		f.restartCPU = heavy.cpu
+		second := p
+		p = nil
+		_, err = second.end()
+		return err
 	}
-	f.load, f.loadWall = at.sum, time.Since(began)
-	heavy, err := p.weigh()
-	if err != nil {
-		return nil, errors.Join(err, p.kill())
+	if err := measure(); errors.Is(err, errLate) {
+		f.late = stage
+		o.tell(n, f.name, fmt.Sprintf("%s: given up after %s", stage, o.limit))
+		return f, w, p.kill()
+	} else if err != nil {
+		if p != nil {
+			err = errors.Join(err, p.kill())
+		}
+		return nil, w, err
 	}
-	f.grown, f.loadCPU = heavy.pss-light.pss, heavy.cpu
+	return f, w, nil
+}
+
+func (w *proxyWorld) measureChanges(ctx context.Context, o proxyOptions, p *proxyRun, f *proxyFigures) error {
+	n := f.services
 	for i := range o.repeats {
 		for _, step := range []struct {
 			change     func()
@@ -146,78 +261,77 @@ func benchOneProxy(ctx context.Context, o proxyOptions, dir, mode string, n int)
 		} {
 			took, seen, err := p.measure(ctx, o.limit, step.change)
 			if err != nil {
-				return nil, errors.Join(err, p.kill())
+				return err
 			}
 			*step.took, *step.seen = append(*step.took, took), append(*step.seen, seen)
 		}
 	}
-	if o.traffic > 0 {
-		if err := w.measureTraffic(ctx, o, f); err != nil {
-			return nil, errors.Join(err, p.kill())
-		}
-	}
-	if mode == "nodekit" {
-		for range o.repeats {
-			for i, edit := range disturbances {
-				// Who is disturbed all the time repairs less often.
-				if err := pass(ctx, 5*time.Second); err != nil {
-					return nil, errors.Join(err, p.kill())
-				}
-				repaired, seen, err := w.disturb(ctx, p, o.limit, edit)
-				if err != nil {
-					return nil, errors.Join(err, p.kill())
-				}
-				f.repaired[i], f.repairSeen[i] = append(f.repaired[i], repaired), append(f.repairSeen[i], seen)
-			}
-		}
-	}
-	f.child = p.biggestChild()
-	if _, err := p.end(); err != nil {
-		return nil, err
-	}
-
-	// A new one on full tables.
-	if p, err = w.start(dir, mode); err != nil {
-		return nil, err
-	}
-	if at, err = p.waitSync(ctx, syncCount{}, o.limit); err != nil {
-		return nil, errors.Join(err, p.kill())
-	}
-	f.restart = at.sum
-	if heavy, err = p.weigh(); err != nil {
-		return nil, errors.Join(err, p.kill())
-	}
-	f.restartCPU = heavy.cpu
-	_, err = p.end()
-	return f, err
+	return nil
 }
 
-func printProxies(o proxyOptions, all []*proxyFigures) {
-	fmt.Printf("Services of 10 endpoints. Time in ms, as each proxy tells how long its syncs took; medians of %d changes, the longest in brackets.\n\n", o.repeats)
-	cell := func(list []time.Duration) string {
-		if len(list) == 0 {
-			return ""
-		}
-		return fmt.Sprintf("%s (%s)", millis(median(list)), millis(slices.Max(list)))
-	}
-	fmt.Println("| Services | proxy | first load | start to loaded, CPU s | on full tables | CPU s | one endpoint | seen after | 100 Services | seen after | nothing changed | grown MB | biggest child MB |")
-	fmt.Println("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
-	for _, f := range all {
-		fmt.Printf("| %d | %s | %s | %s, %.2f | %s | %.2f | %s | %s | %s | %s | %s | %.0f | %.0f |\n", f.services, f.name,
-			millis(f.load), millis(f.loadWall), f.loadCPU.Seconds(), millis(f.restart), f.restartCPU.Seconds(), cell(f.one), cell(f.oneSeen), cell(f.hundred), cell(f.hundredSeen), cell(f.none),
-			float64(f.grown)/1e6, float64(f.child)/1e6)
-	}
-	fmt.Print("\nAnother program changes nodekit's rules: from its notice to the repair, and from the end of that program until the repair is told.\n\n")
-	fmt.Println("| Services | nft ... | repaired | told |\n|---|---|---|---|")
-	for _, f := range all {
+func (w *proxyWorld) measureRepairs(ctx context.Context, o proxyOptions, p *proxyRun, f *proxyFigures) error {
+	for range o.repeats {
 		for i, edit := range disturbances {
-			if len(f.repaired[i]) > 0 {
-				fmt.Printf("| %d | %s | %s | %s |\n", f.services, edit, cell(f.repaired[i]), cell(f.repairSeen[i]))
+			// Who is disturbed all the time repairs less often.
+			if err := pass(ctx, 5*time.Second); err != nil {
+				return err
 			}
+			repaired, seen, err := w.disturb(ctx, p, o.limit, edit)
+			if err != nil {
+				return err
+			}
+			f.repaired[i], f.repairSeen[i] = append(f.repaired[i], repaired), append(f.repairSeen[i], seen)
 		}
 	}
-	if o.traffic > 0 {
-		printTraffic(all)
+	return nil
+}
+
+// cell is the median of what was measured in a stage, or why nothing was.
+func (f *proxyFigures) cell(o proxyOptions, stage string, list ...time.Duration) string {
+	list = slices.DeleteFunc(slices.Clone(list), func(d time.Duration) bool { return d == 0 })
+	switch {
+	case len(list) == 0 && f.late == stage:
+		return fmt.Sprintf("> %s", millis(o.limit))
+	case len(list) == 0:
+		return ""
+	case len(list) == 1:
+		return millis(list[0])
+	}
+	return fmt.Sprintf("%s (%s)", millis(median(list)), millis(slices.Max(list)))
+}
+
+func printProxies(o proxyOptions, n int, all []*proxyFigures) {
+	fmt.Printf("\n%d Services of %d endpoints, each on one of %d nodes:\n\n", n, proxyEndpoints, proxyNodes)
+	fmt.Println("| proxy | first load | start to loaded, CPU s | on full tables | CPU s | one endpoint | seen after | 100 Services | seen after | nothing changed | grown MB, after changes | biggest child MB |")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|---|---|---|")
+	for _, f := range all {
+		cell := func(stage string, list ...time.Duration) string { return f.cell(o, stage, list...) }
+		cpu := func(d time.Duration) string {
+			if d == 0 {
+				return ""
+			}
+			return fmt.Sprintf("%.2f", d.Seconds())
+		}
+		memory, child := "", ""
+		if f.grown > 0 {
+			memory = fmt.Sprintf("%.0f, %.0f", float64(f.grown)/1e6, float64(f.grownAfter)/1e6)
+		}
+		if f.child > 0 {
+			child = fmt.Sprintf("%.0f", float64(f.child)/1e6)
+		}
+		fmt.Println("| " + strings.Join([]string{f.name, cell(stageLoad, f.load), cell(stageLoad, f.loadWall) + ", " + cpu(f.loadCPU),
+			cell(stageRestart, f.restart), cpu(f.restartCPU), cell(stageChanges, f.one...), cell(stageChanges, f.oneSeen...),
+			cell(stageChanges, f.hundred...), cell(stageChanges, f.hundredSeen...), cell(stageChanges, f.none...), memory, child}, " | ") + " |")
+	}
+	for _, f := range all {
+		if len(f.repaired[0]) == 0 {
+			continue
+		}
+		fmt.Print("\nAnother program changes nodekit's rules: from its notice to the repair, and from the end of that program until the repair is told.\n\n")
+		fmt.Println("| nft ... | repaired | told |\n|---|---|---|")
+		for i, edit := range disturbances {
+			fmt.Printf("| %s | %s | %s |\n", edit, f.cell(o, stageRepairs, f.repaired[i]...), f.cell(o, stageRepairs, f.repairSeen[i]...))
+		}
 	}
 }
 

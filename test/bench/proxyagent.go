@@ -11,7 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"slices"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,6 +23,9 @@ import (
 	"github.com/nodekit/nodekit/proxyrules/nftables"
 	"github.com/nodekit/nodekit/proxyrules/proxyhealth"
 )
+
+// agentGarbage is how much of what is in use may be garbage, in percent.
+const agentGarbage = 25
 
 // proxyAgentMain is a proxy of nodekit's parts that follows an API server: what
 // kube-proxy is measured beside.
@@ -38,6 +41,8 @@ func proxyAgentMain(args []string) int {
 }
 
 func runProxyAgent(ctx context.Context, api string) (err error) {
+	// What an agent holds hardly changes: little garbage is worth waiting for.
+	debug.SetGCPercent(agentGarbage)
 	dialect, err := nftables.Open(nftables.Config{Table: "nodebench"})
 	if err != nil {
 		return err
@@ -72,30 +77,25 @@ func runProxyAgent(ctx context.Context, api string) (err error) {
 
 // followAPI gives the proxy what the API server has, and each change at once.
 func followAPI(ctx context.Context, api string, proxy *proxyrules.Proxy) error {
-	var services struct{ Items []*corev1.Service }
-	var endpoints struct {
-		Metadata struct {
-			ResourceVersion string `json:"resourceVersion"`
-		}
-		Items []*discoveryv1.EndpointSlice
+	services, _, err := list[corev1.Service](ctx, api+"/api/v1/services")
+	if err != nil {
+		return err
 	}
-	for path, into := range map[string]any{"/api/v1/services": &services, "/apis/discovery.k8s.io/v1/endpointslices": &endpoints} {
-		body, err := get(ctx, api+path)
-		if err != nil {
-			return err
-		}
-		err = json.NewDecoder(body).Decode(into)
-		_ = body.Close()
-		if err != nil {
-			return err
-		}
+	const slicesPath = "/apis/discovery.k8s.io/v1/endpointslices"
+	endpoints, version, err := list[discoveryv1.EndpointSlice](ctx, api+slicesPath)
+	if err != nil {
+		return err
 	}
-	at := make(map[string]int, len(endpoints.Items))
-	for i, s := range endpoints.Items {
+	at := make(map[string]int, len(endpoints))
+	for i, s := range endpoints {
 		at[s.Namespace+"/"+s.Name] = i
 	}
-	proxy.Set(services.Items, endpoints.Items)
-	body, err := get(ctx, api+"/apis/discovery.k8s.io/v1/endpointslices?watch=true&resourceVersion="+endpoints.Metadata.ResourceVersion)
+	proxy.Set(services, endpoints)
+	if _, err := proxy.Syncs(ctx, 0); err != nil {
+		return nil // ctx has ended
+	}
+	debug.FreeOSMemory() // what lists and a first load leave
+	body, err := get(ctx, api+slicesPath+"?watch=true&resourceVersion="+version)
 	if err != nil {
 		return err
 	}
@@ -113,10 +113,9 @@ func followAPI(ctx context.Context, api string, proxy *proxyrules.Proxy) error {
 				broken <- err
 				return
 			}
-			changed <- event.Object
+			changed <- trim(event.Object)
 		}
 	}()
-	list := endpoints.Items
 	for {
 		select {
 		case <-ctx.Done():
@@ -124,10 +123,9 @@ func followAPI(ctx context.Context, api string, proxy *proxyrules.Proxy) error {
 		case err := <-broken:
 			return fmt.Errorf("watch: %w", err)
 		case s := <-changed:
-			list = slices.Clone(list)
 			for more := true; more; {
 				if i, ok := at[s.Namespace+"/"+s.Name]; ok {
-					list[i] = s // the benchmark only ever changes what is there
+					endpoints[i] = s // the benchmark only ever changes what is there
 				}
 				select {
 				case s = <-changed:
@@ -136,8 +134,59 @@ func followAPI(ctx context.Context, api string, proxy *proxyrules.Proxy) error {
 				}
 			}
 		}
-		proxy.Set(services.Items, list)
+		proxy.Set(services, endpoints)
 	}
+}
+
+// list gets all objects of a kind, one after another, trimmed as an informer
+// would keep them, and the version of the list.
+func list[T any](ctx context.Context, url string) (items []*T, version string, err error) {
+	body, err := get(ctx, url)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { _ = body.Close() }()
+	in := json.NewDecoder(body)
+	if _, err := in.Token(); err != nil { // {
+		return nil, "", err
+	}
+	for in.More() {
+		key, err := in.Token()
+		if err != nil {
+			return nil, "", err
+		}
+		var metadata struct {
+			ResourceVersion string `json:"resourceVersion"`
+		}
+		switch key {
+		case "items":
+			if _, err = in.Token(); err != nil { // [
+				return nil, "", err
+			}
+			for in.More() {
+				item := new(T)
+				if err := in.Decode(item); err != nil {
+					return nil, "", err
+				}
+				items = append(items, trim(item))
+			}
+			_, err = in.Token() // ]
+		case "metadata":
+			err = in.Decode(&metadata)
+			version = metadata.ResourceVersion
+		default:
+			err = in.Decode(new(any))
+		}
+		if err != nil {
+			return nil, "", err
+		}
+	}
+	return items, version, nil
+}
+
+func trim[T any](object *T) *T {
+	small, _ := proxyrules.Trim(object) // never an error
+	return small.(*T)
 }
 
 func get(ctx context.Context, url string) (io.ReadCloser, error) {

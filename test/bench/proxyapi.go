@@ -17,7 +17,8 @@ import (
 
 const (
 	proxyNode      = "bench"
-	proxyEndpoints = 10 // of a Service
+	proxyNodes     = 100 // on which endpoints are, as the API tells; one is the proxy's
+	proxyEndpoints = 10  // of a Service
 	targetPort     = 8080
 )
 
@@ -57,6 +58,14 @@ func endpointIP(i, j, change int) string {
 	return fmt.Sprintf("10.%d.%d.%d", 128+n>>16&127, n>>8&255, n&255)
 }
 
+// nodeOf is the node of endpoint j of Service i.
+func nodeOf(i, j int) string {
+	if n := (i*proxyEndpoints + j) % proxyNodes; n > 0 {
+		return fmt.Sprintf("node-%d", n)
+	}
+	return proxyNode
+}
+
 // fill makes n Services.
 func (a *fakeAPI) fill(n int) {
 	a.mu.Lock()
@@ -74,7 +83,8 @@ func (a *fakeAPI) fill(n int) {
 		e.Ports = []discoveryv1.EndpointPort{{Name: &name, Protocol: &protocol, Port: &number}}
 		yes := true
 		for j := range proxyEndpoints {
-			e.Endpoints = append(e.Endpoints, discoveryv1.Endpoint{Addresses: []string{endpointIP(i, j, 0)}, Conditions: discoveryv1.EndpointConditions{Ready: &yes}})
+			e.Endpoints = append(e.Endpoints, discoveryv1.Endpoint{Addresses: []string{endpointIP(i, j, 0)},
+				Conditions: discoveryv1.EndpointConditions{Ready: &yes}, NodeName: new(nodeOf(i, j))})
 		}
 		a.slices = append(a.slices, e)
 	}
@@ -88,11 +98,11 @@ func (a *fakeAPI) changeEndpoints(first, n, change int) {
 	})
 }
 
-// moveEndpoint gives an endpoint another node, not the proxy's: no rule changes.
+// moveEndpoint gives an endpoint another node, neither of both the proxy's: no
+// rule changes.
 func (a *fakeAPI) moveEndpoint(i, change int) {
 	a.change(i, 1, func(_ int, e *discoveryv1.EndpointSlice) {
-		node := fmt.Sprintf("other-%d", change)
-		e.Endpoints[0].NodeName = &node
+		e.Endpoints[1].NodeName = new(fmt.Sprintf("other-%d", change))
 	})
 }
 

@@ -150,6 +150,8 @@ func (p *proxyRun) count() (c syncCount, err error) {
 	return c, nil
 }
 
+var errLate = errors.New("took longer than it may")
+
 // waitSync waits until there was a sync after those, and nothing is pending.
 func (p *proxyRun) waitSync(ctx context.Context, after syncCount, limit time.Duration) (syncCount, error) {
 	ended := false
@@ -163,8 +165,11 @@ func (p *proxyRun) waitSync(ctx context.Context, after syncCount, limit time.Dur
 		}
 		return c, err
 	})
-	if ended {
+	switch {
+	case ended:
 		err = fmt.Errorf("%s has ended", p.name)
+	case err != nil && ctx.Err() == nil:
+		err = fmt.Errorf("%w: %w", errLate, err)
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: %s", err, p.tail())

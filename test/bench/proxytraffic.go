@@ -71,32 +71,49 @@ func (a *acceptor) close() error {
 	return unix.Close(a.fd)
 }
 
-// measureTraffic connects through the Services, in turns with the same path
-// with conntrack and no rules.
-func (w *proxyWorld) measureTraffic(ctx context.Context, o proxyOptions, f *proxyFigures) error {
-	services := make([]netip.AddrPort, f.services)
-	endpoints := make([]netip.AddrPort, f.services)
+// road is a way through a node, and how new connections fare on it.
+type road struct {
+	name   string
+	world  *proxyWorld
+	bare   bool // no rules
+	broken bool // its rules were never whole
+	trafficFigures
+}
+
+// openBare adds the same path with conntrack and no rules as the first one.
+func openBare(roads []*road) ([]*road, error) {
+	w, err := newProxyWorld()
+	if err != nil {
+		return roads, err
+	}
+	return append([]*road{{name: "no rules", world: w, bare: true}}, roads...), w.track()
+}
+
+// measureTraffic connects through n Services, on one road after another in each
+// round, so that what disturbs the machine disturbs them alike.
+func measureTraffic(ctx context.Context, o proxyOptions, n int, roads []*road) error {
+	services := make([]netip.AddrPort, n)
+	endpoints := make([]netip.AddrPort, n)
 	for i := range services {
 		services[i] = netip.AddrPortFrom(netip.MustParseAddr(vip(i)), 80)
 		endpoints[i] = netip.AddrPortFrom(netip.MustParseAddr(endpointIP(i, 9, 0)), targetPort)
 	}
-	bare, err := newProxyWorld()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = bare.close() }()
-	if err := bare.track(); err != nil {
-		return err
-	}
-	for range o.trafficPasses {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := errors.Join(bare.connect(o.traffic, endpoints, &f.bare), bare.tracked()); err != nil {
-			return fmt.Errorf("without rules: %w", err)
-		}
-		if err := errors.Join(w.connect(o.traffic, services, &f.connects), w.tracked()); err != nil {
-			return err
+	for round := range o.trafficPasses {
+		for i := range roads {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			r := roads[(i+round)%len(roads)] // each has each turn
+			to := services
+			if r.bare {
+				to = endpoints
+			}
+			if r.broken {
+				continue
+			}
+			if err := errors.Join(r.world.connect(o.traffic, to, &r.trafficFigures), r.world.tracked()); err != nil {
+				return fmt.Errorf("%s: %w", r.name, err)
+			}
 		}
 	}
 	return nil
@@ -186,14 +203,20 @@ func connectLoop(d time.Duration, to []netip.AddrPort, seed uint64) ([]time.Dura
 	return took, nil
 }
 
-func printTraffic(all []*proxyFigures) {
-	fmt.Print("\nNew TCP connections from a pod through the node to an endpoint, medians of the passes; beside it, in turns with it, the same path with conntrack and no rules.\n\n")
-	fmt.Println("| Services | proxy | us a connection | 99th percentile | a second, two at a time | without rules: us | 99th | a second | ratio of us |")
-	fmt.Println("|---|---|---|---|---|---|---|---|---|")
-	us := func(list []time.Duration) float64 { return float64(median(list)) / 1e3 }
-	rate := func(list []float64) float64 { return slices.Sorted(slices.Values(list))[len(list)/2] }
-	for _, f := range all {
-		fmt.Printf("| %d | %s | %.1f | %.0f | %.0f | %.1f | %.0f | %.0f | %.2f |\n", f.services, f.name, us(f.connects.latency), us(f.connects.p99), rate(f.connects.rate),
-			us(f.bare.latency), us(f.bare.p99), rate(f.bare.rate), us(f.connects.latency)/us(f.bare.latency))
+func printTraffic(o proxyOptions, n int, roads []*road) {
+	fmt.Printf("\nNew TCP connections from a pod through the node to an endpoint, %d Services, in turns: medians of %d rounds of %s; ratios are medians of those within a round.\n\n", n, o.trafficPasses, o.traffic)
+	fmt.Println("| rules | us a connection | 99th percentile | a second, two at a time | us, times that of no rules |")
+	fmt.Println("|---|---|---|---|---|")
+	us := func(d time.Duration) float64 { return float64(d) / 1e3 }
+	middle := func(list []float64) float64 { return slices.Sorted(slices.Values(list))[len(list)/2] }
+	for _, r := range roads {
+		if r.broken {
+			continue
+		}
+		var ratios []float64
+		for i, d := range r.latency {
+			ratios = append(ratios, float64(d)/float64(roads[0].latency[i]))
+		}
+		fmt.Printf("| %s | %.1f | %.0f | %.0f | %.2f |\n", r.name, us(median(r.latency)), us(median(r.p99)), middle(r.rate), middle(ratios))
 	}
 }
