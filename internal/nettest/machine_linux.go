@@ -162,8 +162,22 @@ func (m *Machine) Dial(patience time.Duration, proto, to string) (conn net.Conn,
 	return conn, err
 }
 
-// Ask gives the answer of Serve to a new connection.
+// ServeSCTP does the same for SCTP, at one of the machine's addresses.
+func (m *Machine) ServeSCTP(at netip.AddrPort) {
+	m.tb.Helper()
+	ServeSCTP(m.tb, m.NetNS, at, func(peer netip.Addr) string { return m.Name + " " + peer.String() })
+}
+
+// Ask gives the answer of Serve to a new connection; proto is tcp, udp or sctp,
+// which has its own patience.
 func (m *Machine) Ask(patience time.Duration, proto, to string) (string, error) {
+	if proto == "sctp" {
+		at, err := netip.ParseAddrPort(to)
+		if err != nil {
+			return "", err
+		}
+		return AskSCTP(m.NetNS, at)
+	}
 	conn, err := m.Dial(patience, proto, to)
 	if err != nil {
 		return "", err

@@ -66,7 +66,7 @@ func dual(name string, number int, change func(s *corev1.Service)) *corev1.Servi
 
 // backs makes the slices of s; a pod's name may be followed by flags: l local,
 // r not ready, s not serving, t terminating, z and Z hinted for our zone and
-// another.
+// another, n and N for our node and another.
 func (w *world) backs(s *corev1.Service, pods ...string) (out []*discoveryv1.EndpointSlice) {
 	for _, v4 := range []bool{true, false} {
 		for _, p := range s.Spec.Ports {
@@ -90,9 +90,10 @@ func (w *world) backs(s *corev1.Service, pods ...string) (out []*discoveryv1.End
 						e.Conditions.Serving = pointer(false)
 					case 't':
 						e.Conditions.Terminating = pointer(true)
-					default:
-						zone := map[rune]string{'z': "zone1", 'Z': "zone2"}[flag]
-						e.Hints = &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: zone}}}
+					case 'z', 'Z':
+						hints(e).ForZones = []discoveryv1.ForZone{{Name: map[rune]string{'z': "zone1", 'Z': "zone2"}[flag]}}
+					case 'n', 'N':
+						hints(e).ForNodes = []discoveryv1.ForNode{{Name: map[rune]string{'n': "node1", 'N': "node2"}[flag]}}
 					}
 				}
 			}
@@ -100,6 +101,13 @@ func (w *world) backs(s *corev1.Service, pods ...string) (out []*discoveryv1.End
 		}
 	}
 	return out
+}
+
+func hints(e *discoveryv1.Endpoint) *discoveryv1.EndpointHints {
+	if e.Hints == nil {
+		e.Hints = &discoveryv1.EndpointHints{}
+	}
+	return e.Hints
 }
 
 func (w *world) host(name string) *host {

@@ -194,7 +194,14 @@ func benchOneProxy(ctx context.Context, o proxyOptions, dir, mode string, n int)
 		if err != nil {
 			return err
 		}
-		f.grown, f.loadCPU = heavy.pss-light.pss, heavy.cpu
+		f.loadCPU = heavy.cpu
+		if err := pass(ctx, 2*time.Second); err != nil { // as it did without Services
+			return err
+		}
+		if heavy, err = p.weigh(); err != nil {
+			return err
+		}
+		f.grown = heavy.pss - light.pss
 		stage = stageChanges
 		o.tell(n, f.name, stage)
 		if err := w.measureChanges(ctx, o, p, f); err != nil {
@@ -312,14 +319,17 @@ func printProxies(o proxyOptions, n int, all []*proxyFigures) {
 			}
 			return fmt.Sprintf("%.2f", d.Seconds())
 		}
-		memory, child := "", ""
+		wall, memory, child := cell(stageLoad, f.loadWall), "", ""
+		if f.loadCPU > 0 {
+			wall += ", " + cpu(f.loadCPU)
+		}
 		if f.grown > 0 {
 			memory = fmt.Sprintf("%.0f, %.0f", float64(f.grown)/1e6, float64(f.grownAfter)/1e6)
 		}
 		if f.child > 0 {
 			child = fmt.Sprintf("%.0f", float64(f.child)/1e6)
 		}
-		fmt.Println("| " + strings.Join([]string{f.name, cell(stageLoad, f.load), cell(stageLoad, f.loadWall) + ", " + cpu(f.loadCPU),
+		fmt.Println("| " + strings.Join([]string{f.name, cell(stageLoad, f.load), wall,
 			cell(stageRestart, f.restart), cpu(f.restartCPU), cell(stageChanges, f.one...), cell(stageChanges, f.oneSeen...),
 			cell(stageChanges, f.hundred...), cell(stageChanges, f.hundredSeen...), cell(stageChanges, f.none...), memory, child}, " | ") + " |")
 	}

@@ -41,8 +41,6 @@ func proxyAgentMain(args []string) int {
 }
 
 func runProxyAgent(ctx context.Context, api string) (err error) {
-	// What an agent holds hardly changes: little garbage is worth waiting for.
-	debug.SetGCPercent(agentGarbage)
 	dialect, err := nftables.Open(nftables.Config{Table: "nodebench"})
 	if err != nil {
 		return err
@@ -94,7 +92,10 @@ func followAPI(ctx context.Context, api string, proxy *proxyrules.Proxy) error {
 	if _, err := proxy.Syncs(ctx, 0); err != nil {
 		return nil // ctx has ended
 	}
-	debug.FreeOSMemory() // what lists and a first load leave
+	// What lists and a first load leave goes back. What stays hardly changes, so
+	// that little garbage is worth waiting for.
+	debug.SetGCPercent(agentGarbage)
+	debug.FreeOSMemory()
 	body, err := get(ctx, api+slicesPath+"?watch=true&resourceVersion="+version)
 	if err != nil {
 		return err
