@@ -54,6 +54,10 @@ type Config struct {
 	// CheckEvery is how often the kernel is asked whether another program
 	// changed rules. 0: 10 seconds. Negative: only at the next Set.
 	CheckEvery time.Duration
+	// MinGap is how long after the end of a sync the next one begins at the
+	// soonest, so that a burst comes to few syncs; the first after a longer rest
+	// waits for nothing. 0: none waits.
+	MinGap time.Duration
 	// Watch tells of another program's changes as they happen, until ctx ends;
 	// then it returns nil. Program, PID and Lost of the Drift are read. Nil: they
 	// are found by CheckEvery alone.
@@ -70,6 +74,7 @@ type Proxy struct {
 	log        logr.Logger
 	clock      clock.Clock
 	checkEvery time.Duration
+	minGap     time.Duration
 	watch      func(ctx context.Context, notice func(Drift)) error
 	minRetry   time.Duration
 	maxRetry   time.Duration
@@ -106,15 +111,15 @@ func New(config Config) (*Proxy, error) {
 	if err := config.Node.check(); err != nil {
 		errs = append(errs, err)
 	}
-	if config.MinRetry < 0 || config.MaxRetry < 0 {
-		errs = append(errs, errors.New("fields MinRetry and MaxRetry must not be negative"))
+	if config.MinRetry < 0 || config.MaxRetry < 0 || config.MinGap < 0 {
+		errs = append(errs, errors.New("fields MinGap, MinRetry and MaxRetry must not be negative"))
 	}
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("proxy config: %w", errors.Join(errs...))
 	}
 	p := &Proxy{
 		dialect: config.Dialect, log: config.Logger, clock: config.Clock, node: config.Node.clone(),
-		checkEvery: config.CheckEvery, watch: config.Watch, minRetry: config.MinRetry, maxRetry: config.MaxRetry,
+		checkEvery: config.CheckEvery, minGap: config.MinGap, watch: config.Watch, minRetry: config.MinRetry, maxRetry: config.MaxRetry,
 		wake: make(chan struct{}, 1),
 	}
 	if p.clock == nil {
@@ -204,7 +209,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 		if !p.wait(ctx, p.wake, next) {
 			return nil
 		}
-		if calm := p.calm(); calm > 0 && !p.wait(ctx, nil, calm) {
+		if calm := max(p.calm(), p.gap()); calm > 0 && !p.wait(ctx, nil, calm) {
 			return nil
 		}
 		switch err := p.sync(ctx); {
@@ -217,6 +222,13 @@ func (p *Proxy) Run(ctx context.Context) error {
 			p.log.Error(err, "rules not applied", "retryAfter", retry)
 		}
 	}
+}
+
+// gap is how long to wait for more of a burst.
+func (p *Proxy) gap() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.minGap - p.clock.Since(p.status.Synced)
 }
 
 // wait returns false when ctx has ended.

@@ -134,6 +134,29 @@ var _ = Describe("Proxy", func() {
 		Expect(explained.Backends).To(HaveLen(1))
 	})
 
+	It("lets a burst gather after a sync, if told how long", func() {
+		stop()
+		var err error
+		proxy, err = proxyrules.New(proxyrules.Config{Dialect: dialect, Node: testNode, Clock: clock, MinGap: time.Second})
+		Expect(err).NotTo(HaveOccurred())
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- proxy.Run(ctx) }()
+		DeferCleanup(func() { cancel(); Expect(<-done).To(Succeed()) })
+		set("10.244.0.1")
+		Eventually(proxy.Status).Should(HaveField("Syncs", uint64(1)), "the first is made at once")
+		set("10.244.0.2")
+		Consistently(dialect.syncs, "50ms").Should(Equal(1))
+		set("10.244.0.3")
+		clock.Step(time.Second)
+		Eventually(dialect.last).Should(Equal(prefix + " 10.244.0.3:8080\n"))
+		Expect(dialect.syncs()).To(Equal(2))
+		Eventually(proxy.Status).Should(HaveField("Pending", false))
+		clock.Step(time.Second)
+		set("10.244.0.4")
+		Eventually(dialect.last).Should(Equal(prefix+" 10.244.0.4:8080\n"), "long after the last one")
+	})
+
 	It("touches nothing before the first set", func() {
 		Eventually(clock.HasWaiters).Should(BeTrue())
 		clock.Step(time.Hour)
@@ -236,11 +259,11 @@ var _ = Describe("Proxy", func() {
 	})
 
 	It("reports all bad fields of its config together", func() {
-		_, err := proxyrules.New(proxyrules.Config{MinRetry: -1, Node: proxyrules.Node{
+		_, err := proxyrules.New(proxyrules.Config{MinGap: -1, Node: proxyrules.Node{
 			Addresses: []netip.Addr{{}}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")},
 			LocalCIDRs: []netip.Prefix{{}}, LocalInterface: "sixteencharacter"}})
 		Expect(err).To(MatchError(And(ContainSubstring("Dialect"), ContainSubstring("Node.Addresses[0]"),
 			ContainSubstring("Node.PodCIDRs[0]"), ContainSubstring("Node.LocalCIDRs[0]"), ContainSubstring("exclude"),
-			ContainSubstring("Node.LocalInterface"), ContainSubstring("MinRetry"))))
+			ContainSubstring("Node.LocalInterface"), ContainSubstring("MinGap"))))
 	})
 })

@@ -24,6 +24,9 @@ import (
 	"github.com/nodekit/nodekit/proxyrules/proxyhealth"
 )
 
+// agentGap is what minSyncPeriod is to kube-proxy: events of one change gather.
+const agentGap = 2 * time.Millisecond
+
 // agentGarbage is how much of what is in use may be garbage, in percent.
 const agentGarbage = 25
 
@@ -46,7 +49,7 @@ func runProxyAgent(ctx context.Context, api string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dialect.Close()) }()
-	proxy, err := proxyrules.New(proxyrules.Config{Dialect: dialect, Watch: dialect.Watch, Node: proxyrules.Node{
+	proxy, err := proxyrules.New(proxyrules.Config{Dialect: dialect, Watch: dialect.Watch, MinGap: agentGap, Node: proxyrules.Node{
 		Name: proxyNode, Addresses: []netip.Addr{netip.MustParseAddr(nodeIP)}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix(podNet)}}})
 	if err != nil {
 		return err
