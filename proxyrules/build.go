@@ -63,6 +63,9 @@ type builder struct {
 	node     Node
 	previous *Table
 	reuse    bool
+	// Used for one Service, or one of its ports, after another.
+	candidates []candidate
+	chosen     []*candidate
 }
 
 // whole builds a table from all objects.

@@ -25,13 +25,13 @@ type candidate struct {
 type hint struct{ given, ours bool }
 
 // pool flattens the EndpointSlices of a Service: one candidate for each
-// endpoint and port.
+// endpoint and port. They are there until the next call.
 func (s *serviceBuilder) pool(own []*discoveryv1.EndpointSlice) []candidate {
 	room := 0
 	for _, slice := range own {
 		room += len(slice.Endpoints) * len(slice.Ports)
 	}
-	out := make([]candidate, 0, min(room, MaxEndpoints))
+	out := slices.Grow(s.candidates[:0], min(room, MaxEndpoints))
 	for _, slice := range own {
 		if slice.AddressType != discoveryv1.AddressTypeIPv4 && slice.AddressType != discoveryv1.AddressTypeIPv6 {
 			continue
@@ -49,13 +49,14 @@ func (s *serviceBuilder) pool(own []*discoveryv1.EndpointSlice) []candidate {
 				s.problem(fmt.Sprintf("EndpointSlice %s endpoints[%d].addresses[0]", slice.Name, i), "%v", err)
 				continue
 			}
-			out = s.candidates(out, slice, endpoint, addr)
+			out = s.flatten(out, slice, endpoint, addr)
 		}
 	}
+	s.candidates = out
 	return out
 }
 
-func (s *serviceBuilder) candidates(out []candidate, slice *discoveryv1.EndpointSlice, endpoint *discoveryv1.Endpoint, addr netip.Addr) []candidate {
+func (s *serviceBuilder) flatten(out []candidate, slice *discoveryv1.EndpointSlice, endpoint *discoveryv1.Endpoint, addr netip.Addr) []candidate {
 	c := candidate{
 		ready:   endpoint.Conditions.Ready == nil || *endpoint.Conditions.Ready,
 		serving: endpoint.Conditions.Serving == nil || *endpoint.Conditions.Serving,
@@ -91,9 +92,10 @@ func (s *serviceBuilder) candidates(out []candidate, slice *discoveryv1.Endpoint
 	return out
 }
 
-// ofPort picks the candidates of one port and address family.
-func ofPort(pool []candidate, name string, protocol corev1.Protocol, v4 bool) []*candidate {
-	out := make([]*candidate, 0, len(pool))
+// ofPort picks the candidates of one port and address family. They are there
+// until the next call.
+func (s *serviceBuilder) ofPort(pool []candidate, name string, protocol corev1.Protocol, v4 bool) []*candidate {
+	out := s.chosen[:0]
 	for i := range pool {
 		c := &pool[i]
 		named := c.port.Name == nil && name == "" || c.port.Name != nil && *c.port.Name == name
@@ -102,6 +104,7 @@ func ofPort(pool []candidate, name string, protocol corev1.Protocol, v4 bool) []
 			out = append(out, c)
 		}
 	}
+	s.chosen = out
 	return out
 }
 

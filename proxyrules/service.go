@@ -275,7 +275,7 @@ func (s *serviceBuilder) fill(all []*Front, v4 bool, field string, pool []candid
 	if len(fronts) == 0 {
 		return
 	}
-	mine := ofPort(pool, fronts[0].PortName, fronts[0].Protocol, v4)
+	mine := s.ofPort(pool, fronts[0].PortName, fronts[0].Protocol, v4)
 	fit := judge(mine, wantCluster, wantLocal)
 	var cluster, local []Endpoint
 	if wantCluster {

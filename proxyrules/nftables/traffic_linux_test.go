@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nodekit/nodekit/internal/kerneltest"
@@ -20,6 +21,35 @@ import (
 )
 
 func keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// asking makes one connection after another until it is stopped, which tells how
+// many there were. None may fail.
+func asking(from *host, to string) (stop func() int) {
+	end, failed, asked := make(chan struct{}), make(chan error, 1), 0
+	go func() {
+		defer close(failed)
+		for {
+			if _, err := from.ask("tcp", to); err != nil {
+				failed <- fmt.Errorf("after %d: %w", asked, err)
+				return
+			}
+			asked++
+			select {
+			case <-end:
+				return
+			default:
+			}
+		}
+	}()
+	ended := sync.OnceFunc(func() { close(end) })
+	DeferCleanup(ended)
+	return func() int {
+		GinkgoHelper()
+		ended()
+		Expect(<-failed).NotTo(HaveOccurred())
+		return asked
+	}
+}
 
 var _ = Describe("traffic", func() { traffic("0") })
 
@@ -201,23 +231,7 @@ func traffic(bridgeNetfilter string) {
 
 	It("loses no new connection while rules change and processes come and go", func() {
 		sync(both, ready(n.pods[0], n.pods[1]))
-		stop, failed := make(chan struct{}), make(chan error, 1)
-		asked := 0
-		go func() {
-			defer close(failed)
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if _, err := n.pods[2].ask("tcp", "10.96.0.10:80"); err != nil {
-					failed <- fmt.Errorf("after %d: %w", asked, err)
-					return
-				}
-				asked++
-			}
-		}()
+		stop := asking(n.pods[2], "10.96.0.10:80")
 		for i := range 60 {
 			pods := [][]*host{n.pods[:2], n.pods[1:3], n.pods[:1], n.pods}[i%4]
 			table := sync(both, ready(pods...))
@@ -231,10 +245,29 @@ func traffic(bridgeNetfilter string) {
 				nft(n.node.NetNS, "add chain ip nodekit other", "-f", "-")
 			}
 		}
-		close(stop)
-		Expect(<-failed).NotTo(HaveOccurred())
-		Expect(asked).To(BeNumerically(">", 0))
-		GinkgoWriter.Printf("%d connections during 60 changes\n", asked)
+		GinkgoWriter.Printf("%d connections during 60 changes\n", stop())
+	})
+
+	It("loses no connection while new processes write much anew", func() {
+		services, endpoints := many(2100, 10)
+		table := sync(append(services, both...), append(endpoints, ready(n.pods[0], n.pods[1])...))
+		c, err := n.pods[2].dial("tcp", "10.96.0.10:80", nil)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(c.Close)
+		answer, err := c.ask()
+		Expect(err).NotTo(HaveOccurred())
+		stop := asking(n.pods[2], "10.96.0.10:80")
+		for range 4 {
+			next := openIn(n.node.NetNS, "nodekit")
+			_, err := next.Load(ctx)
+			Expect(err).NotTo(HaveOccurred())
+			stats, err := next.Sync(ctx, table)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(next.Close()).To(Succeed())
+			GinkgoWriter.Printf("%d elements written\n", stats.Elements)
+			Expect(c.ask()).To(Equal(answer))
+		}
+		GinkgoWriter.Printf("%d connections meanwhile\n", stop())
 	})
 
 	It("leaves the node with its address if the pods' shall be hidden", func() {
