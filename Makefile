@@ -74,8 +74,8 @@ test-unit: ## no root, loopback only, race detector on
 
 .PHONY: test-kernel
 test-kernel: tools-test ## real containers, rules, cgroups and a browser, in namespaces of their own
-	NODEKIT_TIME_FACTOR=3 NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -p 2 -timeout 20m $$($(GO) list -f '{{range .XTestImports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}:{{.ImportPath}}' ./... | awk -F: '/internal\/kerneltest/ {print $$2}')
-	NODEKIT_TIME_FACTOR=3 NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 20m -tags faultpoints -run TestOCI ./runtimeiface/oci -ginkgo.focus='kill matrix'
+	NODEKIT_TIME_FACTOR=3 NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -p 2 -timeout 40m $$($(GO) list -f '{{range .XTestImports}}{{.}} {{end}}{{range .TestImports}}{{.}} {{end}}:{{.ImportPath}}' ./... | awk -F: '/internal\/kerneltest/ {print $$2}')
+	NODEKIT_TIME_FACTOR=3 NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 40m -tags faultpoints -run TestOCI ./runtimeiface/oci -ginkgo.focus='kill matrix'
 	cd test/bench && NODEKIT_REQUIRE=$(NEEDS) $(GO) test -v -count=1 -timeout 5m ./cadvisor
 
 .PHONY: test-kill
@@ -85,7 +85,7 @@ test-kill: tools-test ## agent, shim, OCI runtime and containerd killed at every
 
 .PHONY: test-e2e
 test-e2e: tools-run tools-test ## the quickstart's node under use, abuse and kill -9
-	cd test/e2e && NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -timeout 25m ./... $(ARGS)
+	cd test/e2e && NODEKIT_REQUIRE=$(NEEDS) $(GO) test -count=1 -timeout 40m ./... $(ARGS)
 
 SEEDS ?= 2000
 
