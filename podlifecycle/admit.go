@@ -238,12 +238,15 @@ func (m *Manager) recover(ctx context.Context) bool {
 	}
 	m.running = map[types.UID]bool{}
 	for _, s := range sandboxes {
-		m.running[types.UID(s.UID)] = true
+		// One that has stopped holds nothing: a pod that waits, or that comes back after
+		// a shutdown, may have it from a life before.
+		held := holds(s, containers)
+		m.running[types.UID(s.UID)] = m.running[types.UID(s.UID)] || held
 		if first := usersOf(s); first != 0 {
 			m.users.keep(types.UID(s.UID), first) // what holds counts, not what was noted
 		}
 		if w := m.worker(types.UID(s.UID)); w != nil {
-			w.admitted = true
+			w.admitted = w.admitted || held
 			continue
 		}
 		set := m.set.Load()
@@ -253,6 +256,13 @@ func (m *Manager) recover(ctx context.Context) bool {
 		m.adopt(s, containers)
 	}
 	return true
+}
+
+// holds tells whether a sandbox, or what runs in it, has its part of the node.
+func holds(s runtimeiface.Sandbox, containers []runtimeiface.Container) bool {
+	return s.State == runtimeiface.SandboxReady || slices.ContainsFunc(containers, func(c runtimeiface.Container) bool {
+		return c.SandboxID == s.ID && alive(&c)
+	})
 }
 
 // adopt makes a worker for a sandbox of which nothing else is known.

@@ -60,7 +60,7 @@ type Manager struct {
 	recovered map[types.UID]remembered
 	damage    string // of the journal, "" once every pod has a record of it
 	users     *users
-	running   map[types.UID]bool // pods that had a sandbox before the first set
+	running   map[types.UID]bool // pods that held something before the first set
 	first     bool               // the first set has been taken
 	whole     bool               // a set has been taken after all sources spoke
 	swept     bool               // what lost pods left has been looked for once

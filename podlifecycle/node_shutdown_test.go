@@ -232,6 +232,38 @@ func TestShutdownCalledOff(t *testing.T) {
 	})
 }
 
+// What a pod had before the shutdown is nobody's any more: a pod that waits for its
+// port since does not have it back, because something stopped of it is still there,
+// when the agent starts anew.
+func TestShutdownAndPlaceTaken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		port := func(p *corev1.Pod) {
+			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}}
+		}
+		r := shutRig(t).start()
+		first, second := newPod("first", from("file"), port), newPod("second", from("file"), port)
+		r.set(first)
+		r.settle()
+		if err := r.m.Shutdown(t.Context(), threePeriods); err != nil {
+			t.Fatal(err)
+		}
+		r.set(second, first)
+		r.settle()
+		r.m.Resume()
+		r.pass(time.Second)
+		r.ready("second", true)
+		r.phase("first", corev1.PodPending)
+		r.kill()
+		r.start()
+		r.set(first, second)
+		r.pass(time.Second)
+		r.ready("second", true)
+		if pod := r.phase("first", corev1.PodPending); pod.Status.Reason != "NodePorts" {
+			t.Errorf("reason %q\n%s", pod.Status.Reason, r.why("first"))
+		}
+	})
+}
+
 func TestShutdownErrors(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := shutRig(t)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodekit/nodekit/podlifecycle"
+	"github.com/nodekit/nodekit/podlifecycle/source"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
 
@@ -24,6 +25,18 @@ func (s *sim) randomPod(name string) *corev1.Pod {
 			podlifecycle.AnnotationStartPolicy:   s.one("", "", podlifecycle.StartAllOrNothing),
 			podlifecycle.AnnotationFailurePolicy: s.one("", "", podlifecycle.FailureReplacePod),
 		}
+		if from := s.one("", "", "api", "file"); from != "" {
+			p.Annotations[source.AnnotationSource] = from
+		}
+		if chance(4) {
+			priority := []int32{-5, 100, 150, 2_000_001_000}[s.rng.IntN(4)]
+			p.Spec.Priority = &priority
+		}
+		if chance(4) {
+			limit := resource.MustParse("10Mi")
+			p.Spec.Volumes = []corev1.Volume{{Name: "cache", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &limit}}}}
+		}
+		s.node.takes(p.UID, s.rng.Int64N(400<<20))
 		if chance(10) {
 			limit := int64(20 + s.rng.IntN(600))
 			p.Spec.ActiveDeadlineSeconds = &limit
