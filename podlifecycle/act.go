@@ -19,6 +19,8 @@ import (
 const (
 	reasonKill   = "KillContainerError"
 	reasonRemove = "RemoveError"
+	// reasonRefresh is of volumes, and holds up nothing but their next refresh.
+	reasonRefresh = "RefreshError"
 )
 
 // Time limits of single calls: a runtime that hangs longer has lost the call,
@@ -254,7 +256,7 @@ func (w *worker) land(r result) {
 		if word == "done" {
 			w.lastDone[r.lane] = actionKey(f.action)
 		}
-		if word == "done" && f.Type != ActionPull && f.Type != ActionRefresh {
+		if word == "done" && f.Type != ActionPull && (f.Type != ActionRefresh || w.faults[r.lane].Reason == reasonRefresh) {
 			delete(w.faults, r.lane)
 		}
 		if f.Type == ActionKill || f.Type == ActionCreate {
@@ -268,15 +270,22 @@ func (w *worker) land(r result) {
 
 // failed makes a fault of an error, to be shown and tried again.
 func (w *worker) failed(f *flight, r result, now time.Time) {
-	w.log.Error(r.err, "action failed", "action", describe(f.action), "container", r.lane)
-	if f.Type == ActionPull || f.Type == ActionRefresh {
-		return // the image's state, or the next set, says when to try again
+	old := w.faults[r.lane]
+	switch {
+	case f.Type == ActionPersist:
+		w.m.journalFailed(r.err)
+	case old.Message == r.err.Error(): // it is known, and its record counts
+		w.log.V(4).Info("action failed again", "action", describe(f.action), "container", r.lane, "error", old.Message)
+	default:
+		w.log.Error(r.err, "action failed", "action", describe(f.action), "container", r.lane)
+	}
+	if f.Type == ActionPull {
+		return // the image's state says when to try again
 	}
 	if errors.Is(r.err, errExited) {
 		delete(w.faults, r.lane)
 		return
 	}
-	old := w.faults[r.lane]
 	n := fault{failures: old.failures + 1}
 	n.Reason, n.Message, n.At = "", r.err.Error(), now
 	var shown *waitingError
@@ -288,8 +297,13 @@ func (w *worker) failed(f *flight, r result, now time.Time) {
 		n.Reason = reasonKill
 	case f.Type == ActionRemove:
 		n.Reason = reasonRemove
-	case f.Type == ActionPrepare && errors.Is(r.err, volume.ErrMissing):
-		n.config = true
+	case f.Type == ActionPrepare:
+		n.config = errors.Is(r.err, volume.ErrMissing)
+	case f.Type == ActionRefresh:
+		n.Reason, n.config = reasonRefresh, errors.Is(r.err, volume.ErrMissing)
+		w.mu.Lock()
+		w.stale = true
+		w.mu.Unlock()
 	}
 	n.RetryAt = now.Add(faultDelay(n.failures))
 	if n.failures == 1 && errors.Is(r.err, runtimeiface.ErrNotRunning) {

@@ -174,10 +174,7 @@ func (w *worker) pullAs(ctx context.Context, c *corev1.Container, ref string, k 
 	if err != nil {
 		img = runtimeiface.Image{}
 	}
-	if noted := w.m.rights.end(w.m.journal, ref, img.ID, k, w.m.config.Clock.Now()); noted != nil {
-		w.log.Error(noted, "journal write failed")
-	}
-	w.m.wrote()
+	w.m.wrote(w.m.rights.end(w.m.journal, ref, img.ID, k, w.m.config.Clock.Now()))
 	return img, err
 }
 

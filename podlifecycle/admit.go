@@ -132,10 +132,7 @@ func (w *worker) change(pod *corev1.Pod, set *source.Set) {
 }
 
 func (w *worker) keepSpec(pod *corev1.Pod) {
-	if err := putJSON(w.m.journal, keySpec+string(w.uid), pod); err != nil {
-		w.log.Error(err, "journal write failed")
-	}
-	w.m.wrote()
+	w.m.wrote(putJSON(w.m.journal, keySpec+string(w.uid), pod))
 }
 
 // startNew makes workers for pods that have none. A pod whose UID still ends

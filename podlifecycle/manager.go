@@ -23,9 +23,6 @@ import (
 // retryRuntime is how long to wait for a runtime that does not answer.
 const retryRuntime = time.Second
 
-// syncEvery bounds how often the journal is synced without need.
-const syncEvery = time.Second
-
 // Manager runs the pods of a set on a runtime. Its methods may be used
 // concurrently.
 type Manager struct {
@@ -50,6 +47,7 @@ type Manager struct {
 	phantoms map[string]*corev1.Pod // by namespace/name: manifests that are no pods
 	draining bool
 	closing  bool // the node is about to go down
+	unwell   unwell
 	ring     ring // decisions about the node
 
 	images    imageWatch
@@ -211,32 +209,6 @@ func (m *Manager) openJournal() error {
 	}
 	m.recovered = pods
 	return nil
-}
-
-// wrote asks for a sync of the journal soon.
-func (m *Manager) wrote() {
-	select {
-	case m.dirty <- struct{}{}:
-	default:
-	}
-}
-
-// syncJournal is for the loss of power: a kill of the agent loses nothing that
-// was written, and what must not be lost at all was synced by ActionPersist.
-func (m *Manager) syncJournal(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-m.dirty:
-		}
-		if err := m.journal.Sync(); err != nil {
-			m.config.Logger.Error(err, "journal sync failed")
-		}
-		if !m.sleep(ctx, syncEvery) {
-			return
-		}
-	}
 }
 
 // loop waits for the runtime and the first set, and then reconciles whenever

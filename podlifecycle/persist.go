@@ -2,9 +2,12 @@ package podlifecycle
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -20,7 +23,20 @@ const (
 	keyState = "state/"
 
 	keptRecords = 20
+
+	// syncEvery bounds how often the journal is synced without need, and, doubled up
+	// to syncLater, how often that is tried again.
+	syncEvery = time.Second
+	syncLater = 30 * time.Second
 )
+
+// unwell is a journal that cannot be written: since when, how often that was
+// tried, and what was said first.
+type unwell struct {
+	since    time.Time
+	failures int
+	err      string
+}
 
 // podState is what the runtime cannot tell of a pod. Status comes first, see
 // stateText.
@@ -113,4 +129,77 @@ func stateText(status, rest []byte, records [][]byte) []byte {
 		text = append(append(append(text, `,"records":[`...), bytes.Join(records, []byte(","))...), ']')
 	}
 	return append(text, '}')
+}
+
+// wrote takes what came of a write to the journal, and asks for a sync soon, which
+// also brings what could not be written.
+func (m *Manager) wrote(err error) {
+	if err != nil {
+		m.journalFailed(err)
+	}
+	select {
+	case m.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// syncJournal is for the loss of power: a kill of the agent loses nothing that
+// was written, and what must not be lost at all was synced by ActionPersist. A
+// disk that takes nothing now is tried until it does.
+func (m *Manager) syncJournal(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.dirty:
+		}
+		wait := syncEvery
+		for err := m.journal.Sync(); err != nil; err = m.journal.Sync() {
+			m.journalFailed(err)
+			if !m.sleep(ctx, wait) {
+				return
+			}
+			wait = min(2*wait, syncLater)
+		}
+		m.journalWritten()
+		if !m.sleep(ctx, syncEvery) {
+			return
+		}
+	}
+}
+
+// journalFailed tells once that the journal cannot be written, and counts.
+func (m *Manager) journalFailed(err error) {
+	if errors.Is(err, journal.ErrTooLarge) { // no fault of the disk's
+		m.config.Logger.Error(err, "journal write failed")
+		return
+	}
+	m.mu.Lock()
+	first := m.unwell.failures == 0
+	if first {
+		m.unwell = unwell{since: m.config.Clock.Now(), err: err.Error()}
+	}
+	m.unwell.failures++
+	text := m.unwell.err
+	m.mu.Unlock()
+	if first {
+		m.config.Logger.Error(err, "journal cannot be written, what is new is held in memory")
+	}
+	m.note(Record{Rule: RuleJournal, Action: "hold what is new in memory", Reason: "it cannot be written, and is lost if the agent ends before it can",
+		Result: "failed", Error: text})
+}
+
+// journalWritten tells that all of it is on disk, if it was not for a time.
+func (m *Manager) journalWritten() {
+	m.mu.Lock()
+	was := m.unwell
+	m.unwell = unwell{}
+	m.mu.Unlock()
+	if was.failures == 0 {
+		return
+	}
+	took := m.config.Clock.Now().Sub(was.since)
+	m.config.Logger.Info("journal is written again", "failures", was.failures, "duration", took)
+	m.note(Record{Rule: RuleJournal, Input: was.err, Action: "write all that was held", Result: "done", Took: took,
+		Reason: fmt.Sprintf("the journal can be written again, after %d failures", was.failures)})
 }

@@ -231,7 +231,7 @@ func (p *planner) hold(lane, rule string) bool {
 		return true
 	}
 	f, failed := p.o.Faults[lane]
-	if f.Reason == reasonResize && rule != RuleResize {
+	if f.Reason == reasonResize && rule != RuleResize || f.Reason == reasonRefresh && rule != RuleRefresh {
 		failed = false // the rest of life goes on
 	}
 	if p.ending != nil && f.At.Before(p.ending.Since) {

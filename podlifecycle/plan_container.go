@@ -302,7 +302,7 @@ func (p *planner) image(v *view, attempt uint32, rule string) (id string) {
 // showFault makes what went wrong in a lane the reason that the container waits.
 func (p *planner) showFault(v *view, lane string) {
 	f, failed := p.o.Faults[lane]
-	if !failed || f.Reason == reasonResize {
+	if !failed || f.Reason == reasonResize || f.Reason == reasonRefresh {
 		return
 	}
 	v.waiting = &corev1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}

@@ -454,12 +454,10 @@ func (w *worker) save(all bool) {
 	}
 	text := stateText(status, rest, w.ring.texts(keptRecords))
 	w.mu.Unlock()
-	if w.saveErr = w.m.journal.Put(keyState+string(w.uid), text); w.saveErr != nil {
-		w.log.Error(w.saveErr, "journal write failed")
-		return
+	if w.saveErr = w.m.journal.Put(keyState+string(w.uid), text); w.saveErr == nil {
+		w.saved = saved{status, rest}
 	}
-	w.saved = saved{status, rest}
-	w.m.wrote()
+	w.m.wrote(w.saveErr)
 }
 
 // forget removes the last that is known of the pod.
@@ -467,11 +465,8 @@ func (w *worker) forget() {
 	w.m.probes.Remove(w.uid)
 	w.unlinkLogs(nil)
 	for _, key := range []string{keyState, keySpec} {
-		if err := w.m.journal.Delete(key + string(w.uid)); err != nil {
-			w.log.Error(err, "journal write failed")
-		}
+		w.m.wrote(w.m.journal.Delete(key + string(w.uid)))
 	}
-	w.m.wrote()
 	w.log.Info("pod is gone")
 }
 

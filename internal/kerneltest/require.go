@@ -43,6 +43,8 @@ const (
 	Fanotify Need = "fanotify"
 	// AppArmor is a kernel that enforces profiles, and apparmor_parser in PATH.
 	AppArmor Need = "apparmor"
+	// Loop is loop devices, the file system ext2, and mkfs.ext2 in PATH.
+	Loop Need = "loop"
 	// OpenFiles is a kernel that gives the number of a process's open files as the
 	// size of /proc/PID/fd: Linux 6.2.
 	OpenFiles Need = "open-files"
@@ -133,6 +135,14 @@ func check(need Need) error {
 			return fmt.Errorf("the kernel has it not enabled (%v)", err)
 		}
 		return inPath("apparmor_parser")
+	case Loop:
+		if _, err := os.Stat("/dev/loop-control"); err != nil {
+			return err
+		}
+		if text, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(text), "\text2\n") {
+			return fmt.Errorf("the kernel has no ext2 (%v)", err)
+		}
+		return inPath("mkfs.ext2")
 	case Fanotify:
 		return cgroupIdentity()
 	case IptablesLegacy:

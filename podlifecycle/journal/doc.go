@@ -20,7 +20,9 @@
 // aside, the scan goes on at the next sound record, and the file is rewritten
 // from what was found. Once most of the file is superseded it is written anew
 // beside the old one, synced, renamed, and the directory synced. On a full disk
-// everything is held in memory, and written once there is room.
+// everything is held in memory, and written once there is room; a file beside it,
+// Path.spare, keeps room for one rewrite, because what is to be noted may be what
+// frees the disk.
 //
 // # Traps
 //

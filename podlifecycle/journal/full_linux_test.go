@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,26 +19,68 @@ import (
 
 // On a full disk nothing is forgotten: what could not be written is held, told
 // as an error, and written once there is room.
-func TestFullDisk(t *testing.T) {
+func TestFullDisk(t *testing.T) { onDisk(t, "64k", fillDisk) }
+
+// What is put when the disk has just become full is durable all the same, and the
+// room for that is kept anew once there is some.
+func TestSpareRoom(t *testing.T) { onDisk(t, "256k", useSpare) }
+
+// onDisk runs f with a small disk mounted on dir.
+func onDisk(t *testing.T, size string, f func(dir string) error) {
 	kerneltest.Require(t, kerneltest.Root)
 	dir := t.TempDir()
 	done := make(chan error)
 	go func() { // in a thread with a mount of its own, which ends with it
 		runtime.LockOSThread()
-		done <- fillDisk(dir)
+		if err := errors.Join(unix.Unshare(unix.CLONE_FS|unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size)); err != nil {
+			done <- fmt.Errorf("mount: %w", err)
+			return
+		}
+		done <- f(dir)
 	}()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 }
 
+func useSpare(dir string) error {
+	path, ballast := filepath.Join(dir, "journal"), filepath.Join(dir, "ballast")
+	j, _, err := journal.Open(journal.Config{Path: path})
+	if err != nil {
+		return err
+	}
+	want := map[string]string{"first": strings.Repeat("a", 20<<10)}
+	if err := errors.Join(j.Put("first", []byte(want["first"])), j.Sync()); err != nil {
+		return err
+	}
+	for _, key := range []string{"second", "third"} {
+		if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+			return fmt.Errorf("the disk is not full: %w", err)
+		}
+		want[key] = strings.Repeat("b", 10<<10)
+		if err := errors.Join(j.Put(key, []byte(want[key])), j.Sync()); err != nil {
+			return fmt.Errorf("put %s on a full disk: %w", key, err)
+		}
+		again, found, err := journal.Open(journal.Config{Path: path})
+		if err != nil {
+			return err
+		}
+		if got := content(again); !maps.Equal(got, want) || found.Lost+found.Torn != 0 {
+			return fmt.Errorf("after a crash %d keys, %+v", len(got), found)
+		}
+		// There is room again, and so the next time too.
+		if err := errors.Join(again.Close(), os.Remove(ballast), j.Close()); err != nil {
+			return err
+		}
+		if j, _, err = journal.Open(journal.Config{Path: path}); err != nil {
+			return err
+		}
+	}
+	return j.Close()
+}
+
 func fillDisk(dir string) error {
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("unshare: %w", err)
-	}
-	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k")); err != nil {
-		return fmt.Errorf("mount: %w", err)
-	}
 	path, ballast := filepath.Join(dir, "journal"), filepath.Join(dir, "ballast")
 	j, _, err := journal.Open(journal.Config{Path: path})
 	if err != nil {

@@ -58,8 +58,15 @@ type Journal struct {
 	live   int64 // bytes that count
 	size   int64 // bytes in the file
 	synced int64
-	broken bool // the file's end is not known; rewrite it first
+	broken bool  // the file's end is not known; rewrite it first
+	spare  int64 // bytes that are kept for a rewrite on a full disk
 }
+
+// spareSuffix names the file that keeps room, spareRoom how much beyond what counts.
+const (
+	spareSuffix = ".spare"
+	spareRoom   = 64 << 10
+)
 
 // Open reads the file, or makes it. Damage is no error: see Found.
 func Open(config Config) (*Journal, Found, error) {
@@ -111,10 +118,11 @@ func (j *Journal) load() (Found, error) {
 			}
 		}
 		j.file, j.size, j.synced = file, sound, 0
+		j.reserve()
 		return found, nil
 	}
 	err = j.rewrite()
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if full(err) {
 		// Everything is held, and written with the first Put or Sync that finds room.
 		found.Err, err = errors.Join(found.Err, err), nil
 	}
@@ -225,7 +233,11 @@ func (j *Journal) append(r record) error {
 	n, err := j.file.Write(appendRecord(nil, r))
 	if err != nil {
 		j.broken = true
-		return fmt.Errorf("append to journal: %w", err)
+		err = fmt.Errorf("append to journal: %w", err)
+		if full(err) && j.rewrite() == nil {
+			return nil
+		}
+		return err
 	}
 	j.size += int64(n)
 	return nil
@@ -283,30 +295,70 @@ func (j *Journal) rewrite() error {
 	for _, key := range keys {
 		data = appendRecord(data, record{opPut, key, j.values[key]})
 	}
-	temp := j.config.Path + ".new"
-	file, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	file, err := j.replace(j.config.Path+".new", data, os.O_CREATE|os.O_TRUNC)
+	if full(err) && int64(len(data)) <= j.spare {
+		j.spare = 0
+		file, err = j.replace(j.config.Path+spareSuffix, data, 0)
+	}
 	if err != nil {
 		return fail(err)
-	}
-	_, err = file.Write(data)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err == nil {
-		err = os.Rename(temp, j.config.Path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(j.config.Path))
-	}
-	if err != nil {
-		return fail(errors.Join(err, file.Close()))
 	}
 	if j.file != nil {
 		_ = j.file.Close() // it is not the journal any more
 	}
 	j.file, j.size, j.synced, j.live, j.broken = file, int64(len(data)), int64(len(data)), int64(len(data)), false
+	j.reserve()
 	return nil
 }
+
+// replace puts a file of data in place of the journal. Nothing is left of it if
+// that cannot be.
+func (j *Journal) replace(path string, data []byte, flags int) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_WRONLY|flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	_, err = file.Write(data) // over what is there, which needs no room
+	if err == nil {
+		err = file.Truncate(int64(len(data)))
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	if err == nil {
+		err = os.Rename(path, j.config.Path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(j.config.Path))
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close(), os.RemoveAll(path))
+	}
+	return file, nil
+}
+
+// reserve keeps room on the disk for one more rewrite, should it be full: what frees
+// it may have to be noted first. Without room there is none.
+func (j *Journal) reserve() {
+	want := j.live + spareRoom
+	if j.spare >= j.live+spareRoom/2 {
+		return
+	}
+	path := j.config.Path + spareSuffix
+	j.spare = 0
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && info.Size() >= want {
+		j.spare = info.Size() // of an agent before
+		return
+	}
+	if err := os.WriteFile(path, make([]byte, want), 0o600); err != nil {
+		_ = os.Remove(path) // it would only take room
+		return
+	}
+	j.spare = want
+}
+
+// full tells of errors for want of room.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // Close syncs and closes. The Journal cannot be used after it.
 func (j *Journal) Close() error {
