@@ -90,8 +90,8 @@ test-e2e: tools-run tools-test ## the quickstart's node under use, abuse and kil
 SEEDS ?= 2000
 
 .PHONY: sim
-sim: ## random lives of a node on the fake runtime and of plans, SEEDS=2000 of them; NODEKIT_SIM_SEED=n plays one again, to the letter
-	NODEKIT_SIM_SEEDS=$(SEEDS) $(GO) test -count=1 -run 'TestSimulation|TestPlanProperties' -timeout 0 ./podlifecycle
+sim: ## random lives of a node on the fake runtime and of plans, SEEDS=2000 of them, and an hour of 1,000 pods; NODEKIT_SIM_SEED=n plays a life again, to the letter
+	NODEKIT_SIM_SEEDS=$(SEEDS) NODEKIT_PODS=1000 $(GO) test -count=1 -run 'TestSimulation|TestPlanProperties|TestNothingGrows' -timeout 0 ./podlifecycle
 
 .PHONY: test-proxy
 test-proxy: ## proxyrules: 10,000 changes at 5,000 Services under traffic, 8,000 packets of random nodes held against Trace, 100 kills

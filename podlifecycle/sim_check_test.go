@@ -190,6 +190,9 @@ func (s *sim) reported(pod *corev1.Pod) {
 	if ended(pod) && s.runs(pod.UID) {
 		s.violated("pod %s is %s and runs", pod.UID, pod.Status.Phase)
 	}
+	if target := condition(pod, corev1.DisruptionTarget); target != nil && ended(pod) && now.reason != podlifecycle.EndingEvicted && now.reason != shutdown.Reason {
+		s.violated("pod %s is %s for %q and not for %q", pod.UID, pod.Status.Phase, now.reason, target.Message)
+	}
 	if now.reason == podlifecycle.EndingEvicted {
 		s.evicted(pod)
 	}

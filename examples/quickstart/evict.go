@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodekit/nodekit/podlifecycle"
@@ -12,22 +9,14 @@ import (
 	"github.com/nodekit/nodekit/runtimeiface/oci"
 )
 
-// evict reads --eviction; nil is off.
+// evict is how pods are evicted; nil is not at all.
 func evict(o options, runtime *oci.Runtime) (*podlifecycle.Eviction, error) {
 	if o.eviction == "" {
 		return nil, nil
 	}
-	hard := map[string]string{}
-	for _, text := range strings.Split(o.eviction, ",") {
-		signal, value, ok := strings.Cut(text, "<")
-		if !ok {
-			return nil, fmt.Errorf("--eviction: %q is no threshold, which has a < in it", text)
-		}
-		hard[signal] = value
-	}
-	thresholds, err := eviction.Parse(hard, nil, nil, nil)
+	thresholds, err := o.thresholds()
 	if err != nil {
-		return nil, fmt.Errorf("--eviction: %w", err)
+		return nil, err
 	}
 	node, err := nodeusage.New(nodeusage.Config{NodeFS: o.root})
 	if err != nil {

@@ -71,7 +71,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err := os.MkdirAll(o.root, 0o711); err != nil {
 		return fmt.Errorf("make root: %w", err)
 	}
-	runtime, err := oci.Open(oci.Config{Root: filepath.Join(o.root, "runtime"), CgroupRoot: o.cgroup,
+	runc, err := program("runc")
+	if err != nil {
+		return err
+	}
+	runtime, err := oci.Open(oci.Config{Root: filepath.Join(o.root, "runtime"), CgroupRoot: o.cgroup, RuntimeHandlers: map[string]string{"": runc},
 		Network: oci.Network{Bridge: o.bridge, Subnets: []netip.Prefix{node.podCIDR}}, Logger: logger.WithName("runtime")})
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ type node struct {
 
 func look(o options) (n node, err error) {
 	if n.podCIDR, err = netip.ParsePrefix(o.podCIDR); err != nil {
-		return n, fmt.Errorf("--pod-cidr: %w", err)
+		return n, err
 	}
 	if n.name = o.name; n.name == "" {
 		if n.name, err = os.Hostname(); err != nil {

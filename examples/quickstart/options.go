@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -32,7 +31,8 @@ After a crash, start it again: it takes up its pods as they are.
 
 It needs Linux, root, runc and nodekit-shim in PATH or beside this program.
 
-Look at it from another terminal:
+Look at it from another terminal; should port 10255 be taken, --listen gives the
+status server another, and --registry the images' registry instead of 5010:
   curl -s localhost:10255/pods                                   what runs
   curl -s 'localhost:10255/why/default/web-1?format=text'        why it is as it is
   curl -s 'localhost:10255/proxy/trace?from=10.88.0.2&to=10.96.0.10:80&format=text'
@@ -82,19 +82,6 @@ func parseOptions() options {
 		o.demo = filepath.Join(filepath.Dir(program), "demo")
 	}
 	return o
-}
-
-// validate says what is wrong before anything is made or taken up.
-func (o options) validate() error {
-	if os.Geteuid() > 0 { // negative where there are no users
-		return errors.New("root is needed, for containers, network and cgroups")
-	}
-	if info, err := os.Stat(o.manifests); err != nil {
-		return fmt.Errorf("--manifests: %w", err)
-	} else if !info.IsDir() {
-		return fmt.Errorf("--manifests: %s is no directory", o.manifests)
-	}
-	return nil
 }
 
 // newLogger writes lines to standard error.
