@@ -180,8 +180,13 @@ func (w *watch) event(wd int, mask uint32, name string) {
 }
 
 // link tells whether a name that is new is one more of a file that was there, or
-// of another's: nobody will close it. What was written meanwhile is told next.
+// of another's: nobody will close it. That a file has content does not tell: the
+// kernel shows what is written before it says so.
 func (w *watch) link(name string) bool {
 	info, err := os.Lstat(filepath.Join(w.path, name))
-	return err != nil || info.Mode().Type() == fs.ModeSymlink || info.Size() > 0
+	if err != nil || info.Mode().Type() == fs.ModeSymlink {
+		return true
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Nlink > 1
 }
