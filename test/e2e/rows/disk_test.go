@@ -2,9 +2,11 @@ package rows_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -38,6 +40,8 @@ func fullDisk(n *node) {
 			n.stop()
 			Expect(syscall.Unmount(disk, 0)).To(Succeed())
 			n.start()
+			n.prints("after", "print x", "")
+			n.clear()
 		})
 		n.start()
 		n.settings("red")
@@ -54,7 +58,6 @@ func fullDisk(n *node) {
 		Expect(os.ReadFile(file)).To(BeEquivalentTo("red"))
 		Expect(os.Remove(filepath.Join(n.manifests, "ends.yaml"))).To(Succeed())
 		Eventually(func() *corev1.Pod { return n.pod("ends") }, patience).Should(BeNil(), func() string { return n.tell("ends") })
-		n.apply("late", "restartPolicy: Never\n  containers: ["+n.does("app", "print x")+"]")
 		trouble := func(result string) (count int) {
 			for _, r := range n.manager.Records() {
 				if r.Rule == podlifecycle.RuleJournal && r.Result == result {
@@ -63,10 +66,13 @@ func fullDisk(n *node) {
 			}
 			return count
 		}
+		late := 0
 		Eventually(func() int { // what ended has made room, which is taken again
 			fill(ballast)
+			late++
+			n.apply("late", "restartPolicy: Never\n  containers: ["+n.does("app", fmt.Sprintf("print %d", late))+"]")
 			return trouble("failed")
-		}, patience).Should(Equal(1))
+		}, patience, time.Second).Should(Equal(1), func() string { return fmt.Sprint(n.manager.Records()) })
 		Expect(trouble("done")).To(BeZero())
 
 		Expect(os.Remove(ballast)).To(Succeed())
