@@ -17,7 +17,7 @@ CRUN_SUITE := trixie
 CNI_VERSION := v1.9.1
 
 # What the kernel tier may not do without in CI; see internal/kerneltest.
-NEEDS := root,nft,iptables,cgroup,cgroup2,devices,overlay,runc,crun,shim,containerd,cni,dbus-daemon,chromium,open-files
+NEEDS := root,nft,iptables,cgroup,cgroup2,devices,overlay,runc,crun,shim,containerd,cni,dbus-daemon,chromium,open-files,loop
 
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w'
 
@@ -152,7 +152,7 @@ tools-run: $(BIN)/runc $(BIN)/nodekit-shim $(BIN)/demo $(BIN)/quickstart ## buil
 
 .PHONY: tools-test
 tools-test: $(BIN)/runc $(BIN)/crun $(BIN)/nodekit-shim $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 $(BIN)/cni/bridge ## install and build what the tests need
-	@test/packages nft:nftables iptables-restore:iptables ip:iproute2 dbus-daemon:dbus chromium:chromium
+	@test/packages nft:nftables iptables-restore:iptables ip:iproute2 dbus-daemon:dbus chromium:chromium mkfs.ext2:e2fsprogs
 
 .PHONY: tools-bench
 tools-bench: tools-test $(BIN)/kubelet $(BIN)/staticpods ## build what bench-pods compares: a kubelet among it, several minutes
