@@ -119,6 +119,8 @@ func newMeter(name, parent string, cgroups []string) (meter, error) {
 		return ours(parent, metrics.Config{Descriptors: 20 * (len(cgroups) + 100)})
 	case "kernel alone", "kernel alone, every file":
 		return alone(parent, len(cgroups), name == "kernel alone")
+	case allButPressure:
+		return withoutPressure(parent, len(cgroups))
 	case "nodekit, CPU and memory":
 		return ours(parent, metrics.Config{Descriptors: 20 * (len(cgroups) + 100), ColdInterval: 48 * time.Hour})
 	case "nodekit, openat":

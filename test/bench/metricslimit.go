@@ -60,6 +60,36 @@ func alone(parent string, cgroups int, needed bool) (meter, error) {
 	}, nil
 }
 
+// withoutPressure meters v1 alone: pressure is told by the v2 tree of a hybrid
+// machine, which is not among the hierarchies that this Meter is shown.
+func withoutPressure(parent string, cgroups int) (meter, error) {
+	all, err := hierarchies()
+	if err != nil {
+		return meter{}, err
+	}
+	root, err := os.MkdirTemp("", "nodebench-cgroups-")
+	if err != nil {
+		return meter{}, err
+	}
+	for _, h := range all {
+		for _, controller := range []string{"cpu", "cpuacct", "memory", "pids", "blkio", "hugetlb"} {
+			if !h.v2 && slices.Contains(h.options, controller) {
+				err = errors.Join(err, os.Symlink(h.path, filepath.Join(root, controller)))
+			}
+		}
+	}
+	if err != nil {
+		return meter{}, errors.Join(err, os.RemoveAll(root))
+	}
+	m, err := ours(parent, metrics.Config{Descriptors: 20 * (cgroups + 100), CgroupRoot: root})
+	if err != nil {
+		return meter{}, errors.Join(err, os.RemoveAll(root))
+	}
+	stop := m.close
+	m.close = func() error { return errors.Join(stop(), os.RemoveAll(root)) }
+	return m, nil
+}
+
 // keptFiles finds the open files of cgroups below a parent, in the order in
 // which they were opened.
 func keptFiles(parent string, needed bool) ([]int, error) {
