@@ -117,7 +117,7 @@ func newMeter(name, parent string, cgroups []string) (meter, error) {
 	switch name {
 	case "nodekit":
 		return ours(parent, metrics.Config{Descriptors: 20 * (len(cgroups) + 100)})
-	case "kernel alone", "kernel alone, every file":
+	case "kernel alone", everyFile:
 		return alone(parent, len(cgroups), name == "kernel alone")
 	case allButPressure:
 		return withoutPressure(parent, len(cgroups))
