@@ -53,6 +53,9 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 		return r("ct state new jump %s", to).ct(0, ctState).
 			bitwise(0, host32(stateNew), host32(0)).cmp(0, opNotEqual, host32(0)).verdict(verdictJump, to)
 	}
+	// What was sent to an endpoint is refused nowhere.
+	sent := r("ct status dnat return").ct(0, ctStatus).
+		bitwise(0, host32(statusDNAT), host32(0)).cmp(0, opNotEqual, host32(0)).verdict(verdictReturn, "")
 	setMark := markRule(mark)
 
 	return []*chain{
@@ -82,8 +85,8 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 		{"np-external-local", nil, append(f.inside(node, "np-to-inside", "np-node-to-inside"), twice(port, "np-local")...)},
 		{"np-to-inside", nil, twice(port, "np-inside")},
 		{"np-node-to-inside", nil, []*rule{setMark, goTo("np-to-inside")}},
-		{"refusals", nil, []*rule{front("no-endpoints"), nodePort("np-no-endpoints")}},
-		{"refusals-elsewhere", nil, append([]*rule{jump("refusals"), clusterIP(verdictGoto, "goto", "refuse")}, f.unknown(node)...)},
+		{"refusals", nil, []*rule{sent, front("no-endpoints"), nodePort("np-no-endpoints")}},
+		{"refusals-elsewhere", nil, append([]*rule{sent, jump("refusals"), clusterIP(verdictGoto, "goto", "refuse")}, f.unknown(node)...)},
 		// TCP is reset rather than told by ICMP, which is rate-limited, and
 		// which an IPv6 socket on this node hears only at its second attempt.
 		{"refuse", nil, []*rule{

@@ -28,7 +28,7 @@ import (
 const agentGap = 2 * time.Millisecond
 
 // agentGarbage is how much of what is in use may be garbage, in percent.
-const agentGarbage = 25
+const agentGarbage = 15
 
 // proxyAgentMain is a proxy of nodekit's parts that follows an API server: what
 // kube-proxy is measured beside.
