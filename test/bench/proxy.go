@@ -128,6 +128,7 @@ func benchServices(ctx context.Context, o proxyOptions, dir string, n int) (err 
 			roads = append(roads, &road{name: mode, world: w})
 		}
 		if err != nil {
+			printProxies(o, n, all) // what there is
 			return fmt.Errorf("%s: %w", mode, err)
 		}
 		if all = append(all, f); f.late == stageLoad {
