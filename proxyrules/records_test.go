@@ -51,7 +51,7 @@ var _ = Describe("records of syncs", func() {
 			defer cancel()
 			records, _ = proxy.Syncs(ctx, 0)
 			return records
-		}).WithTimeout(30 * time.Second).Should(HaveLen(n))
+		}).WithTimeout(time.Minute).Should(HaveLen(n))
 		return records
 	}
 
@@ -141,7 +141,7 @@ var _ = Describe("records of syncs", func() {
 		set("10.244.0.5")
 		syncs(1)
 		dialect.set(func() { dialect.taken = 1 })
-		Eventually(clock.HasWaiters).WithTimeout(30 * time.Second).Should(BeTrue())
+		Eventually(clock.HasWaiters).WithTimeout(time.Minute).Should(BeTrue())
 		clock.Step(time.Minute)
 		Expect(syncs(2)[1]).To(And(HaveField("Cause", proxyrules.CauseCheck), HaveField("Drift.Elements", 1)))
 	})
@@ -152,7 +152,7 @@ var _ = Describe("records of syncs", func() {
 		syncs(1)
 		before := dialect.syncs()
 		broken <- errors.New("no buffer space")
-		Eventually(dialect.syncs).WithTimeout(30 * time.Second).Should(BeNumerically(">", before))
+		Eventually(dialect.syncs).WithTimeout(time.Minute).Should(BeNumerically(">", before))
 		Expect(proxy.Status().Drifts).To(BeZero(), "nothing was changed")
 		Eventually(func() bool {
 			clock.Step(time.Second)
@@ -162,7 +162,7 @@ var _ = Describe("records of syncs", func() {
 			default:
 				return false
 			}
-		}).WithTimeout(30 * time.Second).Should(BeTrue())
+		}).WithTimeout(time.Minute).Should(BeTrue())
 	})
 
 	It("keep two programs that undo each other's work from a race", func() {
@@ -178,16 +178,16 @@ var _ = Describe("records of syncs", func() {
 		Eventually(func() int {
 			clock.Step(200 * time.Millisecond)
 			return dialect.syncs()
-		}).WithTimeout(30 * time.Second).Should(Equal(5))
+		}).WithTimeout(time.Minute).Should(Equal(5))
 	})
 
 	It("are bounded", func() {
 		for i := range proxyrules.MaxSyncRecords + 10 {
 			before := dialect.syncs()
 			set([]string{"10.244.0.5", "10.244.0.6"}[i%2])
-			Eventually(dialect.syncs).WithTimeout(30 * time.Second).WithPolling(100 * time.Microsecond).Should(Equal(before + 1))
+			Eventually(dialect.syncs).WithTimeout(time.Minute).WithPolling(100 * time.Microsecond).Should(Equal(before + 1))
 		}
-		Eventually(func() uint64 { return proxy.Status().Syncs }).WithTimeout(30 * time.Second).Should(BeEquivalentTo(proxyrules.MaxSyncRecords + 10))
+		Eventually(func() uint64 { return proxy.Status().Syncs }).WithTimeout(time.Minute).Should(BeEquivalentTo(proxyrules.MaxSyncRecords + 10))
 		records, err := proxy.Syncs(context.Background(), 0)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(records).To(HaveLen(proxyrules.MaxSyncRecords))

@@ -78,7 +78,7 @@ func startBrowser() *browser {
 		_ = ourOut.Close()
 		_ = ourIn.Close()
 		<-ended
-		Eventually(func() error { return os.RemoveAll(home) }).WithTimeout(10 * time.Second).Should(Succeed())
+		Eventually(func() error { return os.RemoveAll(home) }).WithTimeout(time.Minute).Should(Succeed())
 	})
 
 	var target struct {

@@ -244,6 +244,6 @@ var _ = Describe("The guards", func() {
 			conn, status := open("127.0.0.1", "/ui/events")
 			Expect(conn.Close()).To(Succeed())
 			return status
-		}).WithTimeout(10*time.Second).Should(Equal(ok), "a stream that ended is free again")
+		}).WithTimeout(time.Minute).Should(Equal(ok), "a stream that ended is free again")
 	})
 })

@@ -238,7 +238,7 @@ var _ = Describe("The page", func() {
 		b.screen(1440, 900, "light")
 		b.open(base + "/ui/")
 		see := func(selector string) AsyncAssertion {
-			return Eventually(b.text(selector)).WithTimeout(20 * time.Second)
+			return Eventually(b.text(selector)).WithTimeout(time.Minute)
 		}
 
 		By("listing the pods")
@@ -256,8 +256,8 @@ var _ = Describe("The page", func() {
 				return b.eval(fmt.Sprintf(`document.querySelector(%q)?.getAttribute("d")?.includes("L") ? "drawn" : "not drawn"`, selector))
 			}
 		}
-		Eventually(drawn("#node-use .cpu .line")).WithTimeout(20 * time.Second).Should(Equal("drawn"))
-		Eventually(drawn("#rows tr:nth-child(1) .memory .line")).WithTimeout(20 * time.Second).Should(Equal("drawn"))
+		Eventually(drawn("#node-use .cpu .line")).WithTimeout(time.Minute).Should(Equal("drawn"))
+		Eventually(drawn("#rows tr:nth-child(1) .memory .line")).WithTimeout(time.Minute).Should(Equal("drawn"))
 		see("#rows tr:nth-child(1) .memory .value").Should(ContainSubstring("MiB"))
 		if os.Getenv("NODEKIT_SCREENSHOTS") != "" {
 			time.Sleep(20 * time.Second) // for people: something to see in the curves
@@ -281,7 +281,7 @@ var _ = Describe("The page", func() {
 		b.key("/")
 		b.key("Escape")
 		Eventually(func() string { return b.eval(`document.querySelectorAll("#rows tr").length`) }).Should(Equal("5"))
-		Eventually(drawn("#detail .chart.memory .line")).WithTimeout(20 * time.Second).Should(Equal("drawn"))
+		Eventually(drawn("#detail .chart.memory .line")).WithTimeout(time.Minute).Should(Equal("drawn"))
 		b.shot("2-why-light")
 
 		By("taking nothing for HTML")
@@ -339,7 +339,7 @@ var _ = Describe("The page", func() {
 
 		By("following changes")
 		w.change(func(w *world) { w.pods = w.pods[1:2] })
-		Eventually(func() string { return b.eval(`document.querySelectorAll("#rows tr").length`) }).WithTimeout(20 * time.Second).Should(Equal("1"))
+		Eventually(func() string { return b.eval(`document.querySelectorAll("#rows tr").length`) }).WithTimeout(time.Minute).Should(Equal("1"))
 		see("#detail .bar .status").Should(Equal("gone"))
 		w.change(func(w *world) { w.broken = errors.New("runtime is away") })
 		see("#problems").Should(ContainSubstring("The pods cannot be read: runtime is away"))
@@ -357,7 +357,7 @@ var _ = Describe("The page", func() {
 		b.eval(`document.getElementById("theme").click(); document.getElementById("theme").click()`)
 		Expect(ground()).NotTo(Equal(light))
 		b.open(base + "/ui/?again")
-		Eventually(func() string { return b.eval(`location.search`) }).WithTimeout(20 * time.Second).Should(Equal("?again"))
+		Eventually(func() string { return b.eval(`location.search`) }).WithTimeout(time.Minute).Should(Equal("?again"))
 		see("#link").Should(Equal("live"))
 		Expect(ground()).NotTo(Equal(light))
 
@@ -387,7 +387,7 @@ var _ = Describe("The page", func() {
 		b := startBrowser()
 		b.screen(1440, 900, "light")
 		b.open(serveOne(config) + "/ui/")
-		Eventually(b.text("#burdens tr:first-child")).WithTimeout(20 * time.Second).Should(And(
+		Eventually(b.text("#burdens tr:first-child")).WithTimeout(time.Minute).Should(And(
 			ContainSubstring("system/ssh"), ContainSubstring("41.2 %"), ContainSubstring("1.60"), ContainSubstring("64.0 MiB"),
 			ContainSubstring("waits for CPU 30 % of the time; <img src=x")))
 		Expect(b.text("#burden-node")()).To(Equal("CPU 1.70 of 3.50, memory 3.0 GiB of 8.0 GiB"))
@@ -400,7 +400,7 @@ var _ = Describe("The page", func() {
 		mu.Lock()
 		first = "system/cron"
 		mu.Unlock()
-		Eventually(b.text("#burdens tr:first-child")).WithTimeout(20 * time.Second).Should(ContainSubstring("system/cron"))
+		Eventually(b.text("#burdens tr:first-child")).WithTimeout(time.Minute).Should(ContainSubstring("system/cron"))
 		Expect(b.complaints()).To(BeEmpty())
 	})
 
@@ -411,8 +411,8 @@ var _ = Describe("The page", func() {
 		for _, scheme := range []string{"light", "dark"} {
 			b.screen(390, 844, scheme)
 			b.open(base + "/ui/?" + scheme + "#pod/default/api-6d4cf56db6-x2x7k")
-			Eventually(func() string { return b.eval(`location.search`) }).WithTimeout(20 * time.Second).Should(Equal("?" + scheme))
-			Eventually(b.text("#detail .summary")).WithTimeout(20 * time.Second).Should(ContainSubstring("137"))
+			Eventually(func() string { return b.eval(`location.search`) }).WithTimeout(time.Minute).Should(Equal("?" + scheme))
+			Eventually(b.text("#detail .summary")).WithTimeout(time.Minute).Should(ContainSubstring("137"))
 			Expect(b.eval(`document.documentElement.scrollWidth`)).To(Equal("390"), "nothing sticks out")
 			b.shot("7-narrow-" + scheme)
 		}
@@ -424,23 +424,23 @@ var _ = Describe("The page", func() {
 		b := startBrowser()
 		b.screen(1440, 900, "light")
 		b.open("http://" + first.addr + "/ui/")
-		Eventually(b.text("#link")).WithTimeout(20 * time.Second).Should(Equal("live"))
-		Eventually(b.text("#rows")).WithTimeout(20 * time.Second).Should(ContainSubstring("web-0"))
+		Eventually(b.text("#link")).WithTimeout(time.Minute).Should(Equal("live"))
+		Eventually(b.text("#rows")).WithTimeout(time.Minute).Should(ContainSubstring("web-0"))
 		first.stop()
-		Eventually(b.text("#link")).WithTimeout(20 * time.Second).Should(ContainSubstring("connection lost"))
+		Eventually(b.text("#link")).WithTimeout(time.Minute).Should(ContainSubstring("connection lost"))
 		b.shot("8-lost-light")
 		config.Listeners = []statusserver.Listener{statusserver.LoopbackListener(0)}
 		config.Listeners[0].Address = first.addr
 		second := startServer(config)
 		defer second.stop()
-		Eventually(b.text("#link")).WithTimeout(30 * time.Second).Should(Equal("live"))
+		Eventually(b.text("#link")).WithTimeout(time.Minute).Should(Equal("live"))
 	})
 
 	It("obeys its own policy: no script of another's runs", func(ctx SpecContext) {
 		base := serveOne(newWorld().config())
 		b := startBrowser()
 		b.open(base + "/ui/")
-		Eventually(b.text("#rows")).WithTimeout(20 * time.Second).Should(ContainSubstring("web-0"))
+		Eventually(b.text("#rows")).WithTimeout(time.Minute).Should(ContainSubstring("web-0"))
 		b.eval(`{ const s = document.createElement("script"); try { s.text = "window.owned = 1"; document.head.append(s) } catch {} }`)
 		Expect(b.eval(`String(window.owned)`)).To(Equal("undefined"))
 		Expect(b.eval(`fetch("` + (&url.URL{Scheme: "http", Host: "127.0.0.1:1"}).String() + `").then(() => "got out", (e) => "refused")`)).To(Equal("refused"))
@@ -467,9 +467,9 @@ func startServer(config statusserver.Config) runningServer {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
 	var addr string
-	Eventually(bound).WithTimeout(10 * time.Second).Should(Receive(&addr))
+	Eventually(bound).WithTimeout(time.Minute).Should(Receive(&addr))
 	return runningServer{addr: addr, stop: func() {
 		cancel()
-		Eventually(ended).WithTimeout(20 * time.Second).Should(Receive(BeNil()))
+		Eventually(ended).WithTimeout(time.Minute).Should(Receive(BeNil()))
 	}}
 }

@@ -46,12 +46,12 @@ func serve(config statusserver.Config) []net.Addr {
 	go func() { ended <- server.Run(ctx) }()
 	DeferCleanup(func(ctx SpecContext) {
 		cancel()
-		Eventually(ctx, ended).WithTimeout(20 * time.Second).Should(Receive(BeNil()))
+		Eventually(ctx, ended).WithTimeout(time.Minute).Should(Receive(BeNil()))
 		http.DefaultClient.CloseIdleConnections()
 		Expect(goleak.Find(before)).To(Succeed())
 	})
 	var addrs []net.Addr
-	Eventually(bound).WithTimeout(10 * time.Second).Should(Receive(&addrs))
+	Eventually(bound).WithTimeout(time.Minute).Should(Receive(&addrs))
 	return addrs
 }
 

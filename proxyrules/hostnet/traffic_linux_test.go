@@ -24,7 +24,7 @@ func must(err error) {
 // answer waits for the answer that must come: neighbours are found in time.
 func answer(m *nettest.Machine, proto, to string, want OmegaMatcher, why ...any) {
 	GinkgoHelper()
-	Eventually(func() (string, error) { return m.Ask(2*time.Second, proto, to) }).WithTimeout(30*time.Second).Should(want, why...)
+	Eventually(func() (string, error) { return m.Ask(2*time.Second, proto, to) }).WithTimeout(time.Minute).Should(want, why...)
 }
 
 func open(m *nettest.Machine) *hostnet.Host {

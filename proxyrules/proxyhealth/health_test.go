@@ -43,7 +43,7 @@ func start(config proxyhealth.Config) *proxyhealth.Server {
 		cancel()
 		Expect(<-done).To(Succeed())
 		Expect(s.Run(ctx)).To(MatchError(proxyhealth.ErrStarted))
-		Eventually(func() error { return goleak.Find(ignore) }).WithTimeout(30 * time.Second).Should(Succeed())
+		Eventually(func() error { return goleak.Find(ignore) }).WithTimeout(time.Minute).Should(Succeed())
 	})
 	return s
 }
@@ -129,7 +129,7 @@ var _ = Describe("a proxy's health", func() {
 			Triggers: []time.Time{at.Add(-time.Hour)}, Stats: proxyrules.SyncStats{Elements: 7, Full: true}})
 		proxy.record(proxyrules.SyncRecord{Began: at, Ended: at, Services: 5, EndpointSlices: 6, Err: errors.New("no")})
 		_, failed, _ := ask(s, "GET", "/metrics")
-		Eventually(func() string { _, failed, _ = ask(s, "GET", "/metrics"); return failed }).WithTimeout(30 * time.Second).
+		Eventually(func() string { _, failed, _ = ask(s, "GET", "/metrics"); return failed }).WithTimeout(time.Minute).
 			Should(ContainSubstring("kubeproxy_sync_proxy_rules_service_changes_pending 5\n"))
 		Expect(failed).To(ContainSubstring("kubeproxy_sync_proxy_rules_endpoint_changes_pending 6\n"))
 		proxy.record(proxyrules.SyncRecord{Began: at.Add(time.Second), Ended: at.Add(time.Second), EndpointSlices: 1,
@@ -140,7 +140,7 @@ var _ = Describe("a proxy's health", func() {
 		}
 		ask(s, "GET", "/livez")
 		var text string
-		Eventually(func() string { _, text, _ = ask(s, "GET", "/metrics"); return text }).WithTimeout(30 * time.Second).
+		Eventually(func() string { _, text, _ = ask(s, "GET", "/metrics"); return text }).WithTimeout(time.Minute).
 			Should(ContainSubstring("kubeproxy_sync_proxy_rules_service_changes_pending 0\n"))
 		const golden = "testdata/metrics.txt"
 		if *update {
@@ -215,7 +215,7 @@ var _ = Describe("health checks", func() {
 		answer := func() (string, error) { return get(at.url("tcp4 127.0.0.1:30500")) }
 		eventually := func(want string) {
 			GinkgoHelper()
-			Eventually(answer).WithTimeout(30 * time.Second).Should(Equal(want))
+			Eventually(answer).WithTimeout(time.Minute).Should(Equal(want))
 		}
 		addresses := []netip.Addr{loopback}
 		sync(table(addresses, web(2)))
@@ -230,7 +230,7 @@ var _ = Describe("health checks", func() {
 
 		old := at.url("tcp4 127.0.0.1:30500")
 		sync(table(addresses))
-		Eventually(func() error { _, err := get(old); return err }).WithTimeout(30 * time.Second).Should(HaveOccurred())
+		Eventually(func() error { _, err := get(old); return err }).WithTimeout(time.Minute).Should(HaveOccurred())
 	})
 
 	It("tell of a port that cannot be had, and of a node without an address", func() {
@@ -240,16 +240,16 @@ var _ = Describe("health checks", func() {
 		because := func(reason string) []proxyrules.Problem {
 			return []proxyrules.Problem{{Service: "default/web", Field: "spec.healthCheckNodePort", Reason: "30500 is not served: " + reason}}
 		}
-		Eventually(s.Problems).WithTimeout(30 * time.Second).Should(Equal(because("in use")))
+		Eventually(s.Problems).WithTimeout(time.Minute).Should(Equal(because("in use")))
 		proxy.set(func() { proxy.table = table(nil, web(1)) })
 		proxy.record(proxyrules.SyncRecord{})
-		Eventually(s.Problems).WithTimeout(30 * time.Second).Should(Equal(because("the node has no address")))
+		Eventually(s.Problems).WithTimeout(time.Minute).Should(Equal(because("the node has no address")))
 		at.mu.Lock()
 		at.fail = nil
 		at.mu.Unlock()
 		proxy.set(func() { proxy.table = table([]netip.Addr{loopback}, web(1)) })
 		proxy.record(proxyrules.SyncRecord{})
-		Eventually(s.Problems).WithTimeout(30 * time.Second).Should(BeEmpty())
+		Eventually(s.Problems).WithTimeout(time.Minute).Should(BeEmpty())
 	})
 
 	It("are not served unless the caller says how", func() {

@@ -69,7 +69,8 @@ func eventPods(k *kit) {
 	for i := range n {
 		lives.Go(func() { done <- podLife(ctx, rt, pods[i], containers[i]) })
 	}
-	limit := time.After(patience)
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
 	for over := 0; over < n; {
 		select {
 		case e, open := <-events:
@@ -83,11 +84,12 @@ func eventPods(k *kit) {
 			}
 			k.that(now < len(eventTypes), "event %s of pod %s came out of order", e.Type, e.PodUID)
 			at[e.PodUID] = now
+			limit.Reset(patience)
 			if e.Type == runtimeiface.SandboxRemoved {
 				over++
 			}
-		case <-limit:
-			k.fail("the last event of %d pods did not come within %v", n-over, patience)
+		case <-limit.C:
+			k.fail("no event came for %v, and the last one of %d pods is missing", patience, n-over)
 		case <-k.ctx.Done():
 			k.fail("%w", k.ctx.Err())
 		}

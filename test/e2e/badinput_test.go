@@ -42,7 +42,7 @@ var _ = Describe("bad input", func() {
 
 		By("broken YAML names the file and the line on the log")
 		Expect(n.Write("broken.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: broken\n")).To(Succeed())
-		Eventually(n.agent.Output.String).WithTimeout(10 * time.Second).Should(ContainSubstring("broken.yaml"))
+		Eventually(n.agent.Output.String).WithTimeout(time.Minute).Should(ContainSubstring("broken.yaml"))
 
 		By("two pods that want the same port of the node")
 		port := `"args": ["web"], "ports": [{"containerPort": 8080, "hostPort": 8080}]`
@@ -57,7 +57,7 @@ var _ = Describe("bad input", func() {
 
 		By("a manifest that is broken by an edit stops nothing")
 		Expect(n.Write("good.json", single("good", "web")[:40])).To(Succeed())
-		Eventually(n.agent.Output.String).WithTimeout(10 * time.Second).Should(ContainSubstring("good.json"))
+		Eventually(n.agent.Output.String).WithTimeout(time.Minute).Should(ContainSubstring("good.json"))
 		Consistently(func() []string { return instances(n.pod("good")) }).WithTimeout(2 * time.Second).
 			Should(Equal(instances(before["good"])))
 
@@ -79,5 +79,5 @@ func (n *node) told(pod string, words ...string) {
 		g.Expect(n.agent.Output.String()).To(And(ContainSubstring(pod), And(holds...)), "on the log")
 		g.Expect(n.why(pod)).To(And(holds...), "by why")
 		g.Expect(agenttest.Print(n.pod(pod).Status)).To(And(holds...), "in the status")
-	}).WithTimeout(20 * time.Second).WithPolling(100 * time.Millisecond).Should(Succeed())
+	}).WithTimeout(time.Minute).WithPolling(100 * time.Millisecond).Should(Succeed())
 }

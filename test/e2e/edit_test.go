@@ -30,7 +30,7 @@ var _ = Describe("a manifest", func() {
 			after = n.pod("web-1")
 			g.Expect(ready(after)).To(BeTrue())
 			g.Expect(after.Status.ContainerStatuses[0].Image).To(HaveSuffix("demo:2"))
-		}).WithTimeout(20 * time.Second).Should(Succeed())
+		}).WithTimeout(time.Minute).Should(Succeed())
 		Expect(after.UID).To(Equal(before.UID))
 		Expect(after.Status.PodIP).To(Equal(before.Status.PodIP))
 		Expect(after.Status.ContainerStatuses[0].RestartCount).To(BeEquivalentTo(1))
@@ -40,7 +40,7 @@ var _ = Describe("a manifest", func() {
 		By("another label changes the pod and restarts nothing")
 		manifest = strings.Replace(manifest, "{app: web}", "{app: web, tier: front}", 1)
 		Expect(n.Write("web-1.yaml", manifest)).To(Succeed())
-		Eventually(func() map[string]string { return n.pod("web-1").Labels }).WithTimeout(10 * time.Second).Should(HaveKeyWithValue("tier", "front"))
+		Eventually(func() map[string]string { return n.pod("web-1").Labels }).WithTimeout(time.Minute).Should(HaveKeyWithValue("tier", "front"))
 		Expect(instances(n.pod("web-1"))).To(Equal(instances(after)))
 
 		By("anything else makes another pod, after the old one is gone")
@@ -52,7 +52,7 @@ var _ = Describe("a manifest", func() {
 			}
 			g.Expect(pod.UID).NotTo(Equal(before.UID))
 			g.Expect(ready(pod)).To(BeTrue())
-		}).WithTimeout(20 * time.Second).WithPolling(20 * time.Millisecond).Should(Succeed())
+		}).WithTimeout(time.Minute).WithPolling(20 * time.Millisecond).Should(Succeed())
 
 		By("content of a ConfigMap reaches the volume, not the environment")
 		service, err := os.ReadFile(filepath.Join(n.Manifests, "service.yaml"))
@@ -66,7 +66,7 @@ var _ = Describe("a manifest", func() {
 			}
 			content, _ := os.ReadFile(paths[0])
 			return string(content)
-		}).WithTimeout(10 * time.Second).Should(HavePrefix("good bye"))
+		}).WithTimeout(time.Minute).Should(HavePrefix("good bye"))
 		Expect(n.get("http://" + n.pod("web-1").Status.PodIP + ":8080/")).To(ContainSubstring("hello from"))
 		Expect(instances(n.pod("web-1"))).To(Equal(settled))
 
@@ -80,7 +80,7 @@ var _ = Describe("a manifest", func() {
 			}
 			g.Expect(count).NotTo(HaveKey("web-1"))
 			g.Expect(n.pods()).NotTo(HaveKey("web-1"))
-		}).WithTimeout(20 * time.Second).WithPolling(10 * time.Millisecond).Should(Succeed())
+		}).WithTimeout(time.Minute).WithPolling(10 * time.Millisecond).Should(Succeed())
 		Expect(broken).To(BeEmpty(), "calls of the Service while the pod ended")
 	})
 })

@@ -38,7 +38,7 @@ var _ = Describe("fields of a pod", func() {
 		Eventually(func() []string {
 			files, _ := filepath.Glob(filepath.Join(n.State, "pods", "pods", "*", "volumes", "kubernetes.io~empty-dir", "data", "of-rich", "clock"))
 			return files
-		}).WithTimeout(10 * time.Second).Should(HaveLen(1))
+		}).WithTimeout(time.Minute).Should(HaveLen(1))
 		Expect(mountOptions(pid, "/fixed")).To(HavePrefix("ro"))
 		Expect(mountOptions(pid, "/logs")).To(HavePrefix("rw"))
 		Expect(inside(pid, "--uts", "hostname")).To(Equal("h.sub.default.svc"))
@@ -61,7 +61,7 @@ var _ = Describe("fields of a pod", func() {
 			list := n.pod("bare").Status.ContainerStatuses
 			g.Expect(list).To(HaveLen(2))
 			g.Expect(list[1].LastTerminationState.Terminated).To(HaveField("ExitCode", BeEquivalentTo(2)), "what Go does on SIGQUIT")
-		}).WithTimeout(30 * time.Second).Should(Succeed())
+		}).WithTimeout(time.Minute).Should(Succeed())
 		Expect(mountOptions(n.process("/bin/demo", "sleep"), "/proc/sys")).To(BeEmpty())
 	})
 })

@@ -27,7 +27,7 @@ var _ = Describe("figures", func() {
 				first, err := n.log(pod, "main", 0)
 				g.Expect(err).NotTo(HaveOccurred())
 				away = append(away, second[0].Time.Sub(first[len(first)-1].Time))
-			}).WithTimeout(20 * time.Second).Should(Succeed())
+			}).WithTimeout(time.Minute).Should(Succeed())
 		}
 		slices.Sort(away)
 		AddReportEntry("from the last line of the first run to the first line of the second", fmt.Sprint(away), ReportEntryVisibilityAlways)
@@ -39,7 +39,7 @@ var _ = Describe("figures", func() {
 			g.Expect(status.State.Waiting).NotTo(BeNil())
 			g.Expect(status.State.Waiting.Reason).To(Equal("CrashLoopBackOff"))
 			g.Expect(status.LastTerminationState.Terminated.ExitCode).To(BeEquivalentTo(3))
-		}).WithTimeout(10 * time.Second).Should(Succeed())
+		}).WithTimeout(time.Minute).Should(Succeed())
 		var waited time.Duration
 		Eventually(func(g Gomega) {
 			third, err := n.log("crash-9", "main", 2)
@@ -48,7 +48,7 @@ var _ = Describe("figures", func() {
 			second, err := n.log("crash-9", "main", 1)
 			g.Expect(err).NotTo(HaveOccurred())
 			waited = third[0].Time.Sub(second[len(second)-1].Time)
-		}).WithTimeout(20 * time.Second).Should(Succeed())
+		}).WithTimeout(time.Minute).Should(Succeed())
 		Expect(waited).To(BeNumerically(">=", 10*time.Second))
 		AddReportEntry("the second restart came after", waited, ReportEntryVisibilityAlways)
 	})

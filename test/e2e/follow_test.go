@@ -34,7 +34,7 @@ var _ = Describe("following a log", func() {
 		}()
 		Consistently(done).WithTimeout(time.Second).ShouldNot(Receive())
 		Expect(syscall.Kill(n.process("/bin/demo", "call"), syscall.SIGKILL)).To(Succeed())
-		Eventually(done).WithTimeout(15 * time.Second).Should(Receive(BeNil()))
+		Eventually(done).WithTimeout(time.Minute).Should(Receive(BeNil()))
 	})
 })
 

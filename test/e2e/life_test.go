@@ -46,7 +46,7 @@ var _ = Describe("a running pod", func() {
 		status := n.pod("sized").Status
 		Expect(status.ContainerStatuses[0].RestartCount).To(BeZero())
 		Expect(status.ContainerStatuses[1].RestartCount).To(BeEquivalentTo(1), "its policy is to restart")
-		Eventually(func() bool { return alive(other) }).WithTimeout(10*time.Second).Should(BeFalse(), "its policy is to restart")
+		Eventually(func() bool { return alive(other) }).WithTimeout(time.Minute).Should(BeFalse(), "its policy is to restart")
 
 		n.kill()
 		Expect(n.Write("sized.json", pod("200m", "48Mi"))).To(Succeed())
@@ -57,13 +57,13 @@ var _ = Describe("a running pod", func() {
 		Expect(memoryLimit(main, "..")).To(Equal(int64(80 << 20)))
 
 		Expect(n.Write("sized.json", pod("200m", "8Ki"))).To(Succeed())
-		Eventually(func() string { return n.why("sized") }).WithTimeout(20 * time.Second).Should(ContainSubstring("below current usage"))
+		Eventually(func() string { return n.why("sized") }).WithTimeout(time.Minute).Should(ContainSubstring("below current usage"))
 		Expect(memoryLimit(main)).To(Equal(int64(48<<20)), "not below what is used")
 		Expect(conditionOf(n.pod("sized"), corev1.PodResizeInProgress).Reason).To(Equal(corev1.PodReasonError))
 
 		Expect(n.Write("sized.json", strings.Replace(pod("200m", "48Mi"), `"limits": {"cpu": "200m", "memory": "48Mi"}`,
 			`"limits": {"cpu": "200m", "memory": "48Mi"}, "requests": {"cpu": "100m"}`, 1))).To(Succeed())
-		Eventually(func() corev1.PodCondition { return conditionOf(n.pod("sized"), corev1.PodResizePending) }).WithTimeout(20 * time.Second).
+		Eventually(func() corev1.PodCondition { return conditionOf(n.pod("sized"), corev1.PodResizePending) }).WithTimeout(time.Minute).
 			Should(HaveField("Message", ContainSubstring("QOS Class may not change")))
 		Expect(alive(main)).To(BeTrue())
 	})
@@ -79,7 +79,7 @@ var _ = Describe("a running pod", func() {
      "restartPolicyRules": [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]},
     {"name": "clock", "image": "localhost:5010/demo:1", "args": ["clock", "/tmp/clock"]}]}}`)).To(Succeed())
 		before := n.awaitReady("all")["all"].Status
-		Eventually(func() (string, error) { return n.Do("GET", "http://"+before.PodIP+":8080/") }).WithTimeout(10 * time.Second).Should(ContainSubstring("says"))
+		n.listens(before.PodIP)
 		_, _ = n.Do("POST", "http://"+before.PodIP+":8080/crash?code=42")
 		Eventually(func(g Gomega) {
 			after := n.pod("all").Status
@@ -89,7 +89,7 @@ var _ = Describe("a running pod", func() {
 			}
 			g.Expect(conditionOf(n.pod("all"), corev1.AllContainersRestarting).Status).To(Equal(corev1.ConditionFalse))
 			g.Expect(after.ContainerStatuses[1].LastTerminationState.Terminated).To(HaveField("Reason", "RestartingAllContainers"))
-		}).WithTimeout(20 * time.Second).Should(Succeed())
+		}).WithTimeout(time.Minute).Should(Succeed())
 		n.awaitReady("all")
 		Expect(n.why("all")).To(ContainSubstring("container web exited with 42"))
 	})
@@ -113,7 +113,7 @@ var _ = Describe("a running pod", func() {
 				g.Expect(err).NotTo(HaveOccurred())
 				maps[strings.Join(strings.Fields(string(text)), " ")] = true
 			}
-		}).WithTimeout(30 * time.Second).Should(Succeed())
+		}).WithTimeout(time.Minute).Should(Succeed())
 		Expect(maps).To(HaveLen(2))
 		Expect(maps).To(HaveKey("0 65536 65536"))
 		Expect(maps).To(HaveKey("0 131072 65536"))
@@ -125,7 +125,7 @@ var _ = Describe("a running pod", func() {
 		}
 		Eventually(func(g Gomega) {
 			g.Expect(n.pod("one").Status.ContainerStatuses).To(ContainElement(HaveField("LastTerminationState.Terminated", HaveField("ExitCode", BeZero()))))
-		}).WithTimeout(20*time.Second).Should(Succeed(), "the file is there for the pod")
+		}).WithTimeout(time.Minute).Should(Succeed(), "the file is there for the pod")
 	})
 
 	It("takes a container for a look at another, and keeps all else as it is", func() {
@@ -145,12 +145,12 @@ var _ = Describe("a running pod", func() {
 			g.Expect(list).To(HaveLen(2))
 			g.Expect(list[0].State.Running).NotTo(BeNil(), n.why("looked"))
 			g.Expect(list[1].State.Terminated).To(HaveField("ExitCode", BeEquivalentTo(3)))
-		}).WithTimeout(20 * time.Second).Should(Succeed())
+		}).WithTimeout(time.Minute).Should(Succeed())
 		after := n.pod("looked")
 		Expect(after.UID).To(Equal(before.UID))
 		Expect(after.Status.ContainerStatuses[0].RestartCount).To(BeZero())
 		// It is told running a moment before it is the program.
-		Eventually(func() []int { return n.processes("/bin/demo", "clock") }).WithTimeout(10 * time.Second).Should(HaveLen(1))
+		Eventually(func() []int { return n.processes("/bin/demo", "clock") }).WithTimeout(time.Minute).Should(HaveLen(1))
 		debug := n.process("/bin/demo", "clock")
 		namespace := func(pid int) string {
 			target, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
@@ -191,7 +191,7 @@ func (n *node) awaitSize(name, cpu, memory string) {
 		limits := pod.Status.ContainerStatuses[0].Resources.Limits
 		g.Expect(limits.Cpu().String()+" "+limits.Memory().String()).To(Equal(cpu+" "+memory), n.why(name))
 		g.Expect(conditionOf(pod, corev1.PodResizeInProgress).Type).To(BeEmpty())
-	}).WithTimeout(30 * time.Second).Should(Succeed())
+	}).WithTimeout(time.Minute).Should(Succeed())
 }
 
 func conditionOf(pod corev1.Pod, kind corev1.PodConditionType) corev1.PodCondition {

@@ -17,10 +17,10 @@ var _ = Describe("a pod that asks for more", func() {
 		n.start()
 		Expect(n.Write("port.json", singleWith("port", `"args": ["web"], "ports": [{"containerPort": 8080, "hostPort": 18080}]`, ""))).To(Succeed())
 		n.awaitReady("port")
-		Eventually(func() (string, error) { return n.Do("GET", nodeURL(18080)+"/") }).WithTimeout(10 * time.Second).Should(ContainSubstring("says"))
+		Eventually(func() (string, error) { return n.Do("GET", nodeURL(18080)+"/") }).WithTimeout(time.Minute).Should(ContainSubstring("says"))
 		Expect(n.get("http://127.0.0.1:18080/")).To(ContainSubstring("says"))
 		Expect(n.Delete("port.json")).To(Succeed())
-		Eventually(func() error { _, err := n.Do("GET", nodeURL(18080)+"/"); return err }).WithTimeout(10 * time.Second).Should(HaveOccurred())
+		Eventually(func() error { _, err := n.Do("GET", nodeURL(18080)+"/"); return err }).WithTimeout(time.Minute).Should(HaveOccurred())
 	})
 
 	It("starts all its containers or none", func() {
@@ -34,7 +34,7 @@ var _ = Describe("a pod that asks for more", func() {
 				podlifecycle.AnnotationStartPolicy, podlifecycle.StartAllOrNothing, second)
 		}
 		Expect(n.Write("both.json", two("localhost:5010/none:1"))).To(Succeed())
-		Eventually(func() string { return n.why("both") }).WithTimeout(20 * time.Second).Should(ContainSubstring("start together"))
+		Eventually(func() string { return n.why("both") }).WithTimeout(time.Minute).Should(ContainSubstring("start together"))
 		Expect(n.pod("both").Status.ContainerStatuses[0].State.Running).To(BeNil(), "the first waits for the second")
 		Expect(n.Write("both.json", two("localhost:5010/demo:1"))).To(Succeed())
 		pod := n.awaitReady("both")["both"]
@@ -51,6 +51,7 @@ var _ = Describe("a pod that asks for more", func() {
   "containers": [{"name": "web", "image": "localhost:5010/demo:1", "args": ["web"]}, {"name": "other", "image": "localhost:5010/demo:1", "args": ["clock", "/tmp/clock"]}]}}`,
 			podlifecycle.AnnotationFailurePolicy, podlifecycle.FailureReplacePod))).To(Succeed())
 		before := n.awaitReady("fails")["fails"].Status
+		n.listens(before.PodIP)
 		_, _ = n.Do("POST", "http://"+before.PodIP+":8080/crash?code=3")
 		Eventually(func(g Gomega) {
 			after := n.pod("fails").Status
@@ -60,7 +61,7 @@ var _ = Describe("a pod that asks for more", func() {
 				g.Expect(s.RestartCount).To(BeEquivalentTo(1), s.Name)
 			}
 			g.Expect(after.ContainerStatuses[0].LastTerminationState.Terminated.ExitCode).To(BeEquivalentTo(3))
-		}).WithTimeout(20 * time.Second).Should(Succeed())
+		}).WithTimeout(time.Minute).Should(Succeed())
 		n.awaitReady("fails")
 		Expect(strings.Count(n.why("fails"), podlifecycle.RuleReplacePod)).To(BeNumerically(">", 0))
 	})

@@ -22,6 +22,7 @@ var _ = Describe("kill -9 of the agent", func() {
 		n.start()
 		before := n.awaitReady("web-1", "web-2", "client", "job")
 		direct := func(pod string) string { return "http://" + before[pod].Status.PodIP + ":8080" }
+		n.listens(before["job"].Status.PodIP)
 
 		n.kill()
 		By("a hundred thousand lines while nobody watches")
@@ -45,7 +46,7 @@ var _ = Describe("kill -9 of the agent", func() {
 			}
 			g.Expect(pods["job"].Status.Phase).To(Equal(corev1.PodFailed))
 			g.Expect(ready(pods["web-1"])).To(BeTrue())
-		}).WithTimeout(20 * time.Second).WithPolling(5 * time.Millisecond).Should(Succeed())
+		}).WithTimeout(time.Minute).WithPolling(5 * time.Millisecond).Should(Succeed())
 		Consistently(func() bool {
 			pods := n.pods()
 			return ready(pods["web-1"]) && ready(pods["web-2"]) && ready(pods["client"])
@@ -74,7 +75,7 @@ var _ = Describe("kill -9 of the agent", func() {
 		Expect(next).To(Equal(100000), "lines in the log")
 
 		By("the Service still answers by both")
-		Eventually(func() (map[string]int, error) { return n.answers(vip+"/", 20) }).WithTimeout(10 * time.Second).
+		Eventually(func() (map[string]int, error) { return n.answers(vip+"/", 20) }).WithTimeout(time.Minute).
 			Should(And(HaveKey("web-1"), HaveKey("web-2")))
 	})
 
@@ -103,7 +104,7 @@ var _ = Describe("kill -9 of the agent", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(shims).To(HaveLen(len(pods)), "one shim a pod")
 		Expect(n.census()).To(Equal(census{pods: 3, containers: 5, veths: 3}))
-		Eventually(func() (map[string]int, error) { return n.answers(vip+"/", 20) }).WithTimeout(10 * time.Second).
+		Eventually(func() (map[string]int, error) { return n.answers(vip+"/", 20) }).WithTimeout(time.Minute).
 			Should(And(HaveKey("web-1"), HaveKey("web-2"), HaveLen(2)))
 	})
 })

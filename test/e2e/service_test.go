@@ -28,7 +28,7 @@ var _ = Describe("a Service of two pods", func() {
 				count, err := n.answers(front+"/", 10)
 				g.Expect(err).NotTo(HaveOccurred())
 				g.Expect(count).To(And(HaveKey("web-1"), HaveKey("web-2")))
-			}).WithTimeout(10 * time.Second).Should(Succeed())
+			}).WithTimeout(time.Minute).Should(Succeed())
 			for range 10 {
 				fields := strings.Fields(n.get(front + "/"))
 				Expect(fields[1]).To(Equal(pods[fields[0]].Status.PodIP))
@@ -42,7 +42,7 @@ var _ = Describe("a Service of two pods", func() {
 				count, err := n.answers(direct+"/call?url="+url.QueryEscape(front+"/"), 10)
 				g.Expect(err).NotTo(HaveOccurred())
 				g.Expect(count).To(And(HaveKey("web-1"), HaveKey("web-2")))
-			}).WithTimeout(10 * time.Second).Should(Succeed())
+			}).WithTimeout(time.Minute).Should(Succeed())
 		}
 
 		By("the client pod sees both")
@@ -51,7 +51,7 @@ var _ = Describe("a Service of two pods", func() {
 			g.Expect(err).NotTo(HaveOccurred())
 			text := fmt.Sprint(lines)
 			g.Expect(text).To(And(ContainSubstring("answered by web-1"), ContainSubstring("answered by web-2")))
-		}).WithTimeout(20 * time.Second).Should(Succeed())
+		}).WithTimeout(time.Minute).Should(Succeed())
 
 		By("the trace names the pods that can answer")
 		trace := n.get(agenttest.StatusURL + "/proxy/trace?proto=tcp&format=text&from=" + pods["client"].Status.PodIP + "&to=10.96.0.10:80")
@@ -72,25 +72,25 @@ var _ = Describe("a Service of two pods", func() {
 			}
 			g.Expect(count).To(HaveLen(1))
 			g.Expect(count).To(HaveKey("web-2"))
-		}).WithTimeout(10 * time.Second).WithPolling(time.Millisecond).Should(Succeed())
+		}).WithTimeout(time.Minute).WithPolling(time.Millisecond).Should(Succeed())
 		Expect(ready(n.pod("web-1"))).To(BeFalse())
 		AddReportEntry("unready", fmt.Sprintf("told at 0, last answer by it within %v (the probe looks once a second); "+
 			"from the probe's failing answer to the kernel's new rules %v; why:\n%s",
 			lastAnswer.Sub(turned), n.verdictToRules(turned), n.why("web-1")), ReportEntryVisibilityAlways)
 		before := stream()
-		Eventually(stream).WithTimeout(5*time.Second).Should(BeNumerically(">", before+5), "the open connection goes on")
+		Eventually(stream).WithTimeout(time.Minute).Should(BeNumerically(">", before+5), "the open connection goes on")
 
 		By("web-1 comes back")
 		_, err = n.Do("POST", direct+"/readyz?ready=true")
 		Expect(err).NotTo(HaveOccurred())
-		Eventually(func() (map[string]int, error) { return n.answers(vip+"/", 20) }).WithTimeout(10 * time.Second).Should(HaveKey("web-1"))
+		Eventually(func() (map[string]int, error) { return n.answers(vip+"/", 20) }).WithTimeout(time.Minute).Should(HaveKey("web-1"))
 
 		By("a Service without ready pods refuses")
 		for _, name := range []string{"web-1", "web-2"} {
 			_, err = n.Do("POST", "http://"+pods[name].Status.PodIP+":8080/readyz?ready=false")
 			Expect(err).NotTo(HaveOccurred())
 		}
-		Eventually(func() error { _, err := n.Do("GET", vip+"/"); return err }).WithTimeout(10 * time.Second).
+		Eventually(func() error { _, err := n.Do("GET", vip+"/"); return err }).WithTimeout(time.Minute).
 			Should(MatchError(ContainSubstring("connection refused")))
 	})
 })

@@ -77,7 +77,7 @@ func (n *node) start(more ...string) {
 	Eventually(func() error {
 		_, err := n.Do("GET", agenttest.StatusURL+"/readyz")
 		return err
-	}).WithTimeout(30*time.Second).Should(Succeed(), "the agent gets ready: %s", n.agent.Output)
+	}).WithTimeout(time.Minute).Should(Succeed(), "the agent gets ready: %s", n.agent.Output)
 }
 
 func (n *node) launch(more ...string) {
@@ -142,6 +142,13 @@ func (n *node) awaitReady(names ...string) map[string]corev1.Pod {
 		return waiting
 	}).WithTimeout(time.Minute).WithPolling(50 * time.Millisecond).Should(BeEmpty())
 	return pods
+}
+
+// listens waits until the demo's web program answers, which a pod without a
+// readiness probe says nothing of.
+func (n *node) listens(ip string) {
+	GinkgoHelper()
+	Eventually(func() (string, error) { return n.Do("GET", "http://"+ip+":8080/") }).Should(ContainSubstring("says"))
 }
 
 func (n *node) get(url string) string {
