@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -121,6 +122,9 @@ func (c *check) service(ctx context.Context, address string) (string, error) {
 	count := map[string]int{}
 	for range 40 {
 		answer, err := c.get(ctx, "http://"+address+"/")
+		if errors.Is(err, syscall.ENETUNREACH) {
+			err = fmt.Errorf("%w: a machine calls a virtual IP only if it has a route for it, such as a default one", err)
+		}
 		if err != nil {
 			return "", err
 		}

@@ -57,9 +57,9 @@ func (o options) validate() error {
 	}
 	_, err = o.thresholds()
 	bad("eviction", err)
-	bad("listen", free(o.listen))
+	bad("listen", free("listen", o.listen))
 	if o.registry != "" {
-		bad("registry", free(o.registry))
+		bad("registry", free("registry", o.registry))
 		if o.registry == o.listen {
 			bad("registry", fmt.Errorf("%s is what --listen has", o.registry))
 		}
@@ -91,7 +91,7 @@ func matches(text string, want *regexp.Regexp, what string) error {
 }
 
 // free tells whether one can listen at an address, which is loopback only.
-func free(address string) error {
+func free(flag, address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port == "" || port == "0" {
 		return fmt.Errorf("%q is no address with a port, such as 127.0.0.1:10256", address)
@@ -101,7 +101,7 @@ func free(address string) error {
 	}
 	listener, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w; another program has that port: give this flag another", err)
+		return fmt.Errorf("%w; another program has that port, give --%s another", err, flag)
 	}
 	if err == nil {
 		err = listener.Close()

@@ -27,9 +27,9 @@ func TestValidate(t *testing.T) {
 	}{
 		"all": {bad, []string{"--manifests: validate.go is no directory", "--pod-cidr: 10.88.0.7/24 is not", `--bridge: "a-name`, `--table: "0 nodes"`,
 			`--cgroup: "nodekit"`, `--node-name: "Not_A_Name"`, "--interval: 0s", "--timeout: 0s", `--eviction: "memory.available" is no threshold`,
-			"--listen: 0.0.0.0:10255 is not on loopback", "--registry: listen tcp " + address + ": bind: address already in use; another program has that port: give this flag another",
+			"--listen: 0.0.0.0:10255 is not on loopback", "--registry: listen tcp " + address + ": bind: address already in use; another program has that port, give --registry another",
 			"--demo: stat /nowhere/demo"}, nil},
-		"a port": {good, []string{"--listen: listen tcp " + address + ": bind: address already in use; another program has that port: give this flag another"},
+		"a port": {good, []string{"--listen: listen tcp " + address + ": bind: address already in use; another program has that port, give --listen another"},
 			[]string{"--manifests", "--pod-cidr", "--bridge", "--table", "--cgroup", "--node-name", "--interval", "--timeout", "--eviction", "--registry", "--demo"}},
 	} {
 		err := c.validate()
