@@ -94,6 +94,7 @@ type sim struct {
 	runtime   *turnRuntime
 	desired   map[string]*corev1.Pod
 	hostPorts map[string]bool // by name, whether pods have the host port
+	ranks     map[string]rank // by name
 	serial    int
 	moments   int
 	node      *simNode
@@ -174,7 +175,7 @@ func (s *sim) lastTrial() error {
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
-	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), clock: &settable{}, desired: map[string]*corev1.Pod{}, hostPorts: map[string]bool{}, began: time.Now(), checks: newChecks()}
+	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), clock: &settable{}, desired: map[string]*corev1.Pod{}, hostPorts: map[string]bool{}, ranks: map[string]rank{}, began: time.Now(), checks: newChecks()}
 	s.turns = newTurns(s.choose)
 	fake, err := runtimetest.NewFake(runtimetest.FakeConfig{Clock: s.clock, ImageCapacity: simImageDisk})
 	if err != nil {
