@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/internal/nettest"
 	"github.com/nodekit/nodekit/proxyrules"
 	"github.com/nodekit/nodekit/proxyrules/iptables"
@@ -34,14 +33,7 @@ var _ = Describe("policies", func() {
 			var w *world
 			var d *iptables.Dialect
 
-			BeforeEach(func() {
-				kerneltest.Require(GinkgoT(), kerneltest.Root, kerneltest.Iptables)
-				if variant == iptables.Legacy {
-					kerneltest.Require(GinkgoT(), kerneltest.IptablesLegacy)
-				}
-				w = newWorld()
-				d = w.open(variant)
-			})
+			BeforeEach(func() { w, d = openWorld(variant) })
 
 			It("SCTP goes where TCP goes, from everywhere", func() {
 				for i, pod := range []*nettest.Machine{w.pod1, w.pod2} {

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"syscall"
 
-	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/internal/nettest"
 	"github.com/nodekit/nodekit/proxyrules"
 	"github.com/nodekit/nodekit/proxyrules/iptables"
@@ -38,14 +37,7 @@ var _ = Describe("traffic", func() {
 			var w *world
 			var d *iptables.Dialect
 
-			BeforeEach(func() {
-				kerneltest.Require(GinkgoT(), kerneltest.Root, kerneltest.Iptables)
-				if variant == iptables.Legacy {
-					kerneltest.Require(GinkgoT(), kerneltest.IptablesLegacy)
-				}
-				w = newWorld()
-				d = w.open(variant)
-			})
+			BeforeEach(func() { w, d = openWorld(variant) })
 
 			It("to cluster IPs is balanced; who is no pod gets the node's address", func() {
 				w.sync(d, service("web", 10, tcp), endpoints("web", tcp, 1, 2), service("dns", 53, udp), endpoints("dns", udp, 1, 2))

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/internal/nettest"
 	"github.com/nodekit/nodekit/proxyrules"
 	"github.com/nodekit/nodekit/proxyrules/iptables"
@@ -158,4 +159,15 @@ func answers(m *nettest.Machine, proto, to string, want ...string) {
 		seen[answer] = true
 		g.Expect(seen).To(HaveLen(len(want)), "%v", seen)
 	}).WithTimeout(2 * soon).WithPolling(time.Millisecond).Should(Succeed())
+}
+
+// openWorld makes a world with a variant's dialect, if the machine has it.
+func openWorld(variant iptables.Variant) (*world, *iptables.Dialect) {
+	GinkgoHelper()
+	kerneltest.Require(GinkgoT(), kerneltest.Root, kerneltest.Iptables)
+	if variant == iptables.Legacy {
+		kerneltest.Require(GinkgoT(), kerneltest.IptablesLegacy)
+	}
+	w := newWorld()
+	return w, w.open(variant)
 }
