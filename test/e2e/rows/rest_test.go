@@ -53,6 +53,17 @@ func bounds(n *node) {
 		Expect(time.Since(began)).To(BeNumerically(">=", 2*time.Second))
 	})
 
+	It("is told to end by the signal that it asks for", func() {
+		// Whom the signal reaches before its program has a handler goes on, and has the
+		// grace: the first process of a namespace is not ended by it.
+		n.apply("signalled", "terminationGracePeriodSeconds: 2\n  os: {name: linux}\n  containers: ["+n.does("app", "forever",
+			"lifecycle: {stopSignal: SIGUSR1}, livenessProbe: {exec: {command: [/prog, exit, \"1\"]}, initialDelaySeconds: 2, periodSeconds: 1, failureThreshold: 1}")+"]")
+		n.until("signalled", func(g Gomega, pod *corev1.Pod) {
+			g.Expect(first(g, pod).LastTerminationState.Terminated).NotTo(BeNil())
+			g.Expect(first(g, pod).LastTerminationState.Terminated.ExitCode).To(BeEquivalentTo(128 + 10))
+		})
+	})
+
 	It("has the grace of the probe that it fails", func() {
 		n.apply("sick", "terminationGracePeriodSeconds: 6\n  containers: ["+n.does("app", "ignore ; forever",
 			"livenessProbe: {exec: {command: [/prog, exit, \"1\"]}, periodSeconds: 1, failureThreshold: 1, terminationGracePeriodSeconds: 1}")+"]")
