@@ -17,7 +17,7 @@ CRUN_SUITE := trixie
 CNI_VERSION := v1.9.1
 
 # What the kernel tier may not do without in CI; see internal/kerneltest.
-NEEDS := root,nft,iptables,cgroup,cgroup2,devices,overlay,runc,crun,shim,containerd,cni,dbus-daemon,chromium,open-files,loop
+NEEDS := root,nft,iptables,cgroup,cgroup2,devices,overlay,runc,crun,shim,containerd,cni,dbus-daemon,chromium,open-files,loop,iptables-legacy,fanotify
 
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w'
 
