@@ -191,7 +191,7 @@ func securityContexts(n *node) {
 	})
 
 	It("shares one PID namespace among its containers if it wants to", func() {
-		n.apply("pids", "restartPolicy: Never\n  shareProcessNamespace: true\n  containers:\n  - "+n.does("first", "write /tmp/mark x ; forever")+"\n  - "+n.does("second", "sleep 300ms ; ps"))
+		n.apply("pids", "restartPolicy: Never\n  shareProcessNamespace: true\n  containers:\n  - "+n.does("first", "write /tmp/mark x ; forever")+"\n  - "+n.does("second", "ps ; sleep 1s ; ps ; sleep 9s ; ps ; forever"))
 		Eventually(n.output, patience).WithArguments("pids", "second").Should(ContainSubstring("write /tmp/mark"))
 	})
 

@@ -41,7 +41,7 @@ import (
 const (
 	demoRegistry = "127.0.0.1:5010"
 	nodeName     = "n1"
-	patience     = 40 * time.Second
+	patience     = 2 * time.Minute
 )
 
 // nodeIP is on the loopback of the tests' own network namespace.
@@ -127,14 +127,14 @@ func (n *node) begin(backend func(*node) *backend) {
 func beginOCI(n *node) *backend {
 	root := filepath.Join(n.dir, "oci")
 	open := func() (podlifecycle.Runtime, func() error, error) {
-		rt, err := oci.Open(oci.Config{Root: root, CgroupRoot: n.cgroup + "/oci", WarmShims: 1})
+		rt, err := oci.Open(oci.Config{Root: root, CgroupRoot: n.cgroup + "/oci", WarmShims: 1, RuntimeHandlers: map[string]string{otherClass: "runc"}})
 		if err != nil {
 			return nil, nil, err
 		}
 		return rt, rt.Close, nil
 	}
 	return &backend{name: "oci", open: open, close: func() error {
-		rt, err := oci.Open(oci.Config{Root: root, CgroupRoot: n.cgroup + "/oci"})
+		rt, err := oci.Open(oci.Config{Root: root, CgroupRoot: n.cgroup + "/oci", RuntimeHandlers: map[string]string{otherClass: "runc"}})
 		if err != nil {
 			return err
 		}
@@ -146,7 +146,8 @@ func beginCRI(n *node) *backend {
 	GinkgoHelper()
 	pause, err := containerdtest.PushPause(n.images.Prog)
 	Expect(err).NotTo(HaveOccurred())
-	daemon, err := containerdtest.New(containerdtest.Config{Dir: filepath.Join(n.dir, "c"), Pause: pause})
+	daemon, err := containerdtest.New(containerdtest.Config{Dir: filepath.Join(n.dir, "c"), Pause: pause,
+		Handlers: map[string]containerdtest.Handler{otherClass: {Root: filepath.Join(n.dir, otherClass)}}})
 	Expect(err).NotTo(HaveOccurred())
 	Expect(daemon.Start()).To(Succeed())
 	open := func() (podlifecycle.Runtime, func() error, error) {
