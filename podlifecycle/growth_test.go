@@ -49,12 +49,12 @@ func hours(t *testing.T, pods int, span time.Duration) (first, second hour) {
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			probes, cpu := r.prober.count, cpuTime(t)
+			probes, cpu := r.prober.asked(), cpuTime(t)
 			for left := d; left > 0; left -= 10 * time.Minute {
 				r.pass(min(left, 10*time.Minute))
 				r.fake.ForgetCalls()
 			}
-			h.cpu, h.probes = cpuTime(t)-cpu, r.prober.count-probes
+			h.cpu, h.probes = cpuTime(t)-cpu, r.prober.asked()-probes
 			runtime.GC()
 			runtime.GC()
 			runtime.ReadMemStats(&after)

@@ -374,6 +374,13 @@ func (p *fakeProber) Probe(_ context.Context, target probe.Target, spec *corev1.
 	return probe.Success, name + " says yes", nil
 }
 
+// asked is how many probes there were.
+func (p *fakeProber) asked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.count
+}
+
 func (p *fakeProber) breaks(name string, broken bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
