@@ -136,6 +136,9 @@ func (w *worker) create(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 		}
 		return then, &waitingError{"CreateContainerError", false, fmt.Errorf("create container: %w", err)}
 	}
+	if ctx.Err() != nil { // the pod may be about to end by now
+		return nil, errCancelled
+	}
 	return nil, w.start(ctx, id)
 }
 

@@ -480,3 +480,38 @@ func TestStopAll(t *testing.T) {
 		}
 	})
 }
+
+// Of a pod that ends nothing begins, not even what was being made when that was
+// decided.
+func TestNothingBeginsOfAPodThatEnds(t *testing.T) {
+	for name, late := range map[string]runtimetest.Fault{
+		"a call that takes long":                  {Delay: 10 * time.Second},
+		"a call that takes long, and is not told": {Delay: 10 * time.Second, AfterEffect: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				r := newRig(t, runtimetest.FakeImage{Ref: "deaf:1", Present: true, Program: runtimetest.Program{IgnoreStop: true}},
+					runtimetest.FakeImage{Ref: "web:1", Present: true}).start()
+				late.Op, late.Match = runtimetest.OpCreateContainer, func(c runtimetest.Call) bool { return c.Container == "slow" }
+				r.fake.Inject(late)
+				r.set(newPod("web", func(p *corev1.Pod) {
+					p.Spec.Containers = []corev1.Container{container("deaf", "deaf:1"), container("slow", "web:1")}
+				}))
+				r.pass(time.Second)
+				r.wantRunning("deaf/0")
+				r.set()
+				r.pass(20 * time.Second) // of its grace of 30
+				r.wantRunning("deaf/0")
+				for _, call := range r.fake.Calls(runtimetest.OpStartContainer) {
+					if call.Container == "slow" {
+						t.Error("it began")
+					}
+				}
+				r.pass(20 * time.Second)
+				if st := r.fake.State(); len(st.Sandboxes)+len(st.Containers) != 0 {
+					t.Errorf("left behind: %+v", st)
+				}
+			})
+		})
+	}
+}

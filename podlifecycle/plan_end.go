@@ -17,17 +17,8 @@ const lastWindow = 2 * time.Second
 // end brings the pod one step nearer to its end.
 func (p *planner) end() {
 	e := p.ending
-	if !p.containersEnded() {
-		return
-	}
-	waits := false
-	for _, lane := range slices.Sorted(maps.Keys(p.o.Flights)) {
-		if lane != "" {
-			p.cancel(lane, RuleEnding, e.Reason)
-			waits = true
-		}
-	}
-	if waits {
+	p.cancelAll(func(f Flight) bool { return f.Type != ActionKill }) // at once: nothing is to begin any more
+	if !p.containersEnded() || p.cancelAll(func(Flight) bool { return true }) {
 		return
 	}
 	if f, busy := p.o.Flights[""]; busy {
@@ -62,6 +53,18 @@ func (p *planner) end() {
 		return
 	}
 	p.d.Done = true
+}
+
+// cancelAll ends the flights of containers that are no use any more, and tells
+// whether there is any.
+func (p *planner) cancelAll(useless func(Flight) bool) (found bool) {
+	for _, lane := range slices.Sorted(maps.Keys(p.o.Flights)) {
+		if lane != "" && useless(p.o.Flights[lane]) {
+			p.cancel(lane, RuleEnding, p.ending.Reason)
+			found = true
+		}
+	}
+	return found
 }
 
 // containersEnded kills regular and init containers in parallel, then sidecars,
