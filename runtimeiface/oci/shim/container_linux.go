@@ -18,9 +18,10 @@ const (
 	drainTime = 250 * time.Millisecond
 	// killTime is how long processes may take to die of SIGKILL.
 	killTime = 5 * time.Second
-	// deathTime is how long it may take to be seen that a container's program
-	// began, or that it died.
+	// deathTime is how long it may take to be seen that a container's program died,
+	// beginTime that it began although its runtime says otherwise.
 	deathTime = 100 * time.Millisecond
+	beginTime = 2 * time.Second
 )
 
 var (
@@ -334,7 +335,7 @@ func (s *server) startOne(c *container) (bool, error) {
 // began looks whether a container whose start failed runs its program all the
 // same: the runtime may have been killed. What died unasked had begun.
 func (c *container) began(before exe) (began, dead bool) {
-	deadline := time.After(deathTime)
+	deadline := time.After(beginTime)
 	for {
 		select {
 		case <-c.dead:
