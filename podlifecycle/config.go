@@ -150,10 +150,10 @@ type Config struct {
 	Relist time.Duration
 	// Records is how many decisions are kept of each pod; 0 means 100.
 	Records int
-	// OnStatus, if not nil, is called after each change of a pod's status, labels
-	// or annotations and at the begin of its end (then it has a deletion
-	// timestamp), with a copy, for one pod in order, and a last time after it is
-	// gone from Pods.
+	// OnStatus, if not nil, is called once a pod is looked after, be it one of an
+	// agent before, after each change of its status, labels or annotations and at
+	// the begin of its end (then it has a deletion timestamp), with a copy, for one
+	// pod in order, and a last time after it is gone from Pods.
 	// It is called without locks and should be quick: the pod waits for it.
 	OnStatus func(pod *corev1.Pod)
 	// OnEvent, if not nil, is told what happens to pods in the words of the

@@ -515,3 +515,26 @@ func TestNothingBeginsOfAPodThatEnds(t *testing.T) {
 		})
 	}
 }
+
+// Whoever follows OnStatus learns of each pod that an agent before has started,
+// though nothing of it has changed.
+func TestStatusIsToldAnew(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t).start()
+		r.set(newPod("web"))
+		r.settle()
+		r.ready("web", true)
+		r.kill()
+		r.mu.Lock()
+		r.statuses = nil
+		r.mu.Unlock()
+		r.start()
+		r.set(newPod("web"))
+		r.settle()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.statuses) != 1 || r.statuses[0].Name != "web" || condition(r.statuses[0], corev1.PodReady).Status != corev1.ConditionTrue {
+			t.Errorf("told: %+v", r.statuses)
+		}
+	})
+}

@@ -128,6 +128,7 @@ func (m *Manager) newWorker(pod *corev1.Pod, state podState) *worker {
 		users: state.Users, allocated: state.Allocated, size: state.Size, actuated: map[string]corev1.ResourceRequirements{},
 		faults: map[string]fault{}, hooks: map[string]Hook{}, kills: map[string]Kill{},
 		messages: map[string]string{}, exitSince: map[string]time.Time{}, lastDone: map[string]string{}, seeds: state.Verdicts,
+		announce: true,
 	}
 	for id, h := range state.Hooks {
 		w.hooks[id] = h

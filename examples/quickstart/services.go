@@ -60,10 +60,28 @@ func (s *services) Run(ctx context.Context) error {
 			continue // the rules of an earlier run stay until there is something to say
 		}
 		pods := s.manager.Pods()
+		if !taken(set, pods) {
+			continue // each pod is told of once it is; until then the rules stay
+		}
 		slices := append([]*discoveryv1.EndpointSlice(nil), set.EndpointSlices...)
 		for _, service := range set.Services {
 			slices = append(slices, proxyrules.Endpoints(service, pods)...)
 		}
 		s.proxy.Set(set.Services, slices)
 	}
+}
+
+// taken tells that the manager knows the pods of set: before, it would look as if
+// none were ready.
+func taken(set source.Set, pods []*corev1.Pod) bool {
+	known := map[string]bool{}
+	for _, pod := range pods {
+		known[pod.Namespace+"/"+pod.Name] = true
+	}
+	for _, pod := range set.Pods {
+		if !known[pod.Namespace+"/"+pod.Name] {
+			return false
+		}
+	}
+	return true
 }

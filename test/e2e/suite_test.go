@@ -122,7 +122,7 @@ func (n *node) pods() map[string]corev1.Pod {
 func (n *node) pod(name string) corev1.Pod { return n.pods()[name] }
 
 func ready(pod corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+	return pod.DeletionTimestamp == nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
 }
