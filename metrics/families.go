@@ -85,35 +85,12 @@ func memoryLimit(f Field) func(*exposer) {
 	}
 }
 
-func deviceBytes(op Op) func(*exposer) {
+// perDevice exposes what get tells of each block device for key.
+func perDevice[K Op | Cost](get func(*Device, K) (uint64, bool), key K) func(*exposer) {
 	return func(x *exposer) {
 		for i := range x.v.sample.Devices {
 			d := &x.v.sample.Devices[i]
-			if n, ok := d.Bytes(op); ok {
-				x.with("device", d.Name)
-				x.put(n, x.v.sample.at[groupIO])
-			}
-		}
-	}
-}
-
-func deviceCount(op Op) func(*exposer) {
-	return func(x *exposer) {
-		for i := range x.v.sample.Devices {
-			d := &x.v.sample.Devices[i]
-			if n, ok := d.Count(op); ok {
-				x.with("device", d.Name)
-				x.put(n, x.v.sample.at[groupIO])
-			}
-		}
-	}
-}
-
-func deviceCost(part Cost) func(*exposer) {
-	return func(x *exposer) {
-		for i := range x.v.sample.Devices {
-			d := &x.v.sample.Devices[i]
-			if n, ok := d.Cost(part); ok {
+			if n, ok := get(d, key); ok {
 				x.with("device", d.Name)
 				x.put(n, x.v.sample.at[groupIO])
 			}
@@ -291,16 +268,16 @@ var cadvisorFamilies = heads([]family{
 	{name: "container_hugetlb_max_usage_bytes", help: "Maximum hugepage usage recorded in bytes", who: grouped, each: hugePages((*HugePages).Most)},
 	{name: "container_hugetlb_failcnt", help: "Number of hugepage usage hits limits", counter: true, who: grouped, each: hugePages((*HugePages).Failures)},
 
-	{name: "container_fs_reads_bytes_total", help: "Cumulative count of bytes read", counter: true, who: everyone, each: deviceBytes(OpRead)},
-	{name: "container_fs_writes_bytes_total", help: "Cumulative count of bytes written", counter: true, who: everyone, each: deviceBytes(OpWrite)},
-	{name: "container_fs_reads_total", help: "Cumulative count of reads completed", counter: true, who: everyone, each: deviceCount(OpRead)},
-	{name: "container_fs_writes_total", help: "Cumulative count of writes completed", counter: true, who: everyone, each: deviceCount(OpWrite)},
+	{name: "container_fs_reads_bytes_total", help: "Cumulative count of bytes read", counter: true, who: everyone, each: perDevice((*Device).Bytes, OpRead)},
+	{name: "container_fs_writes_bytes_total", help: "Cumulative count of bytes written", counter: true, who: everyone, each: perDevice((*Device).Bytes, OpWrite)},
+	{name: "container_fs_reads_total", help: "Cumulative count of reads completed", counter: true, who: everyone, each: perDevice((*Device).Count, OpRead)},
+	{name: "container_fs_writes_total", help: "Cumulative count of writes completed", counter: true, who: everyone, each: perDevice((*Device).Count, OpWrite)},
 	{name: "container_blkio_device_usage_total", help: "Blkio Device bytes usage", counter: true, who: everyone, each: deviceUsage},
 
-	{name: "container_fs_io_cost_usage_seconds_total", help: "Cumulative IOCost usage in seconds", counter: true, unit: micros, who: grouped, each: deviceCost(CostUsage)},
-	{name: "container_fs_io_cost_wait_seconds_total", help: "Cumulative IOCost wait in seconds", counter: true, unit: micros, who: grouped, each: deviceCost(CostWait)},
-	{name: "container_fs_io_cost_indebt_seconds_total", help: "Cumulative IOCost debt in seconds", counter: true, unit: micros, who: grouped, each: deviceCost(CostInDebt)},
-	{name: "container_fs_io_cost_indelay_seconds_total", help: "Cumulative IOCost delay in seconds", counter: true, unit: micros, who: grouped, each: deviceCost(CostInDelay)},
+	{name: "container_fs_io_cost_usage_seconds_total", help: "Cumulative IOCost usage in seconds", counter: true, unit: micros, who: grouped, each: perDevice((*Device).Cost, CostUsage)},
+	{name: "container_fs_io_cost_wait_seconds_total", help: "Cumulative IOCost wait in seconds", counter: true, unit: micros, who: grouped, each: perDevice((*Device).Cost, CostWait)},
+	{name: "container_fs_io_cost_indebt_seconds_total", help: "Cumulative IOCost debt in seconds", counter: true, unit: micros, who: grouped, each: perDevice((*Device).Cost, CostInDebt)},
+	{name: "container_fs_io_cost_indelay_seconds_total", help: "Cumulative IOCost delay in seconds", counter: true, unit: micros, who: grouped, each: perDevice((*Device).Cost, CostInDelay)},
 
 	{name: "container_fs_usage_bytes", help: "Number of bytes that are consumed by the container on this filesystem.", who: kindNode | kindContainer, each: used},
 	{name: "container_fs_limit_bytes", help: "Number of bytes that can be consumed by the container on this filesystem.", who: kindNode, each: filesystem(func(f *Filesystem) uint64 { return f.Capacity })},

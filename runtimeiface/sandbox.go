@@ -126,6 +126,9 @@ type Sandbox struct {
 	PID int
 	// CgroupParent as asked for, or as the backend chose.
 	CgroupParent string
+	// Cgroup is that of the sandbox's own process, such as pause, absolute from
+	// each hierarchy's root; "" if there is none or it is not known.
+	Cgroup string
 }
 
 // SandboxFilter selects; zero fields select all, set fields must all match.

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"os"
 	"path"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -113,8 +110,8 @@ func (p *pods) read(ctx context.Context) error {
 		at[s.ID] = i
 		shown = append(shown, podOf(s))
 		// Its pause process has a cgroup, but where the runtime needs no process.
-		if cgroup := cgroupOf(s.PID); cgroup != "" {
-			named[cgroup] = metrics.Target{Cgroup: cgroup, Namespace: s.Namespace, Pod: s.Name, PodUID: s.UID, ID: s.ID, StartedAt: s.CreatedAt}
+		if s.Cgroup != "" {
+			named[s.Cgroup] = metrics.Target{Cgroup: s.Cgroup, Namespace: s.Namespace, Pod: s.Name, PodUID: s.UID, ID: s.ID, StartedAt: s.CreatedAt}
 		}
 	}
 	for _, c := range containers {
@@ -144,26 +141,6 @@ func (p *pods) read(ctx context.Context) error {
 	p.byCgroup, p.shown, p.logs = named, shown, logs
 	p.once.Do(func() { close(p.ready) })
 	return nil
-}
-
-// cgroupOf is where a process is; empty for not known.
-//
-//	4:memory:/kubepods/burstable/podb1/s1
-//	0::/
-func cgroupOf(pid int) string {
-	if pid == 0 {
-		return ""
-	}
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(data)) {
-		if parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(parts) == 3 && parts[2] != "/" {
-			return parts[2]
-		}
-	}
-	return ""
 }
 
 // podOf tells of a sandbox what its runtime knows.

@@ -293,6 +293,13 @@ var _ = Describe("a Runtime on a CRI", func() {
 		Expect(other.ListContainers(ctx, runtimeiface.ContainerFilter{State: runtimeiface.ContainerExited})).To(HaveLen(2))
 	})
 
+	It("tells process and cgroup of a sandbox while it is ready", func() {
+		sb := run("one")
+		Expect(rt.SandboxStatus(ctx, sb)).To(And(HaveField("PID", 42), HaveField("Cgroup", "/pods/pause")))
+		Expect(rt.StopSandbox(ctx, sb)).To(Succeed())
+		Expect(rt.SandboxStatus(ctx, sb)).To(And(HaveField("PID", 0), HaveField("Cgroup", "")))
+	})
+
 	It("takes what it did not make as it is", func() {
 		s.sandboxes["foreign"] = &api.PodSandboxStatus{Id: "foreign", Metadata: &api.PodSandboxMetadata{Uid: "u"}, Labels: map[string]string{"io.kubernetes.pod.uid": "u"}}
 		got, err := rt.SandboxStatus(ctx, "foreign")

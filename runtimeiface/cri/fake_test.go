@@ -205,7 +205,7 @@ func (s *server) PodSandboxStatus(_ context.Context, r *api.PodSandboxStatusRequ
 	if !ok {
 		return nil, status.Error(codes.NotFound, "no such sandbox")
 	}
-	return &api.PodSandboxStatusResponse{Status: sb, Info: map[string]string{"info": `{"pid": 42}`}}, nil
+	return &api.PodSandboxStatusResponse{Status: sb, Info: map[string]string{"info": `{"pid": 42, "runtimeSpec": {"linux": {"cgroupsPath": "/pods/pause"}}}`}}, nil
 }
 
 func (s *server) StopPodSandbox(_ context.Context, r *api.StopPodSandboxRequest) (*api.StopPodSandboxResponse, error) {

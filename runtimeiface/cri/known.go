@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"net/netip"
@@ -186,6 +187,9 @@ func toSandbox(response *api.PodSandboxStatusResponse) knownSandbox {
 	verbose := parseInfo(response.Info)
 	if s.State == runtimeiface.SandboxReady {
 		s.PID = verbose.PID
+		if s.PID != 0 {
+			s.Cgroup = cmp.Or(cgroupPath(verbose.RuntimeSpec.Linux.CgroupsPath), cgroupOf(s.PID))
+		}
 		if s.Network == runtimeiface.NamespacePod {
 			s.IPs = addresses(in.Network)
 		}

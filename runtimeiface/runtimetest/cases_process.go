@@ -148,7 +148,14 @@ func pidNamespace(k *kit) {
 }
 
 func pidAndCgroup(k *kit) {
-	c := k.status(k.ready(k.pod()))
+	sb := k.pod()
+	// A sandbox need not have a process; one that tells its cgroup has it there.
+	if s := k.sandbox(sb); s.Cgroup != "" {
+		cgroup, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", s.PID))
+		k.ok(err, "read cgroup of the sandbox")
+		k.that(strings.Contains(string(cgroup), ":"+s.Cgroup+"\n"), "Cgroup of the sandbox is %q, its process is in %s", s.Cgroup, cgroup)
+	}
+	c := k.status(k.ready(sb))
 	k.that(c.PID > 0, "PID is %d", c.PID)
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", c.PID))
 	k.ok(err, "read command line")

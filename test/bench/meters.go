@@ -120,7 +120,11 @@ func newMeter(name, parent string, cgroups []string) (meter, error) {
 	case "kernel alone", everyFile:
 		return alone(parent, len(cgroups), name == "kernel alone")
 	case allButPressure:
-		return withoutPressure(parent, len(cgroups))
+		return withoutPressure(parent, 20*(len(cgroups)+100))
+	case openAtButPressure:
+		return withoutPressure(parent, -1)
+	case openAtAlone:
+		return aloneOpenAt(parent, len(cgroups))
 	case "nodekit, CPU and memory":
 		return ours(parent, metrics.Config{Descriptors: 20 * (len(cgroups) + 100), ColdInterval: 48 * time.Hour})
 	case "nodekit, openat":

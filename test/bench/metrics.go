@@ -18,13 +18,17 @@ import (
 )
 
 // meters are measured by turns, each in a process of its own.
-var meters = []string{"nodekit", allButPressure, "kernel alone", everyFile, "nodekit, CPU and memory", "nodekit, openat", "cAdvisor", "containerd/cgroups"}
+var meters = []string{"nodekit", allButPressure, "kernel alone", everyFile, "nodekit, CPU and memory",
+	"nodekit, openat", openAtButPressure, openAtAlone, "cAdvisor", "containerd/cgroups"}
 
-// allButPressure is what cAdvisor reads of v1, where it tells no pressure.
-const allButPressure = "nodekit, all but pressure"
-
-// everyFile has those too that a Meter leaves out of cgroups that sleep.
-const everyFile = "kernel alone, every file"
+const (
+	// What cAdvisor reads of v1, where it tells no pressure.
+	allButPressure    = "nodekit, all but pressure"
+	openAtButPressure = "nodekit, openat, all but pressure"
+	// everyFile has those too that a Meter leaves out of cgroups that sleep.
+	everyFile   = "kernel alone, every file"
+	openAtAlone = "kernel alone, openat"
+)
 
 // metered is what one process found.
 type metered struct {
@@ -107,7 +111,7 @@ func compareMeters(ctx context.Context, sizes string, rounds, seconds int) (err 
 			sleepers = append(sleepers, one)
 		}
 		for _, name := range meters {
-			if !v1 && (name == allButPressure || name == everyFile) {
+			if !v1 && slices.Contains([]string{allButPressure, openAtButPressure, everyFile}, name) {
 				continue // of v2, a Meter leaves out none
 			}
 			got, err := measureApart(ctx, name, parent, rounds, seconds)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -19,50 +20,114 @@ import (
 // read once a round in the same order, and nothing done with the text. With
 // needed it leaves out what a Meter leaves out of cgroups that sleep.
 func alone(parent string, cgroups int, needed bool) (meter, error) {
-	m, err := ours(parent, metrics.Config{Descriptors: 20 * (cgroups + 100)})
+	m, files, err := whatIsRead(parent, metrics.Config{Descriptors: 20 * (cgroups + 100)}, func(f file) bool {
+		return needed && !f.v2 && slices.Contains([]string{"cpuacct.stat", "cpu.stat", "blkio.throttle.io_service_bytes_recursive"}, f.name)
+	}, needed)
 	if err != nil {
 		return meter{}, err
 	}
-	var files []int
-	// Some may not sleep yet, and a Meter reads the node's CPU too, of which no
-	// file is below the parent.
-	_, err = poll(time.Minute, func() (struct{}, error) {
-		before := m.reads()
-		if err := m.round(); err != nil {
-			return struct{}{}, err
-		}
-		want := m.reads() - before
-		if files, err = keptFiles(parent, needed); err != nil {
-			return struct{}{}, err
-		}
-		if n := uint64(len(files)); needed && (want < n || want > n+3) {
-			err = fmt.Errorf("a meter reads %d files and not %d", want, n)
-		}
-		return struct{}{}, err
-	})
+	text := make([]byte, 64<<10)
+	return eachFile(files, func(f *file) error {
+		_, err := unix.Pread(f.fd, text, 0)
+		return err
+	}, m.close), nil
+}
+
+// aloneOpenAt is alone without kept descriptors: each file is opened below its
+// hierarchy, read and closed.
+func aloneOpenAt(parent string, cgroups int) (meter, error) {
+	// A Meter that keeps none does not show what it reads, so one that does is
+	// asked, and ends: an open file makes the next opening of it cheaper.
+	m, files, err := whatIsRead(parent, metrics.Config{Descriptors: 20 * (cgroups + 100)}, func(f file) bool {
+		return !f.v2 && slices.Contains([]string{"cpuacct.stat", "cpu.stat"}, f.name)
+	}, false)
 	if err != nil {
-		return meter{}, errors.Join(err, m.close())
+		return meter{}, err
+	}
+	if err := m.close(); err != nil {
+		return meter{}, err
+	}
+	roots := map[string]int{}
+	stop := func() (err error) {
+		for _, fd := range roots {
+			err = errors.Join(err, unix.Close(fd))
+		}
+		return err
+	}
+	for i := range files {
+		f := &files[i]
+		fd, ok := roots[f.root]
+		if !ok {
+			if fd, err = unix.Open(f.root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+				return meter{}, errors.Join(err, stop())
+			}
+			roots[f.root] = fd
+		}
+		f.fd = fd
 	}
 	text := make([]byte, 64<<10)
+	return eachFile(files, func(f *file) error {
+		// x/sys would copy the path.
+		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(f.fd), uintptr(unsafe.Pointer(&f.below[0])), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+		if errno != 0 {
+			return errno
+		}
+		_, err := unix.Pread(int(fd), text, 0)
+		return errors.Join(err, unix.Close(int(fd)))
+	}, stop), nil
+}
+
+func eachFile(files []file, do func(*file) error, stop func() error) meter {
 	count := uint64(0)
 	return meter{
 		reads: func() uint64 { return count },
 		round: func() error {
-			for _, file := range files {
-				if _, err := unix.Pread(file, text, 0); err != nil {
-					return fmt.Errorf("descriptor %d: %w", file, err)
+			for i := range files {
+				if err := do(&files[i]); err != nil {
+					return fmt.Errorf("%s: %w", files[i].below, err)
 				}
 			}
 			count += uint64(len(files))
 			return nil
 		},
-		close: m.close,
-	}, nil
+		close: stop,
+	}
+}
+
+// whatIsRead runs a Meter that keeps all it reads open, and gives those files
+// that are not left out; with exact they are as many as it reads in a round.
+func whatIsRead(parent string, cfg metrics.Config, leaveOut func(file) bool, exact bool) (meter, []file, error) {
+	m, err := ours(parent, cfg)
+	if err != nil {
+		return meter{}, nil, err
+	}
+	// Some may not sleep yet, and a Meter reads the node's CPU too, of which no
+	// file is below the parent.
+	files, err := poll(time.Minute, func() ([]file, error) {
+		before := m.reads()
+		if err := m.round(); err != nil {
+			return nil, err
+		}
+		want := m.reads() - before
+		files, err := keptFiles(parent)
+		if err != nil {
+			return nil, err
+		}
+		files = slices.DeleteFunc(files, leaveOut)
+		if n := uint64(len(files)); exact && (want < n || want > n+3) {
+			err = fmt.Errorf("a meter reads %d files and not %d", want, n)
+		}
+		return files, err
+	})
+	if err != nil {
+		return meter{}, nil, errors.Join(err, m.close())
+	}
+	return m, files, nil
 }
 
 // withoutPressure meters v1 alone: pressure is told by the v2 tree of a hybrid
 // machine, which is not among the hierarchies that this Meter is shown.
-func withoutPressure(parent string, cgroups int) (meter, error) {
+func withoutPressure(parent string, descriptors int) (meter, error) {
 	all, err := hierarchies()
 	if err != nil {
 		return meter{}, err
@@ -81,7 +146,7 @@ func withoutPressure(parent string, cgroups int) (meter, error) {
 	if err != nil {
 		return meter{}, errors.Join(err, os.RemoveAll(root))
 	}
-	m, err := ours(parent, metrics.Config{Descriptors: 20 * (cgroups + 100), CgroupRoot: root})
+	m, err := ours(parent, metrics.Config{Descriptors: descriptors, CgroupRoot: root})
 	if err != nil {
 		return meter{}, errors.Join(err, os.RemoveAll(root))
 	}
@@ -90,9 +155,19 @@ func withoutPressure(parent string, cgroups int) (meter, error) {
 	return m, nil
 }
 
+// file is an open one of a cgroup: below is its path from the root of the
+// hierarchy, with a zero byte at its end.
+type file struct {
+	fd    int
+	root  string
+	v2    bool
+	below []byte
+	name  string
+}
+
 // keptFiles finds the open files of cgroups below a parent, in the order in
 // which they were opened.
-func keptFiles(parent string, needed bool) ([]int, error) {
+func keptFiles(parent string) ([]file, error) {
 	all, err := hierarchies()
 	if err != nil {
 		return nil, err
@@ -101,23 +176,23 @@ func keptFiles(parent string, needed bool) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	var files []int
+	var files []file
 	for _, e := range entries {
 		path, err := os.Readlink("/proc/self/fd/" + e.Name())
 		if err != nil {
 			continue // that of the directory
 		}
 		at := slices.IndexFunc(all, func(h hierarchy) bool { return strings.HasPrefix(path, h.path+parent+"/") })
-		if at < 0 || needed && !all[at].v2 && slices.Contains([]string{
-			"cpuacct.stat", "cpu.stat", "blkio.throttle.io_service_bytes_recursive"}, filepath.Base(path)) {
+		if at < 0 {
 			continue
 		}
-		file, err := strconv.Atoi(e.Name())
+		fd, err := strconv.Atoi(e.Name())
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, file)
+		h := all[at]
+		files = append(files, file{fd, h.path, h.v2, append([]byte(path[len(h.path)+1:]), 0), filepath.Base(path)})
 	}
-	slices.Sort(files)
+	slices.SortFunc(files, func(a, b file) int { return a.fd - b.fd })
 	return files, nil
 }
