@@ -22,6 +22,7 @@ import (
 	"github.com/nodekit/nodekit/metrics/summary"
 	"github.com/nodekit/nodekit/podlifecycle"
 	"github.com/nodekit/nodekit/podlifecycle/cgroup"
+	"github.com/nodekit/nodekit/podlifecycle/eviction/nodeusage"
 	"github.com/nodekit/nodekit/podlifecycle/source"
 	"github.com/nodekit/nodekit/proxyrules"
 	"github.com/nodekit/nodekit/proxyrules/nftables"
@@ -110,11 +111,16 @@ func run(ctx context.Context, o options) (err error) {
 	}
 
 	// What meters, and what serves all of it.
-	meter, err := metrics.New(metrics.Config{Targets: targets{manager}, Interval: o.interval, Logger: logger.WithName("metrics")})
+	usage, err := nodeusage.New(nodeusage.Config{NodeFS: o.root})
 	if err != nil {
 		return err
 	}
-	stats, err := summary.New(summary.Config{Meter: meter, NodeName: node.name, MaxAge: o.interval, NodeFS: o.root, ImageFS: o.root})
+	onDisk := &disks{root: filepath.Join(o.root, "pods"), runtime: runtime, manager: manager, usage: usage, logger: logger.WithName("disks")}
+	meter, err := metrics.New(metrics.Config{Targets: targets{manager}, Interval: o.interval, OnDisk: onDisk.onDisk, Logger: logger.WithName("metrics")})
+	if err != nil {
+		return err
+	}
+	stats, err := summary.New(summary.Config{Meter: meter, NodeName: node.name, MaxAge: o.interval, NodeFS: o.root, ImageFS: o.root, Volumes: onDisk.volumes})
 	if err != nil {
 		return err
 	}
@@ -139,6 +145,7 @@ func run(ctx context.Context, o options) (err error) {
 	for _, part := range []func(context.Context) error{manager.Run, services.Run, proxy.Run, meter.Run, server.Run} {
 		parts.Go(func() error { return part(running) })
 	}
+	parts.Go(func() error { return onDisk.run(running, o.disks) })
 	reading, stopReading := context.WithCancel(running)
 	defer stopReading()
 	parts.Go(func() error {

@@ -15,7 +15,7 @@ import (
 type options struct {
 	root, manifests, listen, registry, demo string
 	cgroup, bridge, table, podCIDR, name    string
-	interval, timeout                       time.Duration
+	interval, timeout, disks                time.Duration
 	eviction                                string
 	once, verbose                           bool
 }
@@ -58,6 +58,7 @@ func parseOptions() options {
 	flag.StringVar(&o.cgroup, "cgroup", "/nodekit", "`path` of the cgroup above all pods, below / of each hierarchy")
 	flag.StringVar(&o.name, "node-name", "", "`name` of the node; empty for the host's")
 	flag.DurationVar(&o.interval, "interval", time.Second, "`time` between two looks of the meter")
+	flag.DurationVar(&o.disks, "disk-interval", 30*time.Second, "`time` between two looks at what pods have on disk, through every file of it")
 	flag.StringVar(&o.eviction, "eviction", "", "evict pods when less is left than these `thresholds`, such as memory.available<100Mi,nodefs.available<10%, and when they write more than their limits; only pods of system priority are spared; empty for off")
 	flag.BoolVar(&o.once, "once", false, "check that all of it works, then end: 0 if it did, 1 with the reason if not")
 	flag.DurationVar(&o.timeout, "timeout", 90*time.Second, "`time` that the check may take")

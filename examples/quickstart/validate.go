@@ -55,6 +55,9 @@ func (o options) validate() error {
 	if o.timeout <= 0 {
 		bad("timeout", fmt.Errorf("%v is no time to wait", o.timeout))
 	}
+	if o.disks <= 0 {
+		bad("disk-interval", fmt.Errorf("%v is no time to wait", o.disks))
+	}
 	_, err = o.thresholds()
 	bad("eviction", err)
 	bad("listen", free("listen", o.listen))

@@ -18,7 +18,7 @@ func TestValidate(t *testing.T) {
 	defer taken.Close()
 	address := taken.Addr().String()
 	good := options{manifests: "manifests", podCIDR: "10.88.0.0/24", bridge: "nodekit0", table: "nodekit", cgroup: "/nodekit",
-		interval: time.Second, timeout: time.Second, listen: address}
+		interval: time.Second, timeout: time.Second, disks: time.Second, listen: address}
 	bad := options{manifests: "validate.go", podCIDR: "10.88.0.7/24", bridge: "a-name-that-is-too-long", table: "0 nodes", cgroup: "nodekit",
 		name: "Not_A_Name", eviction: "memory.available", listen: "0.0.0.0:10255", registry: address, demo: "/nowhere/demo"}
 	for name, c := range map[string]struct {
@@ -26,11 +26,11 @@ func TestValidate(t *testing.T) {
 		want, none []string
 	}{
 		"all": {bad, []string{"--manifests: validate.go is no directory", "--pod-cidr: 10.88.0.7/24 is not", `--bridge: "a-name`, `--table: "0 nodes"`,
-			`--cgroup: "nodekit"`, `--node-name: "Not_A_Name"`, "--interval: 0s", "--timeout: 0s", `--eviction: "memory.available" is no threshold`,
+			`--cgroup: "nodekit"`, `--node-name: "Not_A_Name"`, "--interval: 0s", "--timeout: 0s", "--disk-interval: 0s", `--eviction: "memory.available" is no threshold`,
 			"--listen: 0.0.0.0:10255 is not on loopback", "--registry: listen tcp " + address + ": bind: address already in use; another program has that port, give --registry another",
 			"--demo: stat /nowhere/demo"}, nil},
 		"a port": {good, []string{"--listen: listen tcp " + address + ": bind: address already in use; another program has that port, give --listen another"},
-			[]string{"--manifests", "--pod-cidr", "--bridge", "--table", "--cgroup", "--node-name", "--interval", "--timeout", "--eviction", "--registry", "--demo"}},
+			[]string{"--manifests", "--pod-cidr", "--bridge", "--table", "--cgroup", "--node-name", "--interval", "--timeout", "--disk-interval", "--eviction", "--registry", "--demo"}},
 	} {
 		err := c.validate()
 		if err == nil {

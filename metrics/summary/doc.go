@@ -14,5 +14,8 @@
 // metrics.Meter.Samples still has them. Writable layers and logs are what
 // metrics.Config.OnDisk tells; a pod has ephemeral-storage if it tells of the
 // pod's own files and of both of each of its containers, for a sum with a part
-// missing would be a wrong figure. Single volumes are not here.
+// missing would be a wrong figure. Volumes are what Config.Volumes tells, for which
+// VolumeAt asks a volume's file system:
+//
+//	v, err := summary.VolumeAt("cache", dir, metrics.DiskUse{Bytes: bytes, Inodes: inodes, At: time.Now()})
 package summary

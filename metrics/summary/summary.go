@@ -3,6 +3,7 @@ package summary
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,6 +34,10 @@ type Config struct {
 	// shown as node.runtime, and as what is left to the layer of a container, as
 	// NodeFS is to its logs. Empty means none.
 	ImageFS string
+	// Volumes tells of a pod's volumes, in the order to show them; see VolumeAt.
+	// It is called for each pod of each Summary with file systems, which waits for
+	// it: answer from memory. Nil, and none: the pod has no figures of volumes.
+	Volumes func(pod stats.PodReference) []stats.VolumeStats
 }
 
 // Provider gives Summaries. It is safe for concurrent use.
@@ -109,6 +114,9 @@ func (p *Provider) Summary(ctx context.Context, onlyCPUAndMemory bool) (*stats.S
 	if !onlyCPUAndMemory {
 		for i := range s.Pods {
 			c.sum(&s.Pods[i])
+			if p.cfg.Volumes != nil {
+				s.Pods[i].VolumeStats = slices.Clone(p.cfg.Volumes(s.Pods[i].PodRef))
+			}
 		}
 	}
 	return s, nil

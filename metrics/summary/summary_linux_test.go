@@ -14,8 +14,11 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sys/unix"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	testclock "k8s.io/utils/clock/testing"
 
+	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/metrics"
 	"github.com/nodekit/nodekit/metrics/summary"
 )
@@ -185,6 +188,58 @@ var _ = Describe("Summary", func() {
 		Expect(s.Pods[0].EphemeralStorage).To(BeNil())
 		Expect(s.Pods[0].Containers[1].Logs).To(BeNil())
 		Expect(*s.Pods[0].Containers[1].Rootfs.UsedBytes).To(Equal(uint64(1)))
+	})
+
+	It("has the volumes that it is told of, but not with CPU and memory only", func() {
+		_, _, m := machine(pods)
+		told := []stats.VolumeStats{{Name: "b", PVCRef: &stats.PVCReference{Name: "claim", Namespace: "default"}}, {Name: "a"}}
+		var asked []stats.PodReference
+		p := provider(summary.Config{Meter: m, Volumes: func(pod stats.PodReference) []stats.VolumeStats {
+			asked = append(asked, pod)
+			return told
+		}})
+		s, err := p.Summary(ctx, false)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(asked).To(Equal([]stats.PodReference{{Name: "web", Namespace: "default", UID: "u1"}}))
+		Expect(s.Pods[0].VolumeStats).To(Equal(told))
+		s, err = p.Summary(ctx, true)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Pods[0].VolumeStats).To(BeEmpty())
+		Expect(asked).To(HaveLen(1))
+	})
+
+	It("tells of a volume on the file system around it what was counted", func() {
+		dir := GinkgoT().TempDir() + "/volume"
+		Expect(os.Mkdir(dir, 0o755)).To(Succeed())
+		var st unix.Statfs_t
+		Expect(unix.Statfs(dir, &st)).To(Succeed())
+		v, err := summary.VolumeAt("data", dir, metrics.DiskUse{Bytes: 7, Inodes: 2, At: epoch})
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]uint64{*v.UsedBytes, *v.InodesUsed, *v.CapacityBytes, *v.Inodes}).To(Equal([]uint64{7, 2, st.Blocks * uint64(st.Frsize), st.Files}))
+		Expect(*v.AvailableBytes).To(BeNumerically("<=", *v.CapacityBytes))
+		Expect(v.Name).To(Equal("data"))
+		Expect(v.Time.Time).To(BeTemporally("==", epoch))
+		Expect(os.Symlink(dir, dir+"-link")).To(Succeed())
+		v, err = summary.VolumeAt("data", dir+"-link", metrics.DiskUse{})
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]*uint64{v.UsedBytes, v.InodesUsed}).To(HaveEach(BeNil()))
+		Expect(*v.Inodes).To(Equal(st.Files))
+		_, err = summary.VolumeAt("data", dir+"/nowhere", metrics.DiskUse{})
+		Expect(err).To(MatchError(os.ErrNotExist))
+	})
+
+	It("tells of a volume with a file system of its own what that has", Label("kernel"), func() {
+		kerneltest.Require(GinkgoT(), kerneltest.Root)
+		dir := GinkgoT().TempDir() + "/volume"
+		Expect(os.Mkdir(dir, 0o755)).To(Succeed())
+		Expect(unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,nr_inodes=100")).To(Succeed())
+		DeferCleanup(func() { Expect(unix.Unmount(dir, unix.MNT_DETACH)).To(Succeed()) })
+		Expect(os.WriteFile(dir+"/file", make([]byte, 64<<10), 0o600)).To(Succeed())
+		v, err := summary.VolumeAt("fast", dir+"/", metrics.DiskUse{Bytes: 1, Inodes: 1, At: epoch})
+		Expect(err).NotTo(HaveOccurred())
+		Expect([]uint64{*v.UsedBytes, *v.AvailableBytes, *v.CapacityBytes, *v.InodesUsed, *v.InodesFree, *v.Inodes}).To(
+			Equal([]uint64{64 << 10, 1<<20 - 64<<10, 1 << 20, 2, 98, 100}))
+		Expect(v.Time.Time).To(BeTemporally("~", time.Now(), time.Minute))
 	})
 
 	It("asks the file systems that it is told of", func() {

@@ -219,35 +219,39 @@ func (m *Manager) dir(uid types.UID, kind, name string) string {
 
 // path is where the volume's files lie on the node.
 func (m *Manager) path(uid types.UID, volume *corev1.Volume) string {
-	switch {
-	case volume.HostPath != nil:
+	if volume.HostPath != nil {
 		return volume.HostPath.Path
-	case volume.EmptyDir != nil:
-		return m.dir(uid, emptyDirKind, volume.Name)
+	}
+	return m.dir(uid, kindOf(volume), volume.Name)
+}
+
+func kindOf(volume *corev1.Volume) string {
+	if volume.EmptyDir != nil {
+		return emptyDirKind
 	}
 	kind, _ := contentKind(volume)
 	if kind == "" {
 		kind = pluginKind + sourceName(volume)
 	}
-	return m.dir(uid, kind, volume.Name)
+	return kind
 }
 
-// DiskDir gives where, below a Manager's Root, the files of a volume lie that take
-// up the node's disk and go with the pod: emptyDirs on disk and ConfigMaps.
-// It is "" for all others.
-func DiskDir(root string, uid types.UID, volume *corev1.Volume) string {
-	kind := ""
-	switch {
-	case element(string(uid)) != nil || element(volume.Name) != nil:
-	case volume.EmptyDir != nil && volume.EmptyDir.Medium == corev1.StorageMediumDefault:
-		kind = emptyDirKind
-	case volume.ConfigMap != nil:
-		kind = configMapKind
-	}
-	if kind == "" {
+// Dir gives where, below a Manager's Root, the files of a volume lie. It is ""
+// for those that lie elsewhere: on the host, or in an image.
+func Dir(root string, uid types.UID, volume *corev1.Volume) string {
+	if volume.HostPath != nil || volume.Image != nil || element(string(uid)) != nil || element(volume.Name) != nil {
 		return ""
 	}
-	return filepath.Join(root, "pods", string(uid), "volumes", kind, volume.Name)
+	return filepath.Join(root, "pods", string(uid), "volumes", kindOf(volume), volume.Name)
+}
+
+// DiskDir is Dir of a volume that takes up the node's disk and goes with the pod:
+// an emptyDir on disk or a ConfigMap. It is "" for all others.
+func DiskDir(root string, uid types.UID, volume *corev1.Volume) string {
+	if volume.EmptyDir != nil && volume.EmptyDir.Medium == corev1.StorageMediumDefault || volume.ConfigMap != nil {
+		return Dir(root, uid, volume)
+	}
+	return ""
 }
 
 func (m *Manager) emptyDir(pod *corev1.Pod, volume *corev1.Volume) error {

@@ -2,6 +2,9 @@ package e2e_test
 
 import (
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,6 +12,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"golang.org/x/sys/unix"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
@@ -94,6 +98,41 @@ var _ = Describe("figures", func() {
 		Expect(int64(grown-rss)).To(BeNumerically("~", bytes, 1<<20), "beside the server's own garbage; metrics' tests hold 64 KiB with a program that does nothing else")
 	})
 
+	It("the Summary tells volumes, layers and logs as they are on disk", func() {
+		n := newNode()
+		n.start("--disk-interval", "500ms")
+		Expect(n.Write("map.json", `{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "words"}, "data": {"a": "b"}}`)).To(Succeed())
+		Expect(n.Write("disk.json", singleWith("disk", `"args": ["web"], "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "fast", "mountPath": "/fast"}]`,
+			`"volumes": [{"name": "data", "emptyDir": {}}, {"name": "fast", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+{"name": "words", "configMap": {"name": "words"}}, {"name": "host", "hostPath": {"path": "/proc"}}],`))).To(Succeed())
+		uid := n.awaitReady("disk")["disk"].UID
+		volumes := filepath.Join(n.State, "pods", "pods", string(uid), "volumes")
+		data := filepath.Join(volumes, "kubernetes.io~empty-dir", "data")
+		Expect(os.WriteFile(filepath.Join(data, "file"), make([]byte, 3<<20), 0o600)).To(Succeed())
+		var under unix.Statfs_t
+		Expect(unix.Statfs(data, &under)).To(Succeed())
+		Eventually(func(g Gomega) {
+			summary := n.summary()
+			at := slices.IndexFunc(summary.Pods, func(p stats.PodStats) bool { return p.PodRef.Name == "disk" })
+			g.Expect(at).To(BeNumerically(">=", 0))
+			pod := summary.Pods[at]
+			g.Expect(pod.VolumeStats).To(HaveLen(3), "the host's is not the pod's")
+			onDisk, inMemory, words := pod.VolumeStats[0], pod.VolumeStats[1], pod.VolumeStats[2]
+			g.Expect([]string{onDisk.Name, inMemory.Name, words.Name}).To(Equal([]string{"data", "fast", "words"}))
+			g.Expect(*onDisk.UsedBytes).To(Equal(diskUse(g, data)))
+			g.Expect(*onDisk.InodesUsed).To(Equal(uint64(2)))
+			g.Expect(*onDisk.CapacityBytes).To(Equal(under.Blocks * uint64(under.Frsize)))
+			g.Expect(*inMemory.CapacityBytes).To(Equal(uint64(8 << 20)))
+			g.Expect(*inMemory.UsedBytes).To(BeZero())
+			g.Expect(*words.UsedBytes).To(Equal(diskUse(g, filepath.Join(volumes, "kubernetes.io~configmap", "words"))))
+			g.Expect(pod.EphemeralStorage).NotTo(BeNil())
+			container := pod.Containers[0]
+			g.Expect(container.Rootfs).NotTo(BeNil())
+			g.Expect(container.Logs).NotTo(BeNil())
+			g.Expect(*pod.EphemeralStorage.UsedBytes).To(Equal(*onDisk.UsedBytes + *words.UsedBytes + *container.Rootfs.UsedBytes + *container.Logs.UsedBytes))
+		}).WithTimeout(2 * time.Minute).Should(Succeed()) // OnDisk is asked each 30 s
+	})
+
 	It("the quickstart checks itself with --once, ends with 0 and leaves nothing", func() {
 		n := newNode()
 		n.examples()
@@ -113,3 +152,19 @@ var _ = Describe("figures", func() {
 		n.agent = nil
 	})
 })
+
+// diskUse adds up the blocks of a directory's files, as du does.
+func diskUse(g Gomega, dir string) (bytes uint64) {
+	g.Expect(filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return err
+		}
+		bytes += uint64(st.Blocks) * 512
+		return nil
+	})).To(Succeed())
+	return bytes
+}
