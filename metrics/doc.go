@@ -132,37 +132,12 @@
 //
 // # Which families
 //
-// WriteCAdvisor has them for the node (N), system containers (S), pods (P),
-// containers (C) and, with Compat, sandboxes (B):
-//
-//	container_cpu_usage, _user, _system_seconds_total              N S P C B
-//	container_cpu_cfs_*_total                                        S P C B  with a quota
-//	container_memory_usage_bytes, _working_set_bytes, _rss, _cache,
-//	  _mapped_file, _swap, _total_active_file_bytes,
-//	  _total_inactive_file_bytes, _file_dirty_bytes, _file_writeback_bytes
-//	                                                               N S P C B
-//	container_memory_max_usage_bytes, _kernel_usage, _failcnt (v1),
-//	  _failures_total, _events_*_total (v2), _pgscan_total and _pgsteal_total (v2),
-//	  _workingset_refault_*_total, container_oom_events_total        S P C B
-//	container_hugetlb_usage_bytes, _max_usage_bytes (v1), _failcnt   S P C B  of sizes that the node has
-//	container_fs_reads*, container_fs_writes*, container_blkio_*   N S P C B
-//	container_fs_io_cost_*_seconds_total (v2)                        S P C B  where the kernel has io.cost
-//	container_fs_usage_bytes                                       N     C    with OnDisk
-//	container_fs_limit_bytes, container_fs_inodes_*                N
-//	container_network_*_total                                      N   P      of a network of its own
-//	container_processes, _file_descriptors, _ulimits_soft            S   C B
-//	container_sockets                                                S   C B  with Sockets
-//	container_threads, container_threads_max                       N S P C B
-//	container_pressure_*_seconds_total                             N S P C
-//	container_spec_cpu_*, _memory_reservation_limit_bytes            S P C B
-//	container_spec_memory_limit_bytes, _memory_swap_limit_bytes    N S P C B
-//	container_start_time_seconds                                   N S P C B  where it is told
-//	container_last_seen                                            N S P C B  Compat
-//	container_scrape_error                                         of the scrape
-//
-// Lean has all of them but container_last_seen, without the labels id, image and
-// name. container_health_state is of neither: a cgroup knows nothing of health.
-// The machine_ families are those of package machine.
+// FIGURES.md beside this file lists every family that is written: what it means,
+// its file and field on v1 and v2, of whom it is told, and on which kernels it is
+// missing. Compat has cAdvisor's labels and container_last_seen, and sandboxes;
+// Lean neither those nor the labels id, image and name. container_health_state is
+// of neither: a cgroup knows nothing of health. The machine_ families are those of
+// package machine.
 //
 // # Not here
 //

@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,18 @@ func expectGolden(name, text string) {
 
 var _ = Describe("Machine", func() {
 	ctx := context.Background()
+
+	It("has no family that FIGURES.md does not tell of", func() {
+		document, err := os.ReadFile("../FIGURES.md")
+		Expect(err).NotTo(HaveOccurred())
+		var text strings.Builder
+		Expect(recorded().WriteMetrics(ctx, &text)).To(Succeed())
+		families := regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(text.String(), -1)
+		Expect(families).NotTo(BeEmpty())
+		for _, f := range families {
+			Expect(string(document)).To(ContainSubstring("\n| `%s` | %s | ", f[1], f[2]))
+		}
+	})
 
 	It("tells of two sockets with threads, one of them offline", func() {
 		info, err := recorded().MachineInfo(ctx)

@@ -124,11 +124,15 @@ func gauge(name, help string, get func(*metrics.Stats) float64) ownMetric {
 var own = []ownMetric{
 	counter("rounds_total", "Rounds of sampling.", func(s *metrics.Stats) float64 { return float64(s.Rounds) }),
 	counter("rounds_coalesced_total", "Requests for a sample that shared a round of another.", func(s *metrics.Stats) float64 { return float64(s.Coalesced) }),
+	counter("glances_total", "Looks at new targets only.", func(s *metrics.Stats) float64 { return float64(s.Glances) }),
 	counter("round_seconds_total", "Time that all rounds of sampling took.", func(s *metrics.Stats) float64 { return s.Busy.Seconds() }),
 	gauge("last_round_seconds", "Time that the last round of sampling took.", func(s *metrics.Stats) float64 { return s.LastRound.Seconds() }),
+	counter("reads_total", "Files of cgroups that were read.", func(s *metrics.Stats) float64 { return float64(s.Reads) }),
+	counter("reads_spared_total", "Files of cgroups that were not read, for they cannot have changed.", func(s *metrics.Stats) float64 { return float64(s.Spared) }),
 	counter("read_errors_total", "Files that gave no figures though the kernel offers them.", func(s *metrics.Stats) float64 { return float64(s.ReadErrors) }),
 	counter("target_errors_total", "Rounds without a new list of targets.", func(s *metrics.Stats) float64 { return float64(s.TargetErrors) }),
 	gauge("targets", "Cgroups that are metered.", func(s *metrics.Stats) float64 { return float64(s.Targets) }),
 	gauge("targets_gone", "Targets whose cgroup is not there.", func(s *metrics.Stats) float64 { return float64(s.Gone) }),
+	gauge("linked_pods", "Pods whose network the last dump of the node's interfaces had.", func(s *metrics.Stats) float64 { return float64(s.Linked) }),
 	gauge("descriptors", "Files kept open.", func(s *metrics.Stats) float64 { return float64(s.Descriptors) }),
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"sort"
 	"strings"
 	"testing"
@@ -107,6 +108,17 @@ var _ = Describe("Collector", func() {
 		problems, err := promlint.New(strings.NewReader(got)).Lint()
 		Expect(err).NotTo(HaveOccurred())
 		Expect(problems).To(BeEmpty())
+	})
+
+	It("has no family that FIGURES.md does not tell of", func() {
+		document, err := os.ReadFile("../FIGURES.md")
+		Expect(err).NotTo(HaveOccurred())
+		_, text := scrape(prometheus.Config{Meter: meter(), Own: true})
+		families := regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(text, -1)
+		Expect(len(families)).To(Equal(strings.Count(string(document), "\n| `nodekit_metrics_")))
+		for _, f := range families {
+			Expect(string(document)).To(ContainSubstring("\n| `%s` | %s | ", f[1], f[2]))
+		}
 	})
 
 	It("fails the scrape if there is nothing to tell", func() {

@@ -15,6 +15,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	testclock "k8s.io/utils/clock/testing"
 
@@ -93,6 +94,22 @@ var _ = Describe("Summary", func() {
 		s, err = p.Summary(ctx, true)
 		Expect(err).NotTo(HaveOccurred())
 		expectGolden("summary-cpu-memory.golden", s)
+	})
+
+	It("has the kubelet's shape on v1 and its v2 tree for pressure too, with volumes", func() {
+		claim := stats.VolumeStats{Name: "data", PVCRef: &stats.PVCReference{Name: "claim", Namespace: "default"}, FsStats: stats.FsStats{
+			Time: metav1.NewTime(epoch), UsedBytes: new(uint64(4096)), InodesUsed: new(uint64(2)), CapacityBytes: new(uint64(1 << 30))}}
+		clock := testclock.NewFakeClock(epoch)
+		m, err := metrics.New(metrics.Config{Targets: pods[:2], Clock: clock,
+			CgroupRoot: "../testdata/v1", ProcRoot: "../testdata/v2/proc", SysRoot: "../testdata/v2/sys"})
+		Expect(err).NotTo(HaveOccurred())
+		p := provider(summary.Config{Meter: m, Volumes: func(stats.PodReference) []stats.VolumeStats { return []stats.VolumeStats{claim} }})
+		_, err = p.Summary(ctx, false)
+		Expect(err).NotTo(HaveOccurred())
+		clock.Step(10 * time.Second)
+		s, err := p.Summary(ctx, false)
+		Expect(err).NotTo(HaveOccurred())
+		expectGolden("summary-v1.golden", s)
 	})
 
 	It("fills usageNanoCores from the history", func() {
