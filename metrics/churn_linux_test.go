@@ -58,4 +58,32 @@ var _ = Describe("Churn", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(s.Gaps).To(BeEmpty())
 	})
+
+	It("keeps nothing open where none may be kept, also of what lacks files or goes", func() {
+		t := newTree()
+		cfg := t.config()
+		cfg.Descriptors = -1
+		m, err := metrics.New(cfg)
+		Expect(err).NotTo(HaveOccurred())
+		ctx, cancel := context.WithCancel(context.Background())
+		done := run(ctx, m)
+		DeferCleanup(func() { cancel(); Eventually(done).Should(Receive(BeNil())) })
+		Eventually(m.Stats).Should(HaveField("Rounds", BeNumerically(">=", 1)))
+		before := openFiles()
+		for _, remove := range []string{"", "cgroup/kubepods/pod1/c1/io.stat", "cgroup/kubepods/pod1/c1/memory.stat", "cgroup/kubepods/pod1/c1"} {
+			if remove != "" {
+				t.remove(remove)
+			}
+			for range 50 {
+				t.clock.Step(time.Millisecond)
+				_, err := m.Samples(ctx, 0)
+				Expect(err).NotTo(HaveOccurred())
+			}
+			Expect(openFiles()).To(Equal(before), "after %q was removed", remove)
+		}
+		s, err := m.Sample(ctx, appTarget.Cgroup, time.Hour)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(s.Gone).To(BeTrue())
+		Expect(figure(m, sidecarTarget.Cgroup, metrics.CPUUsage, time.Hour)).To(Equal(uint64(2000000000)))
+	})
 })

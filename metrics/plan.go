@@ -7,6 +7,7 @@ type source struct {
 	name     string
 	group    group
 	root     string // of the hierarchy
+	tree     int    // its number, of those of the plan
 	dir      int32  // the root kept open, or atCwd
 	hot      bool   // its descriptor is the first to be kept
 	required bool   // the group means nothing without it
@@ -103,6 +104,14 @@ func makePlan(l layout, pages []uint64) *plan {
 		for _, s := range list {
 			s.group, s.root, s.dir = part.group, at.root, atCwd
 			p.sources = append(p.sources, s)
+		}
+	}
+	var trees []string
+	for i := range p.sources {
+		s := &p.sources[i]
+		if s.tree = slices.Index(trees, s.root); s.tree < 0 {
+			s.tree = len(trees)
+			trees = append(trees, s.root)
 		}
 	}
 	slices.SortStableFunc(p.sources, func(a, b source) int { return a.rank() - b.rank() })

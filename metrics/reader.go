@@ -20,6 +20,7 @@ type reader struct {
 	kept   int
 
 	roots    map[string]int32 // kept open, of hierarchies
+	near     [numControllers]nearby
 	buf      []byte
 	path     []byte
 	room     *status
@@ -42,6 +43,16 @@ type reader struct {
 
 	countsSockets bool
 }
+
+// nearby is the directory of the cgroup that is read now, in one hierarchy.
+type nearby struct {
+	files int   // that are to be opened there
+	dir   int32 // -1 for not open
+}
+
+// worthDir is how many files make it cheaper to open their directory first than
+// to walk to each of them.
+const worthDir = 3
 
 // groupSet is a set of groups, one bit each.
 type groupSet uint8
@@ -128,7 +139,7 @@ func (r *reader) keepRoots() {
 	for i := range r.plan.sources {
 		src := &r.plan.sources[i]
 		if _, ok := r.roots[src.root]; !ok {
-			dir, err := sysOpenDir(src.root)
+			dir, err := sysOpenDir(atCwd, r.join(src.root))
 			if err != nil {
 				dir = atCwd
 			}
@@ -225,6 +236,8 @@ func (r *reader) sample(rel string, h *handle, s *Sample, want groupSet) error {
 		h.absent = 0
 	}
 	s.swapWithMemory = r.memoryVersion == 1
+	r.arrive(h, want)
+	defer r.leave()
 	var dropped groupSet
 	for i := range r.plan.sources {
 		src := &r.plan.sources[i]
@@ -286,11 +299,15 @@ func (r *reader) spare(src *source, s *Sample, kept bool) bool {
 
 func (r *reader) source(src *source, rel string, fd *int32, s *Sample) error {
 	r.reads++
-	root := src.root
-	if src.dir != atCwd {
-		root = ""
+	var dir int32
+	var path []byte
+	if fd == nil || *fd < 0 {
+		var err error
+		if dir, path, err = r.find(src, rel); err != nil {
+			return err
+		}
 	}
-	text, err := r.readAt(src.dir, r.join(root, rel, src.name), fd, src.pages)
+	text, err := r.readAt(dir, path, fd, src.pages)
 	if err != nil {
 		return err
 	}
@@ -301,6 +318,46 @@ func (r *reader) source(src *source, rel string, fd *int32, s *Sample) error {
 		return err
 	}
 	return src.after(r, text, s)
+}
+
+// arrive counts what will have to be opened of a cgroup.
+func (r *reader) arrive(h *handle, want groupSet) {
+	for i := range r.near {
+		r.near[i] = nearby{dir: -1}
+	}
+	for i := range r.plan.sources {
+		src := &r.plan.sources[i]
+		if want.has(src.group) && h.absent&(1<<i) == 0 && (i >= len(h.fds) || h.fds[i] < 0) {
+			r.near[src.tree].files++
+		}
+	}
+}
+
+func (r *reader) leave() {
+	for i := range r.near {
+		if r.near[i].dir >= 0 {
+			sysClose(r.near[i].dir)
+		}
+		r.near[i] = nearby{dir: -1}
+	}
+}
+
+// find gives where a file of a cgroup is opened from, and its path from there.
+func (r *reader) find(src *source, rel string) (dir int32, path []byte, err error) {
+	root := src.root
+	if src.dir != atCwd {
+		root = ""
+	}
+	near := &r.near[src.tree]
+	if near.files < worthDir || rel == "" {
+		return src.dir, r.join(root, rel, src.name), nil
+	}
+	if near.dir < 0 {
+		if near.dir, err = sysOpenDir(src.dir, r.join(root, rel)); err != nil {
+			return 0, nil, err
+		}
+	}
+	return near.dir, r.join(src.name), nil
 }
 
 // gone tells a cgroup that is no more from one that lacks a file.

@@ -15,12 +15,6 @@ const supported = true
 // The calls below take paths that end in a zero byte and lie on the heap, so
 // that a read allocates nothing; x/sys copies a Go string for each call.
 
-// sysOpenDir opens a directory for sysOpen to begin from.
-func sysOpenDir(path string) (int32, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	return int32(fd), err
-}
-
 // translate turns what the kernel says of cgroup files into our errors.
 func translate(errno unix.Errno) error {
 	switch errno {
@@ -39,9 +33,17 @@ const atCwd = int32(unix.AT_FDCWD)
 
 // sysOpen opens a file to read; a relative path is below dir.
 func sysOpen(dir int32, path []byte) (int32, error) {
+	return openAt(dir, path, unix.O_RDONLY|unix.O_CLOEXEC)
+}
+
+// sysOpenDir opens a directory for sysOpen to begin from.
+func sysOpenDir(dir int32, path []byte) (int32, error) {
+	return openAt(dir, path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)
+}
+
+func openAt(dir int32, path []byte, flags uintptr) (int32, error) {
 	for {
-		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir),
-			uintptr(unsafe.Pointer(&path[0])), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(&path[0])), flags, 0, 0, 0)
 		if errno == 0 {
 			return int32(fd), nil
 		}

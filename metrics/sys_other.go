@@ -10,7 +10,7 @@ const atCwd = int32(0)
 
 func sysOpen(int32, []byte) (int32, error) { return -1, ErrNotSupported }
 
-func sysOpenDir(string) (int32, error) { return -1, ErrNotSupported }
+func sysOpenDir(int32, []byte) (int32, error) { return -1, ErrNotSupported }
 
 func sysRead(int32, []byte, int64) (int, error) { return 0, ErrNotSupported }
 
