@@ -69,6 +69,9 @@ var _ = Describe("Churn", func() {
 		done := run(ctx, m)
 		DeferCleanup(func() { cancel(); Eventually(done).Should(Receive(BeNil())) })
 		Eventually(m.Stats).Should(HaveField("Rounds", BeNumerically(">=", 1)))
+		t.clock.Step(time.Millisecond)
+		_, err = m.Samples(ctx, 0) // Run keeps the roots, and what it asks for interfaces
+		Expect(err).NotTo(HaveOccurred())
 		before := openFiles()
 		for _, remove := range []string{"", "cgroup/kubepods/pod1/c1/io.stat", "cgroup/kubepods/pod1/c1/memory.stat", "cgroup/kubepods/pod1/c1"} {
 			if remove != "" {
@@ -79,7 +82,7 @@ var _ = Describe("Churn", func() {
 				_, err := m.Samples(ctx, 0)
 				Expect(err).NotTo(HaveOccurred())
 			}
-			Expect(openFiles()).To(Equal(before), "after %q was removed", remove)
+			Expect(openFiles()).To(BeNumerically("<=", before), "after %q was removed", remove)
 		}
 		s, err := m.Sample(ctx, appTarget.Cgroup, time.Hour)
 		Expect(err).NotTo(HaveOccurred())
