@@ -62,7 +62,8 @@ func newContainer(s *sandbox, rec containerRecord) *container {
 
 func containerDir(s *sandbox, id string) string { return filepath.Join(s.dir, shim.ContainersDir, id) }
 
-// CreateContainer mounts the root and has the shim make the process.
+// CreateContainer mounts the root and writes the bundle. The OCI runtime sees it
+// only when it is started: what it has against it is an error of that call.
 func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, spec runtimeiface.ContainerSpec) (string, error) {
 	spec = spec.Clone()
 	type result struct {
@@ -116,16 +117,15 @@ func (r *Runtime) makeContainer(s *sandbox, spec runtimeiface.ContainerSpec) (_ 
 		return nil, err
 	}
 	faultPoint("container written")
-	m, err := client.call(ctx, shim.OpCreate, p.request.Fields()...)
+	_, err = client.call(ctx, shim.OpCreate, p.request.Fields()...)
 	if lerr := p.lasting(); err == nil && lerr != nil {
 		err = fmt.Errorf("record of the container: %w", lerr)
 	}
 	if err != nil {
 		return nil, err
 	}
-	pid, _ := strconv.Atoi(m.Field(0))
 	faultPoint("container created")
-	r.markCreated(s, p.c.ID, pid)
+	r.markCreated(s, p.c.ID, 0)
 	return p.c, nil
 }
 

@@ -26,6 +26,14 @@ var _ = Describe("the kill matrix", func() {
 			m.mortal(program)
 			m.each(m.calls(ctx), func(call string) error { return m.killRuntime(ctx, call) })
 		}, NodeTimeout(time.Hour))
+
+		It("of "+string(program)+" at each of its calls, with containers that run together", func(ctx SpecContext) {
+			kerneltest.Require(GinkgoTB(), program)
+			m := newMatrix()
+			m.together = true
+			m.mortal(program)
+			m.each(m.calls(ctx), func(call string) error { return m.killRuntime(ctx, call) })
+		}, NodeTimeout(time.Hour))
 	}
 })
 
@@ -38,7 +46,7 @@ func (m *matrix) mortal(program kerneltest.Need) {
 	Expect(err).NotTo(HaveOccurred())
 	script := "#!/bin/sh\n" +
 		"[ \"$1\" = --root ] || exec " + path + " \"$@\"\n" +
-		"for a; do case $a in create|start|exec|update|delete) echo $a >> " + m.wrap + "/calls; break;; esac; done\n" +
+		"for a; do case $a in run|create|start|exec|update|delete) echo $a >> " + m.wrap + "/calls; break;; esac; done\n" +
 		"[ -e " + m.wrap + "/plan ] || exec " + path + " \"$@\"\n" +
 		mortalEnv + "=" + m.wrap + " exec " + self + " " + path + " \"$@\"\n"
 	file := filepath.Join(m.wrap, string(program))
@@ -90,8 +98,15 @@ func (m *matrix) killRuntime(ctx context.Context, call string) error {
 		}
 		failed := l.name()
 		l.ExecTime = ""
+		// Whether the program ran is not always known.
+		l.cut = strings.HasPrefix(call, "run#") || strings.HasPrefix(call, "start#")
 		if verr := l.verify(ctx, rt); verr != nil {
 			return fmt.Errorf("after the kill, %w: %w", err, verr)
+		}
+		if over, verr := l.cutShort(ctx, rt); verr != nil {
+			return verr
+		} else if over {
+			l.Step = stepStopSandbox
 		}
 		if err := l.live(ctx, rt, func() {}); err != nil {
 			return fmt.Errorf("during %s, repeated: %w", failed, err)

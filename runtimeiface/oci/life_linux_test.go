@@ -69,8 +69,9 @@ type life struct {
 	// Step is the first call of lifeSteps that was not answered.
 	Step              int
 	Sandbox, App, Job string // IDs, once told
-	// lost: the shim was killed, so exits may be unknown.
-	lost bool
+	// lost: the shim was killed, so exits may be unknown. cut: the OCI runtime was,
+	// when it was to run a program.
+	lost, cut bool
 }
 
 // Steps by name, for what must hold before and after them.
@@ -314,11 +315,11 @@ func (l *life) verify(ctx context.Context, rt *oci.Runtime) error {
 	return errors.Join(bad.errs...)
 }
 
-// truly tells whether a container that lives has a process, or has ended a
+// truly tells whether a container that runs has a process, or has ended a
 // moment later.
 func (l *life) truly(ctx context.Context, rt *oci.Runtime, c runtimeiface.Container) bool {
 	for range 200 {
-		if c.State == runtimeiface.ContainerExited || alive(c.PID) {
+		if c.State != runtimeiface.ContainerRunning || alive(c.PID) {
 			return true
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -383,12 +384,19 @@ func (l *life) verifyContainer(bad *badNews, seen map[string]runtimeiface.Contai
 		unknown := c.ExitCode == runtimeiface.ExitCodeUnknown && c.Reason == runtimeiface.ReasonUnknown
 		// A container of a pod that is stopped is killed.
 		killed := c.ExitCode == 137 && c.Reason == runtimeiface.ReasonError && l.Step >= stepStopSandbox && l.Step <= stepRemoveSandbox
-		bad.add(!truly && !unknown && !killed, "%s, started at %v", told, c.StartedAt)
-		bad.add(name == "app" && l.Step > stepStopApp && !truly && !l.lost, "%s, but it was stopped", told)
-		bad.add(name == "job" && l.Step > stepWait && !truly && !l.lost, "%s, but it ended by itself", told)
+		cut := l.cut && (c.ExitCode == 128 && c.Reason == runtimeiface.ReasonStartError || c.ExitCode == 137)
+		bad.add(!truly && !unknown && !killed && !cut, "%s, started at %v", told, c.StartedAt)
+		bad.add(name == "app" && l.Step > stepStopApp && !truly && !cut && !l.lost, "%s, but it was stopped", told)
+		bad.add(name == "job" && l.Step > stepWait && !truly && !cut && !l.lost, "%s, but it ended by itself", told)
 		bad.add(unknown && !l.lost, "%s, but its shim lived", told)
 		bad.add(c.FinishedAt.IsZero(), "%s, at no time", told)
 	}
+}
+
+// cutShort tells whether the pod has ended with the OCI runtime.
+func (l *life) cutShort(ctx context.Context, rt *oci.Runtime) (bool, error) {
+	list, err := rt.ListContainers(ctx, runtimeiface.ContainerFilter{State: runtimeiface.ContainerExited})
+	return l.cut && slices.ContainsFunc(list, func(c runtimeiface.Container) bool { return c.ExitCode >= 128 }), err
 }
 
 type badNews struct{ errs []error }

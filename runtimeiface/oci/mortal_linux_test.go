@@ -27,6 +27,7 @@ const mortalEnv = "NODEKIT_OCI_TEST_MORTAL"
 // What is between before and after is when something can be seen; where that
 // comes too late to be seen, it is after.
 var mortalMoments = map[string][]string{
+	"run":    {"before", "state", "cgroup", "fifo", "pid", "after"},
 	"create": {"before", "state", "cgroup", "pid", "after"},
 	"start":  {"before", "fifo", "after"},
 	"exec":   {"before", "cgroup", "pid", "after"},
@@ -107,7 +108,12 @@ func mortalCondition(moment string, args []string) func() bool {
 		before := procs()
 		return func() bool { return procs() > before }
 	case "fifo":
-		return func() bool { return !there(filepath.Join(state, "exec.fifo")) }
+		was := false
+		return func() bool {
+			now := there(filepath.Join(state, "exec.fifo"))
+			was = was || now
+			return was && !now
+		}
 	case "state gone":
 		return func() bool { return !there(state) }
 	case "cgroup gone":

@@ -22,7 +22,8 @@ func (r *Runtime) shimEvent(s *sandbox, m shim.Message) {
 	case shim.EventStart:
 		nano, err := strconv.ParseInt(m.Field(1), 10, 64)
 		if err == nil {
-			r.markStarted(s, m.Field(0), time.Unix(0, nano))
+			pid, _ := strconv.Atoi(m.Field(2))
+			r.markStarted(s, shim.Live{ID: m.Field(0), PID: pid, Started: time.Unix(0, nano)})
 		}
 	case shim.EventExit:
 		e, err := shim.ParseExit(m)
@@ -57,14 +58,15 @@ func (r *Runtime) markCreated(s *sandbox, id string, pid int) {
 	r.cfg.Logger.V(4).Info("container created", "podUID", s.spec.UID, "container", c.Spec.Name, "containerID", id)
 }
 
-func (r *Runtime) markStarted(s *sandbox, id string, at time.Time) {
+func (r *Runtime) markStarted(s *sandbox, l shim.Live) {
+	id, at := l.ID, l.Started
 	r.mu.Lock()
 	c := s.containers[id]
 	if c == nil || c.state != runtimeiface.ContainerCreated {
 		r.mu.Unlock()
 		return
 	}
-	c.state, c.started = runtimeiface.ContainerRunning, at
+	c.state, c.started, c.pid = runtimeiface.ContainerRunning, at, l.PID
 	r.mu.Unlock()
 	r.event(runtimeiface.ContainerStarted, s, id, at)
 	r.cfg.Logger.V(4).Info("container started", "podUID", s.spec.UID, "container", c.Spec.Name, "containerID", id)
@@ -146,7 +148,7 @@ func (r *Runtime) markBegun(s *sandbox, id string) {
 		return
 	}
 	if at := readStarted(c.dir); !at.IsZero() {
-		r.markStarted(s, id, at)
+		r.markStarted(s, shim.Live{ID: id, Started: at})
 	}
 }
 
@@ -252,7 +254,7 @@ func (r *Runtime) reconnect(s *sandbox) error {
 		}
 		r.mu.Unlock()
 		if !l.Started.IsZero() {
-			r.markStarted(s, l.ID, l.Started)
+			r.markStarted(s, l)
 		}
 	}
 	r.mu.RLock()

@@ -47,8 +47,12 @@ type container struct {
 	// starting is held until the start is told: nobody hears of an exit before.
 	starting sync.Mutex
 
-	mu        sync.Mutex
-	pid       int
+	mu     sync.Mutex
+	pid    int  // 0: the OCI runtime has not made it
+	making bool // it is at it
+	// stopBy is when a container is to be dead that was stopped before it was
+	// made; zero: it was not.
+	stopBy    time.Time
 	cannotRun string // why the program cannot be run
 	started   time.Time
 	signalled bool // asked to end, or killed
@@ -62,29 +66,28 @@ type container struct {
 	deleted   chan struct{} // the OCI runtime has forgotten the container
 	hurry     func()        // has it forget the container at once when that has ended
 	hurried   chan struct{}
+	nothing   func() // says that the OCI runtime has nothing of it to end
 }
 
 // deleteDelay is how long after a container's end the OCI runtime is made to
 // forget it, so that this is not in the way of what starts in its place.
 const deleteDelay = 250 * time.Millisecond
 
-func (s *server) create(req CreateRequest) (int, error) {
+// create takes a container in. The OCI runtime hears of it when it starts: its
+// create and start in one are a good deal faster than one after the other.
+func (s *server) create(req CreateRequest) error {
 	c, err := s.enlist(req)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer c.ops.Unlock()
 	faultPoint("create")
-	if err = s.make(c); err == nil {
-		faultPoint("container made")
-		c.lasting, err = mark(c.dir, CreatedName)
-		faultPoint("container marked")
-	}
+	c.lasting, err = mark(c.dir, CreatedName)
+	faultPoint("container marked")
 	if err != nil {
 		s.unmake(c)
-		return 0, err
 	}
-	return c.pid, nil
+	return err
 }
 
 // enlist makes a container known, with ops held.
@@ -95,6 +98,7 @@ func (s *server) enlist(req CreateRequest) (*container, error) {
 		hurried: make(chan struct{}),
 	}
 	c.hurry = sync.OnceFunc(func() { close(c.hurried) })
+	c.nothing = sync.OnceFunc(func() { close(c.drained); close(c.deleted) })
 	c.ops.Lock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,133 +119,6 @@ func (s *server) unmake(c *container) {
 	}
 	c.close()
 	s.forget(c.ID)
-}
-
-// make has the OCI runtime make the container and begins to keep it.
-func (s *server) make(c *container) error {
-	var err error
-	if c.log, err = openLog(c.LogDir, c.LogPath); err != nil {
-		return err
-	}
-	pidFile := filepath.Join(c.dir, pidName)
-	args := []string{"create", "--bundle", c.dir, "--pid-file", pidFile}
-	var terminal *console
-	if c.TTY {
-		if terminal, err = s.newConsole(); err != nil {
-			return err
-		}
-		defer terminal.close()
-		args = append(args, "--console-socket", terminal.path)
-	}
-	files, said, err := s.streams(c)
-	if err != nil {
-		return err
-	}
-	faultPoint("log opened")
-	s.reaper.claim()
-	defer s.reaper.unclaim()
-	if c.TTY {
-		defer func() { _ = said.Close() }()
-	}
-	d, err := s.run(c, files, append(args, c.ID)...)
-	faultPoint("runtime created")
-	for _, fd := range files {
-		if fd != uintptr(s.null) {
-			_ = unix.Close(int(fd))
-		}
-	}
-	if err == nil && d.code() != 0 {
-		// Nothing of the container ran yet: all output is the runtime's.
-		text := runtimeText(said)
-		if isStartError(text) {
-			c.mu.Lock()
-			c.cannotRun = text
-			c.mu.Unlock()
-			close(c.drained)
-			close(c.deleted)
-			return nil
-		}
-		err = errors.New(text)
-	}
-	pid := 0
-	if err == nil {
-		pid, err = readPid(pidFile)
-	}
-	if err == nil && c.TTY {
-		err = c.takeTerminal(terminal)
-	}
-	if err != nil {
-		_, _ = s.run(c, nil, "delete", "--force", c.ID)
-		return err
-	}
-	faultPoint("pid read")
-	c.mu.Lock()
-	c.pid = pid
-	c.mu.Unlock()
-	s.keep(c)
-	return nil
-}
-
-// takeTerminal makes the master the container's streams.
-func (c *container) takeTerminal(from *console) error {
-	fd, err := from.master()
-	if err != nil {
-		return err
-	}
-	if c.outs[0], err = nonblocking(fd, "terminal"); err != nil {
-		_ = unix.Close(fd)
-		return err
-	}
-	if c.Stdin {
-		if fd, err = dupOf(c.outs[0]); err == nil {
-			c.stdin.file = os.NewFile(uintptr(fd), "terminal")
-		}
-	}
-	return err
-}
-
-// keep reads the output and waits for the end.
-func (s *server) keep(c *container) {
-	s.oom.made(c.ID, c.OOMFile)
-	var readers sync.WaitGroup
-	for i, out := range c.outs {
-		if out != nil {
-			readers.Go(func() { s.pump(c, i) })
-		}
-	}
-	go func() {
-		readers.Wait()
-		close(c.drained)
-	}()
-	death := s.reaper.adopt(c.pid)
-	go func() {
-		d := <-death
-		close(c.dead)
-		faultPoint("reaped")
-		if c.Sweep {
-			KillCgroup(c.TrackDir, killTime)
-		}
-		e := Exit{ID: c.ID, Code: d.code(), OOM: s.oom.close(c.ID) > 0, At: d.at}
-		select {
-		case <-c.drained:
-		case <-time.After(drainTime):
-		}
-		faultPoint("drained")
-		c.starting.Lock()
-		s.exit(c, e)
-		c.starting.Unlock()
-		select {
-		case <-c.hurried:
-		case <-time.After(deleteDelay):
-		}
-		// Without --force, with which runc waits for 100 ms.
-		if d, err := s.run(c, nil, "delete", c.ID); err != nil || d.code() != 0 {
-			_, _ = s.run(c, nil, "delete", "--force", c.ID)
-		}
-		faultPoint("runtime deleted")
-		close(c.deleted)
-		s.trimSoon()
-	}()
 }
 
 // exit makes the end lasting and known, once.
@@ -292,14 +169,16 @@ func (s *server) startOne(c *container) (bool, error) {
 	c.starting.Lock()
 	defer c.starting.Unlock()
 	c.mu.Lock()
-	started, exited, cannotRun := c.started, c.exited, c.cannotRun
+	started, exited, cannotRun := c.started, c.exited || !c.stopBy.IsZero(), c.cannotRun
+	c.making = c.pid == 0
+	run := c.making
 	c.mu.Unlock()
+	defer s.settle(c)
 	switch {
 	case exited:
 		return false, errExited
 	case cannotRun != "":
-		s.exit(c, Exit{ID: c.ID, Code: 128, StartError: cannotRun, At: time.Now()})
-		return false, errors.New(cannotRun)
+		return false, s.failed(c)
 	case !started.IsZero():
 		return false, nil
 	}
@@ -311,14 +190,23 @@ func (s *server) startOne(c *container) (bool, error) {
 	faultPoint("lasting")
 	// The time before: the program may be over when the runtime returns.
 	now := time.Now()
-	before := exeOf(c.pid)
-	if err := s.runQuiet(c, uintptr(s.null), "start", c.ID); err != nil {
-		if began, dead := c.began(before); dead && !began {
-			// What the runtime says of a container that was killed meanwhile is
-			// not the cause.
-			return false, errExited
-		} else if !began {
+	if run {
+		if err := s.launch(c, "run", "--detach"); err != nil {
 			return false, err
+		}
+		if c.unable() {
+			return false, s.failed(c)
+		}
+	} else {
+		before := exeOf(c.pid)
+		if err := s.runQuiet(c, uintptr(s.null), "start", c.ID); err != nil {
+			if began, dead := c.began(before); dead && !began {
+				// What the runtime says of a container that was killed meanwhile is
+				// not the cause.
+				return false, errExited
+			} else if !began {
+				return false, err
+			}
 		}
 	}
 	faultPoint("runtime started")
@@ -328,8 +216,40 @@ func (s *server) startOne(c *container) (bool, error) {
 	nano := strconv.FormatInt(now.UnixNano(), 10)
 	err := os.WriteFile(filepath.Join(c.dir, StartedName), []byte(nano), 0o600)
 	faultPoint("start recorded")
-	s.tell(Message{Op: EventStart, Fields: []string{c.ID, nano}})
+	s.tell(Message{Op: EventStart, Fields: []string{c.ID, nano, strconv.Itoa(c.pid)}})
 	return true, err
+}
+
+// failed ends a container whose program cannot be run, and gives the cause.
+func (s *server) failed(c *container) error {
+	c.nothing()
+	s.exit(c, Exit{ID: c.ID, Code: 128, StartError: c.cannotRun, At: time.Now()})
+	return errors.New(c.cannotRun)
+}
+
+// settle does what was asked for while the OCI runtime made the container.
+func (s *server) settle(c *container) {
+	c.mu.Lock()
+	by, made := c.stopBy, c.pid != 0
+	c.making = false
+	if made {
+		c.stopBy = time.Time{}
+	}
+	c.mu.Unlock()
+	switch {
+	case by.IsZero():
+	case made:
+		_ = s.stop(c.ID, time.Until(by))
+	default:
+		s.neverRan(c)
+	}
+}
+
+// neverRan ends a container that the OCI runtime has not made, as if it had been
+// killed.
+func (s *server) neverRan(c *container) {
+	c.nothing()
+	s.exit(c, Exit{ID: c.ID, Code: 128 + int(syscall.SIGKILL), At: time.Now()})
 }
 
 // began looks whether a container whose start failed runs its program all the
@@ -392,7 +312,18 @@ func (s *server) stop(id string, grace time.Duration) error {
 	case c.exited:
 		return nil
 	case c.cannotRun != "":
-		go s.exit(c, Exit{ID: id, Code: 128, StartError: c.cannotRun, At: time.Now()})
+		go func() { _ = s.failed(c) }()
+		return nil
+	case c.pid == 0:
+		if by := time.Now().Add(max(0, grace)); c.stopBy.IsZero() || by.Before(c.stopBy) {
+			c.stopBy = by
+		}
+		switch {
+		case !c.making:
+			go s.neverRan(c)
+		case grace <= 0: // also of an OCI runtime that hangs
+			go KillCgroup(c.TrackDir, killTime)
+		}
 		return nil
 	case grace <= 0 || c.started.IsZero():
 		c.signalled = true
@@ -446,8 +377,13 @@ func (c *container) close() {
 	if c.log != nil {
 		c.log.close()
 	}
+	c.closeStreams()
+	_ = c.pidNS.Close() // of nil, too
+}
+
+func (c *container) closeStreams() {
 	c.stdin.close()
-	for _, f := range []*os.File{c.outs[0], c.outs[1], c.pidNS} {
+	for _, f := range c.outs {
 		_ = f.Close() // of nil, too
 	}
 }

@@ -75,26 +75,40 @@ func (s *server) runGroup(req RunRequest) *runError {
 
 // startGroup starts containers that are just made, and others.
 func (s *server) startGroup(list []*container, others []string) *runError {
-	for _, c := range list {
-		// What cannot run at all is known already: nothing runs because of it.
-		if c.cannotRun != "" {
-			_, err := s.startOne(c)
-			return s.stopGroup(list, nil, &runError{err, c.ID, true})
-		}
-	}
 	all := slices.Clone(list)
 	for _, id := range others {
 		if c := s.find(id); c != nil {
 			all = append(all, c)
 		}
 	}
+	// Those of list are locked.
+	locked := func(c *container) func() {
+		if slices.Contains(list, c) {
+			return func() {}
+		}
+		c.ops.Lock()
+		return c.ops.Unlock
+	}
+	failed := each(all, func(c *container) error {
+		defer locked(c)()
+		return s.make(c)
+	})
+	if failed != nil {
+		failed.made = true
+		return s.stopGroup(list, nil, failed)
+	}
+	for _, c := range all {
+		// What cannot run at all is known by now: nothing runs because of it.
+		if c.unable() {
+			defer locked(c)()
+			_, err := s.startOne(c)
+			return s.stopGroup(list, nil, &runError{err, c.ID, true})
+		}
+	}
 	var mu sync.Mutex
 	var started []*container
-	failed := each(all, func(c *container) error {
-		if !slices.Contains(list, c) {
-			c.ops.Lock()
-			defer c.ops.Unlock()
-		}
+	failed = each(all, func(c *container) error {
+		defer locked(c)()
 		fresh, err := s.startOne(c)
 		if fresh || err != nil {
 			mu.Lock()

@@ -26,7 +26,7 @@ const (
 	OpWatch    = "watch"    // answers the state, then events follow on this connection
 	OpPause    = "pause"    // see PauseRequest; answers the pid
 	OpTarget   = "target"   // id; answers the path of that container's PID namespace
-	OpCreate   = "create"   // see CreateRequest; answers the pid
+	OpCreate   = "create"   // see CreateRequest
 	OpStart    = "start"    // id; EventStart or EventExit come before the answer
 	OpRun      = "run"      // see RunRequest; EventCreate and all others come before the answer
 	OpUpdate   = "update"   // id, the OCI resources in JSON
@@ -59,7 +59,7 @@ const (
 	RunFailed = "start"
 
 	EventCreate = "created" // id, pid; only with OpRun
-	EventStart  = "started" // id, Unix nanoseconds
+	EventStart  = "started" // id, Unix nanoseconds, pid
 	EventExit   = "exit"    // see Exit
 )
 

@@ -59,6 +59,9 @@ func (s *server) update(id, resources string) error {
 		return errExited
 	default:
 	}
+	if err := s.make(c); err != nil {
+		return err
+	}
 	if c.pid == 0 {
 		return nil // its program cannot be run: there is nothing to limit
 	}
@@ -239,8 +242,10 @@ func runtimeText(from *os.File) string {
 	_ = from.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	n, _ := from.Read(buf)
 	text := strings.TrimSpace(string(buf[:n]))
-	if i := strings.LastIndex(text, "runc create failed: "); i >= 0 {
-		text = text[i+len("runc create failed: "):]
+	for _, pomp := range []string{"runc create failed: ", "runc run failed: "} {
+		if i := strings.LastIndex(text, pomp); i >= 0 {
+			text = text[i+len(pomp):]
+		}
 	}
 	text = strings.TrimPrefix(text, "unable to start container process: ")
 	if text == "" {

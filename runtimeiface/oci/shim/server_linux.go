@@ -263,12 +263,11 @@ func (s *server) serveLife(c *Conn, m Message, reply func(error, ...string)) {
 	switch m.Op {
 	case OpCreate:
 		req, err := parseCreate(m.Fields)
-		pid := 0
 		if err == nil {
-			pid, err = s.create(req)
+			err = s.create(req)
 			faultPoint("created")
 		}
-		reply(err, strconv.Itoa(pid))
+		reply(err)
 	case OpStart:
 		reply(s.start(m.Field(0)))
 	case OpRun:

@@ -284,7 +284,7 @@ func ParseExit(m Message) (Exit, error) {
 // Live is what a shim tells of a container that has not ended.
 type Live struct {
 	ID      string
-	PID     int // 0: its program cannot be run
+	PID     int // 0: the OCI runtime has not made it
 	Started time.Time
 }
 
