@@ -130,7 +130,7 @@ var _ = Describe("a kill", func() {
 		dir := GinkgoT().TempDir()
 		hang := filepath.Join(dir, "hang")
 		Expect(unix.Mkfifo(hang, 0o600)).To(Succeed())
-		script := "#!/bin/sh\nfor a; do if [ \"$a\" = create ]; then : > " + dir + "/called; read x < " + hang + "; fi; done\nexec runc \"$@\"\n"
+		script := "#!/bin/sh\nfor a; do if [ \"$a\" = run ]; then : > " + dir + "/called; read x < " + hang + "; fi; done\nexec runc \"$@\"\n"
 		Expect(os.WriteFile(filepath.Join(dir, "slow"), []byte(script), 0o700)).To(Succeed())
 		e.close()
 		e.cfg.RuntimeHandlers = map[string]string{"slow": filepath.Join(dir, "slow")}
@@ -140,7 +140,10 @@ var _ = Describe("a kill", func() {
 		Expect(err).NotTo(HaveOccurred())
 		failed := make(chan error)
 		go func() {
-			_, err := e.rt.CreateContainer(e.ctx(), sb, runtimeiface.ContainerSpec{Name: "app", Image: e.image})
+			id, err := e.rt.CreateContainer(e.ctx(), sb, runtimeiface.ContainerSpec{Name: "app", Image: e.image})
+			if err == nil {
+				err = e.rt.StartContainer(e.ctx(), id)
+			}
 			failed <- err
 		}()
 		Eventually(filepath.Join(dir, "called"), "1m", "5ms").Should(BeAnExistingFile())

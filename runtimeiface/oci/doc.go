@@ -76,9 +76,14 @@
 //
 // # OCI runtimes
 //
-// Config.RuntimeHandlers names programs with the command line of runc: create,
+// Config.RuntimeHandlers names programs with the command line of runc: run, create,
 // start, update, delete, exec, with --root before and --bundle, --pid-file,
-// --console-socket, --resources, --process, --detach behind. Runc v1.5 and crun
+// --console-socket, --resources, --process, --detach behind. A container is made
+// by the call that starts it, as containerd does it too, unless RunContainers or
+// an update wants it made before: what the OCI runtime has against it is an error
+// of StartContainer, which can be repeated. If the OCI runtime is killed
+// meanwhile the container has ended, with ReasonStartError: nobody knows whether
+// its program ran, and it shall not run twice. Runc v1.5 and crun
 // 1.21 are tested with every promise. What a program can is asked from it at
 // Open: filters, mapped IDs and mount options such as "rro" from "features",
 // sub-cgroups of an exec from its help. Without those, a command's process is

@@ -263,7 +263,7 @@ var _ = Describe("Collect", func() {
 		Expect(names(root, "ingest")).To(HaveLen(2))
 
 		clock.SetTime(time.Now().Add(time.Hour))
-		policy := image.CollectPolicy{FreeBytes: mib, DryRun: true}
+		policy := image.CollectPolicy{FreeBytes: mib, HighPercent: 100, DryRun: true}
 		plan, err := s.Collect(ctx, policy)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(plan.Leftovers).To(BeNumerically(">", 2*mib))

@@ -82,8 +82,11 @@ func (s *server) create(req CreateRequest) error {
 	}
 	defer c.ops.Unlock()
 	faultPoint("create")
-	c.lasting, err = mark(c.dir, CreatedName)
-	faultPoint("container marked")
+	if c.log, err = openLog(c.LogDir, c.LogPath); err == nil {
+		faultPoint("log opened")
+		c.lasting, err = mark(c.dir, CreatedName)
+		faultPoint("container marked")
+	}
 	if err != nil {
 		s.unmake(c)
 	}

@@ -17,8 +17,8 @@
 //
 // Containers are made by the OCI runtime's command line. The shim is a
 // subreaper: containers and the processes of an exec become its children, so
-// no pid is used after its process is gone. An exit is on disk ([ExitRecord])
-// before anyone is told.
+// no pid is used after its process is gone. An exit is in its file ([ExitRecord])
+// before anyone is told, and soon on disk.
 //
 // Clients that are attached give the shim pipes. It writes into them as far as
 // there is room, and lets the program wait for the rest.

@@ -43,7 +43,10 @@ func (s *server) runGroup(req RunRequest) *runError {
 		list = append(list, c)
 	}
 	if failed := each(list, func(c *container) error {
-		err := s.make(c)
+		var err error
+		if c.log, err = openLog(c.LogDir, c.LogPath); err == nil {
+			err = s.make(c)
+		}
 		if err == nil {
 			c.lasting, err = mark(c.dir, CreatedName)
 		}

@@ -27,12 +27,6 @@ func (s *server) make(c *container) error {
 // start it, and begins to keep it. If the program cannot be run there is no
 // error, but cannotRun. After another error the OCI runtime has nothing of it.
 func (s *server) launch(c *container, command ...string) error {
-	if c.log == nil {
-		var err error
-		if c.log, err = openLog(c.LogDir, c.LogPath); err != nil {
-			return err
-		}
-	}
 	pidFile := filepath.Join(c.dir, pidName)
 	args := append(command, "--bundle", c.dir, "--pid-file", pidFile)
 	var terminal *console
@@ -48,7 +42,7 @@ func (s *server) launch(c *container, command ...string) error {
 	if err != nil {
 		return err
 	}
-	faultPoint("log opened")
+	faultPoint("streams open")
 	s.reaper.claim()
 	defer s.reaper.unclaim()
 	if c.TTY {
