@@ -19,12 +19,17 @@ type proxyOptions struct {
 	sizes         []int
 	iptablesUpTo  int
 	repeats       int
+	changing      time.Duration
+	repairs       int
 	subjects      []string
 	traffic       time.Duration
 	trafficPasses int
 	limit         time.Duration
 	began         time.Time
 }
+
+// leastRepeats is how often a change is made in any case.
+const leastRepeats = 5
 
 // limitMode is the subject that is no proxy: what the kernel takes.
 const limitMode = "limit"
@@ -37,7 +42,9 @@ func proxyMain(args []string) int {
 	sizes := flags.String("services", "1000,10000", "how many Services of 10 endpoints, comma separated")
 	subjects := flags.String("proxies", "nodekit,limit,nftables,iptables", "which ones: nodekit, the limit that the kernel alone sets, and kube-proxy in mode nftables and iptables")
 	flags.IntVar(&o.iptablesUpTo, "iptables-up-to", 1000, "the most Services that kube-proxy gets in mode iptables: it takes minutes with 5,000")
-	flags.IntVar(&o.repeats, "repeats", 5, "how often each change is made")
+	flags.IntVar(&o.repeats, "repeats", 25, "how often each change is made")
+	flags.DurationVar(&o.changing, "changing", time.Minute, "how long changes go on at most; each is made five times in any case")
+	flags.IntVar(&o.repairs, "repairs", 5, "how often another program changes nodekit's rules in each way; 0 for not at all")
 	flags.DurationVar(&o.traffic, "traffic", 2*time.Second, "how long connections are made, each time; 0 for not at all")
 	flags.IntVar(&o.trafficPasses, "traffic-passes", 5, "how many rounds of all proxies and of the path without rules, in turns")
 	flags.DurationVar(&o.limit, "limit", 5*time.Minute, "how long one sync may take; what takes longer is given up")
@@ -53,7 +60,7 @@ func proxyMain(args []string) int {
 		o.sizes = append(o.sizes, n)
 	}
 	o.began = time.Now()
-	o.subjects, o.repeats, o.trafficPasses = strings.Split(*subjects, ","), max(o.repeats, 1), max(o.trafficPasses, 1)
+	o.subjects, o.repeats, o.trafficPasses = strings.Split(*subjects, ","), max(o.repeats, leastRepeats), max(o.trafficPasses, 1)
 	return exitCode(benchProxies(o))
 }
 
@@ -92,7 +99,7 @@ func benchProxies(o proxyOptions) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	fmt.Printf("Time in ms, as each proxy tells how long its syncs took; medians of %d changes, the longest in brackets. A sync may take %s.\n", o.repeats, o.limit)
+	fmt.Printf("Time in ms, as each proxy tells how long its syncs took; medians of up to %d changes, the longest in brackets. A sync may take %s.\n", o.repeats, o.limit)
 	for _, n := range o.sizes {
 		if err := benchServices(ctx, o, dir, n); err != nil {
 			return fmt.Errorf("%d services: %w", n, err)
@@ -141,7 +148,7 @@ func benchServices(ctx context.Context, o proxyOptions, dir string, n int) (err 
 	if o.traffic == 0 {
 		return nil
 	}
-	if roads, err = openBare(roads); err != nil {
+	if roads, err = openLimits(roads, n); err != nil {
 		return err
 	}
 	o.tell(n, "connections", fmt.Sprintf("%d rounds", o.trafficPasses))
@@ -257,7 +264,11 @@ func benchOneProxy(ctx context.Context, o proxyOptions, dir, mode string, n int)
 
 func (w *proxyWorld) measureChanges(ctx context.Context, o proxyOptions, p *proxyRun, f *proxyFigures) error {
 	n := f.services
+	began := time.Now()
 	for i := range o.repeats {
+		if i >= leastRepeats && time.Since(began) > o.changing {
+			break
+		}
 		for _, step := range []struct {
 			change     func()
 			took, seen *[]time.Duration
@@ -277,7 +288,7 @@ func (w *proxyWorld) measureChanges(ctx context.Context, o proxyOptions, p *prox
 }
 
 func (w *proxyWorld) measureRepairs(ctx context.Context, o proxyOptions, p *proxyRun, f *proxyFigures) error {
-	for range o.repeats {
+	for range o.repairs {
 		for i, edit := range disturbances {
 			// Who is disturbed all the time repairs less often.
 			if err := pass(ctx, 5*time.Second); err != nil {

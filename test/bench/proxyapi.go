@@ -19,6 +19,7 @@ const (
 	proxyNode      = "bench"
 	proxyNodes     = 100 // on which endpoints are, as the API tells; one is the proxy's
 	proxyEndpoints = 10  // of a Service
+	servicePort    = 80
 	targetPort     = 8080
 )
 
@@ -52,9 +53,13 @@ func (a *fakeAPI) close() error { return a.server.Close() }
 // vip is the cluster IP of Service i.
 func vip(i int) string { return fmt.Sprintf("10.96.%d.%d", i>>8, i&255) }
 
-// endpointIP of Service i; each change gives the endpoint another one.
+// endpointIP of Service i; each change gives the endpoint another one of those in
+// endpointNet, after the seventh one that it had before.
 func endpointIP(i, j, change int) string {
-	n := i*proxyEndpoints + j + change<<19
+	n := i*proxyEndpoints + j
+	if change > 0 {
+		n += (1 + (change-1)%7) << 19
+	}
 	return fmt.Sprintf("10.%d.%d.%d", 128+n>>16&127, n>>8&255, n&255)
 }
 
@@ -75,7 +80,7 @@ func (a *fakeAPI) fill(n int) {
 		meta := metav1.ObjectMeta{Namespace: fmt.Sprintf("ns-%d", i%100), Name: fmt.Sprintf("service-%d", i), UID: "", ResourceVersion: "1", CreationTimestamp: metav1.Now()}
 		s := &corev1.Service{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}, ObjectMeta: meta}
 		s.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, ClusterIP: vip(i), ClusterIPs: []string{vip(i)}, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
-			SessionAffinity: corev1.ServiceAffinityNone, Ports: []corev1.ServicePort{{Name: name, Protocol: protocol, Port: 80}}}
+			SessionAffinity: corev1.ServiceAffinityNone, Ports: []corev1.ServicePort{{Name: name, Protocol: protocol, Port: servicePort}}}
 		a.services = append(a.services, s)
 		e := &discoveryv1.EndpointSlice{TypeMeta: metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"}, ObjectMeta: meta, AddressType: discoveryv1.AddressTypeIPv4}
 		e.Name += "-slice"

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -80,13 +81,28 @@ type road struct {
 	trafficFigures
 }
 
-// openBare adds the same path with conntrack and no rules as the first one.
-func openBare(roads []*road) ([]*road, error) {
-	w, err := newProxyWorld()
-	if err != nil {
-		return roads, err
+// openLimits adds the same path with conntrack and no rules as the first one, and
+// one on which a single rule sends all connections to endpoints: what translation
+// takes, without a look for the Service.
+func openLimits(roads []*road, n int) ([]*road, error) {
+	for _, limit := range []struct {
+		name string
+		bare bool
+		rule func(w *proxyWorld) error
+	}{
+		{"a single rule for all Services", false, func(w *proxyWorld) error { return w.translate(n) }},
+		{"no rules", true, (*proxyWorld).track},
+	} {
+		w, err := newProxyWorld()
+		if err != nil {
+			return roads, err
+		}
+		roads = slices.Insert(roads, 0, &road{name: limit.name, world: w, bare: limit.bare})
+		if err := limit.rule(w); err != nil {
+			return roads, err
+		}
 	}
-	return append([]*road{{name: "no rules", world: w, bare: true}}, roads...), w.track()
+	return roads, nil
 }
 
 // measureTraffic connects through n Services, on one road after another in each
@@ -95,8 +111,13 @@ func measureTraffic(ctx context.Context, o proxyOptions, n int, roads []*road) e
 	services := make([]netip.AddrPort, n)
 	endpoints := make([]netip.AddrPort, n)
 	for i := range services {
-		services[i] = netip.AddrPortFrom(netip.MustParseAddr(vip(i)), 80)
+		services[i] = netip.AddrPortFrom(netip.MustParseAddr(vip(i)), servicePort)
 		endpoints[i] = netip.AddrPortFrom(netip.MustParseAddr(endpointIP(i, 9, 0)), targetPort)
+	}
+	for _, r := range roads {
+		if err := r.world.node.Do(forgetSoon); err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
 	}
 	for round := range o.trafficPasses {
 		for i := range roads {
@@ -119,6 +140,12 @@ func measureTraffic(ctx context.Context, o proxyOptions, n int, roads []*road) e
 	return nil
 }
 
+// forgetSoon keeps what was reset from filling the one table that all connections
+// of the machine are in: it holds 262,144 by default, for ten seconds.
+func forgetSoon() error {
+	return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close", []byte("1"), 0)
+}
+
 // track has the node look after connections: one rule asks for their state, as
 // the kernel does not for none, and nothing is done with it.
 func (w *proxyWorld) track() error {
@@ -129,6 +156,26 @@ func (w *proxyWorld) track() error {
 	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "track"})
 	chain := conn.AddChain(&nftables.Chain{Table: table, Name: "forward", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
 	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}}})
+	return conn.Flush()
+}
+
+// translate sends what goes to any Service to any endpoint of n Services.
+func (w *proxyWorld) translate(n int) error {
+	conn, err := nftables.New(nftables.WithNetNSFd(w.node.FD()))
+	if err != nil {
+		return err
+	}
+	first, last := netip.MustParseAddr(endpointIP(0, 0, 0)).As4(), netip.MustParseAddr(endpointIP(n-1, proxyEndpoints-1, 0)).As4()
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "translate"})
+	chain := conn.AddChain(&nftables.Chain{Table: table, Name: "prerouting", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		&expr.Payload{OperationType: expr.PayloadLoad, DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(servicePort)},
+		&expr.Immediate{Register: 1, Data: first[:]},
+		&expr.Immediate{Register: 2, Data: last[:]},
+		&expr.Immediate{Register: 3, Data: binaryutil.BigEndian.PutUint16(targetPort)},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegAddrMax: 2, RegProtoMin: 3},
+	}})
 	return conn.Flush()
 }
 
