@@ -119,7 +119,7 @@ func (b *batch) newSet(f *family, s *set) {
 		}
 		if s.dynamic {
 			at := b.begin(9) // NFTA_SET_DESC
-			b.u32(1, maxClients)
+			b.u32(1, s.size)
 			b.end(at)
 			b.u64(11, maxAffinity*1000)
 		}

@@ -2,9 +2,9 @@
 // by netlink: no nft tool is run, and each change is one transaction.
 //
 // Services and endpoints are elements of sets and maps. The chains around them
-// are made once; a chain that balances over 9 to 16 endpoints is made the first
+// are made once; a chain that balances over 9 to 12 endpoints is made the first
 // time a Service has as many. So one endpoint that changes costs two elements,
-// whatever the number of Services; one more at a power of two costs another,
+// whatever the number of Services; one more than such a chain takes costs another,
 // and 0.1 us for each Service, as the kernel then looks through all verdicts.
 //
 // Session affinity needs no set and no chain of its own for a Service: the

@@ -262,7 +262,17 @@ func (p *plan) token(f *proxyrules.Front, inside bool, slot []byte, endpoint net
 	return tokenValue(token)
 }
 
+// sameWay says that both fronts have the same elements, but for their slots.
+func sameWay(a, b *proxyrules.Front) bool {
+	return a.Kind == b.Kind && a.Action == b.Action && a.Masquerade == b.Masquerade && a.Affinity == b.Affinity &&
+		slices.Equal(a.Sources, b.Sources) && (len(a.Inside) == 0) == (len(b.Inside) == 0) &&
+		slotsFor(len(a.Endpoints)) == slotsFor(len(b.Endpoints)) && slotsFor(len(a.Inside)) == slotsFor(len(b.Inside))
+}
+
 func (p *plan) changeFront(old, new *proxyrules.Front) {
+	if old != nil && new != nil && sameWay(old, new) {
+		return
+	}
 	var gone, come []element
 	if old != nil {
 		gone = frontElements(old)
@@ -278,9 +288,11 @@ func (p *plan) changeFront(old, new *proxyrules.Front) {
 		for _, b := range frontBalancers(new) {
 			p.need(b)
 		}
-		if name := sourcesName(new.Sources); len(new.Sources) > 0 && !p.state.sources[name] {
-			p.state.sources[name] = true
-			p.madeSources = append(p.madeSources, new.Sources)
+		if len(new.Sources) > 0 {
+			if name := sourcesName(new.Sources); !p.state.sources[name] {
+				p.state.sources[name] = true
+				p.madeSources = append(p.madeSources, new.Sources)
+			}
 		}
 	}
 	same := func(a, b element) bool {

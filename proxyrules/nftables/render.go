@@ -118,7 +118,7 @@ func (s *set) render(b *strings.Builder, elements map[string]string) {
 	}
 	fmt.Fprintf(b, "\t%s %s {\n\t\t%s %s\n", word, s.name, keyword, s.text)
 	if s.dynamic {
-		fmt.Fprintf(b, "\t\tsize %d\n\t\tflags dynamic,timeout\n\t\ttimeout %ds\n", maxClients, maxAffinity)
+		fmt.Fprintf(b, "\t\tsize %d\n\t\tflags dynamic,timeout\n\t\ttimeout %ds\n", s.size, maxAffinity)
 	}
 	if len(elements) > 0 {
 		b.WriteString("\t\telements = {\n")

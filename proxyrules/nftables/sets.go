@@ -67,7 +67,8 @@ type set struct {
 	keyLen   uint32
 	dataType uint32
 	dataLen  uint32
-	dynamic  bool // filled by rules, and what is in it times out
+	dynamic  bool   // filled by rules, and what is in it times out
+	size     uint32 // the most elements of a dynamic one
 	userdata []byte
 }
 
@@ -139,7 +140,7 @@ func (f *family) sets() [setCount]*set {
 		nodePortPick.userdata = userdata(0, 1, [][]byte{dport, slot}, [][]byte{typeofPriority()})
 		out[setPicks+setID(i)] = &pick
 		out[setNodePortPicks+setID(i)] = &nodePortPick
-		out[setAffinity+setID(i)] = &set{name: "affinity-" + p.lower, isMap: true, dynamic: true,
+		out[setAffinity+setID(i)] = &set{name: "affinity-" + p.lower, isMap: true, dynamic: true, size: maxClients,
 			keyType: typeClassID<<6 | f.typeID, keyLen: 4 + address, dataType: typeClassID, dataLen: 4,
 			text: fmt.Sprintf("classid . %s : classid", f.typeName), userdata: userdata(0, 1, nil, nil)}
 		out[setTokens+setID(i)] = &set{name: "affinity-ep-" + p.lower, isMap: true,

@@ -42,9 +42,6 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 		return daddr(r("%s daddr @nodeport-ips meta l4proto . th dport vmap @%s", f.name, set)).
 			lookup(0, "nodeport-ips").meta(0, metaL4Proto).dport(1).vmap(0, set)
 	}
-	clusterIP := func(code uint32, verb, to string) *rule {
-		return daddr(r("%s daddr @cluster-ips %s %s", f.name, verb, to)).lookup(0, "cluster-ips").verdict(code, to)
-	}
 	// A packet that looks for a verdict while a transaction puts another in its
 	// place finds neither (Linux v6.12 net/netfilter/nft_set_hash.c: it has noted
 	// which generation it wants, and that one goes). Its second look finds the new.
@@ -75,9 +72,9 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 		{"filter-forward", &hook{"filter", "forward", 2, -99}, []*rule{fresh("refusals-elsewhere")}},
 		{"filter-output", &hook{"filter", "output", 3, -99}, []*rule{fresh("refusals-elsewhere")}},
 		{"dispatch", nil, slices.Concat(
-			[]*rule{front("source-ranges"), clusterIP(verdictJump, "jump", "mark-off-cluster")},
+			[]*rule{front("source-ranges"), jump("mark-off-cluster")},
 			twice(front, "services"), twice(nodePort, "nodeports"))},
-		{"mark-off-cluster", nil, f.offCluster(node, setMark)},
+		{"mark-off-cluster", nil, f.offCluster(node, mark)},
 		// Policy Local is not for pods and the node itself.
 		{"external-local", nil, append(f.inside(node, "to-inside", "node-to-inside"), twice(front, "local")...)},
 		{"to-inside", nil, twice(front, "inside")},
@@ -86,7 +83,8 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 		{"np-to-inside", nil, twice(port, "np-inside")},
 		{"np-node-to-inside", nil, []*rule{setMark, goTo("np-to-inside")}},
 		{"refusals", nil, []*rule{sent, front("no-endpoints"), nodePort("np-no-endpoints")}},
-		{"refusals-elsewhere", nil, append([]*rule{sent, jump("refusals"), clusterIP(verdictGoto, "goto", "refuse")}, f.unknown(node)...)},
+		{"refusals-elsewhere", nil, append([]*rule{sent, jump("refusals"),
+			f.toClusterIP("goto refuse").verdict(verdictGoto, "refuse")}, f.unknown(node)...)},
 		// TCP is reset rather than told by ICMP, which is rate-limited, and
 		// which an IPv6 socket on this node hears only at its second attempt.
 		{"refuse", nil, []*rule{
@@ -104,8 +102,12 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 
 func newRule(format string, args ...any) *rule { return &rule{text: fmt.Sprintf(format, args...)} }
 
-func markRule(mark uint32) *rule {
-	return newRule("meta mark set meta mark | 0x%08x", mark).meta(0, metaMark).bitwise(0, host32(^mark), host32(mark)).setMark(0)
+func markRule(mark uint32) *rule { return putMark(newRule("%s", markText(mark)), mark) }
+
+func markText(mark uint32) string { return fmt.Sprintf("meta mark set meta mark | 0x%08x", mark) }
+
+func putMark(r *rule, mark uint32) *rule {
+	return r.meta(0, metaMark).bitwise(0, host32(^mark), host32(mark)).setMark(0)
 }
 
 // match compares an address with a network; what it then does is to be added.
@@ -140,16 +142,23 @@ func (f *family) fromPods(node proxyrules.Node, then string, code uint32, to str
 	return rules
 }
 
-// offCluster marks what does not come from pods.
-func (f *family) offCluster(node proxyrules.Node, setMark *rule) []*rule {
-	if node.MasqueradeAll {
-		return []*rule{setMark}
+// toClusterIP matches what goes to the cluster IP of a Service; what it then does
+// is to be added.
+func (f *family) toClusterIP(then string) *rule {
+	return newRule("%s daddr @cluster-ips %s", f.name, then).
+		payload(0, baseNetwork, f.daddr, uint32(4*f.words)).lookup(0, "cluster-ips")
+}
+
+// offCluster marks what goes to a cluster IP and does not come from pods. Who
+// sends is cheaper to tell than whose address it goes to.
+func (f *family) offCluster(node proxyrules.Node, mark uint32) (rules []*rule) {
+	if !node.MasqueradeAll {
+		if rules = f.fromPods(node, "return", verdictReturn, ""); len(rules) == 0 {
+			return nil
+		}
 	}
-	rules := f.fromPods(node, "return", verdictReturn, "")
-	if len(rules) > 0 {
-		rules = append(rules, setMark)
-	}
-	return rules
+	setMark := f.toClusterIP(markText(mark))
+	return append(rules, putMark(setMark, mark))
 }
 
 // inside sends what comes from pods, and from the node itself, to chains.

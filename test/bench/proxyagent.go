@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -27,8 +28,12 @@ import (
 // agentGap is what minSyncPeriod is to kube-proxy: events of one change gather.
 const agentGap = 2 * time.Millisecond
 
-// agentGarbage is how much of what is in use may be garbage, in percent.
-const agentGarbage = 15
+// What of what is in use may be garbage: so many percent, and so many bytes in any
+// case, or a small heap is looked through with each change.
+const (
+	agentGarbage = 15
+	leastGarbage = 8 << 20
+)
 
 // proxyAgentMain is a proxy of nodekit's parts that follows an API server: what
 // kube-proxy is measured beside.
@@ -97,8 +102,10 @@ func followAPI(ctx context.Context, api string, proxy *proxyrules.Proxy) error {
 	}
 	// What lists and a first load leave goes back. What stays hardly changes, so
 	// that little garbage is worth waiting for.
-	debug.SetGCPercent(agentGarbage)
 	debug.FreeOSMemory()
+	var used runtime.MemStats
+	runtime.ReadMemStats(&used)
+	debug.SetGCPercent(max(agentGarbage, int(100*leastGarbage/used.HeapAlloc)))
 	body, err := get(ctx, api+slicesPath+"?watch=true&resourceVersion="+version)
 	if err != nil {
 		return err
