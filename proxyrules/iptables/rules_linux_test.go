@@ -10,6 +10,9 @@ import (
 	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/proxyrules"
 	"github.com/nodekit/nodekit/proxyrules/iptables"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // golden is a table with a front of every sort.
@@ -85,6 +88,39 @@ func TestRenderGolden(t *testing.T) {
 			}
 			accepts(t, tool, text)
 		})
+	}
+}
+
+// Whose EndpointSlices there are decides nothing: a headless Service has no rules,
+// whether its slices are labelled so or not.
+func TestHeadlessServiceHasNoRules(t *testing.T) {
+	number, protocol := int32(8080), corev1.ProtocolTCP
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db"},
+		Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone, Ports: []corev1.ServicePort{{Port: 80, Protocol: protocol}}}}
+	for _, labels := range []map[string]string{{}, {corev1.IsHeadlessService: ""}} {
+		slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db-1", Labels: labels},
+			AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Port: &number, Protocol: &protocol}},
+			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.244.0.5"}}}}
+		labels[discoveryv1.LabelServiceName] = "db"
+		render := func(services ...*corev1.Service) string {
+			table, problems := proxyrules.Build(services, []*discoveryv1.EndpointSlice{slice}, proxyrules.Node{}, nil)
+			if len(problems) > 0 {
+				t.Error(problems)
+			}
+			text, err := iptables.Render(iptables.Config{Prefix: "NODEKIT"}, table, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return text
+		}
+		if text := render(service); text != render() {
+			t.Errorf("with labels %v:\n%s", labels, text)
+		}
+		other := service.DeepCopy()
+		other.Spec.ClusterIP = "10.96.0.10"
+		if _, headless := labels[corev1.IsHeadlessService]; !headless && !strings.Contains(render(other), "10.244.0.5") {
+			t.Error("the same Service with an address has no endpoint")
+		}
 	}
 }
 

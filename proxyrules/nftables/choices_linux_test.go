@@ -160,4 +160,21 @@ var _ = Describe("choices of endpoints", func() {
 		}
 		Eventually(func() bool { return stays(w.at(s, proxyrules.ClusterIP)) }).WithTimeout(3 * time.Minute).Should(BeTrue())
 	})
+
+	It("affinity: who is one more than are remembered is balanced as without, and takes no other's place", func() {
+		w.dialect.RememberClients(1)
+		s := dual("web", 45, func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP })
+		w.services, w.slices = []*corev1.Service{s}, w.backs(s, "pod1", "pod2")
+		w.sync()
+		for _, to := range w.at(s, proxyrules.LoadBalancer) {
+			for _, proto := range protos {
+				first, err := w.pods[2].askProto(proto, to)
+				Expect(err).NotTo(HaveOccurred())
+				Expect(w.answers(w.outside, proto, to, 2)).To(Equal([]string{"pod1 sees node", "pod2 sees node"}), "%s %s", proto, to)
+				for range 5 {
+					Expect(w.pods[2].askProto(proto, to)).To(Equal(first), "%s %s", proto, to)
+				}
+			}
+		}
+	})
 })

@@ -12,7 +12,8 @@
 // endpoint has that number, if it is still there. While rules look at the first
 // packet of such a connection, its priority (SO_PRIORITY) holds that number; it
 // is 0 when the packet leaves. At most 1,048,576 clients are remembered for each
-// address family and protocol; others are balanced as without.
+// address family and protocol; others are balanced as without, and the kernel tells
+// nobody: the size of the map affinity-tcp, as nft lists it, does.
 //
 //	dialect, err := nftables.Open(nftables.Config{Table: "nodekit"})
 //	if err != nil { ... }
@@ -46,6 +47,9 @@
 //   - A process on the node can only connect to an address that the node has a
 //     route for: without a default route, add one for the service network.
 //   - Node ports answer at Node.Addresses, so not at 127.0.0.1.
+//   - The kernel translates a connection once. What another program's rules sent to
+//     an address of a Service gets no endpoint of it, and is not refused if there is
+//     none: to look for that would cost each connection two look-ups.
 //   - All rules of the table are ours. What others put into it is removed at
 //     the next Sync. Two agents with one table undo each other's work: with Watch
 //     each is told of the other, and a Proxy then repairs twice a second at most.
