@@ -34,7 +34,8 @@ type PluginRequest struct {
 	Volume *corev1.Volume
 	// Dir is absolute: Root/pods/UID/volumes/nodekit~SOURCE/NAME.
 	Dir string
-	// Group is the pod's fsGroup, which the plug-in gives the files to; nil is none.
+	// Group is the pod's fsGroup, which the plug-in gives the files to, by
+	// GiveToGroup or its own way; nil is none.
 	Group *int64
 	// Objects has the Secrets that the source refers to.
 	Objects Objects

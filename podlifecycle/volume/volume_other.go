@@ -23,6 +23,9 @@ func readBeneath(string, string, int64) ([]byte, error) { return nil, ErrNotSupp
 
 func canRecursiveReadOnly() bool { return false }
 
+// GiveToGroup needs Linux, where files have groups; here it is ErrNotSupported.
+func (r PluginRequest) GiveToGroup(context.Context, bool) error { return ErrNotSupported }
+
 // RemoveTree needs Linux, where it can tell a mount from a directory; here it is ErrNotSupported.
 func RemoveTree(context.Context, string) error { return ErrNotSupported }
 
