@@ -32,6 +32,9 @@ type cgroups struct {
 	// memory is the hierarchy of the memory controller, oomFile its file that
 	// counts kills.
 	memory, oomFile string
+	// hugePages tells whether huge pages are counted where the OCI runtime makes
+	// cgroups.
+	hugePages bool
 }
 
 // readCgroups looks at the hierarchies of this machine.
@@ -43,6 +46,13 @@ func readCgroups() (*cgroups, error) {
 	c := parseCgroups(data)
 	if c.track == "" {
 		return nil, errors.New("no cgroup hierarchy is mounted")
+	}
+	if len(c.used) == 1 && c.used[0] == c.memory { // v2 alone
+		controllers, err := os.ReadFile(filepath.Join(c.memory, "cgroup.controllers"))
+		if err != nil {
+			return nil, err
+		}
+		c.hugePages = slices.Contains(strings.Fields(string(controllers)), "hugetlb")
 	}
 	return c, nil
 }
@@ -87,6 +97,7 @@ func parseCgroups(mountinfo []byte) *cgroups {
 	if c.used = slices.DeleteFunc(slices.Clone(c.mounts), func(m string) bool { return m == unified }); len(c.used) == 0 {
 		c.used = c.mounts
 	}
+	c.hugePages = v1["hugetlb"] != ""
 	c.memory, c.oomFile = unified, "memory.events"
 	if dir := v1["memory"]; dir != "" {
 		c.memory, c.oomFile = dir, "memory.oom_control"

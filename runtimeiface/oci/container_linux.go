@@ -260,6 +260,7 @@ func (r *Runtime) writeContainer(ctx context.Context, client *shimClient, p *pla
 		sandbox: c.sandbox, container: c.Spec, image: p.image.Config, rootfs: rootfs, dir: c.dir, cgroup: cgroupsPath(c.sandbox, c.ID),
 		shimPID: client.pid, pidNS: pidNS,
 		volumes: volumes, userns: userns, seccomp: r.handlers[c.sandbox.spec.RuntimeHandler].seccomp, ownCaps: r.ownCaps,
+		hugePages: r.cgroups.hugePages,
 	})
 	if err != nil {
 		return err

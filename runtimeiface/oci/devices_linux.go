@@ -23,6 +23,9 @@ func (in specInput) resources(s *specs.Spec) error {
 		copied := *in.container.Resources
 		r = &copied
 	}
+	if !in.hugePages {
+		r.HugepageLimits = nil // the OCI runtime would refuse them
+	}
 	s.Linux.Resources = r
 	devices, err := in.devices()
 	if err != nil {

@@ -120,6 +120,9 @@
 // the cgroup of a slice, as the kubelet names it:
 // /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podUID.slice.
 //
+// Where the kernel does not count huge pages, by a controller hugetlb of v1 or of a
+// v2 without v1, Resources.HugepageLimits is nothing, as with containerd.
+//
 // A kill for want of memory ends one process. On v2,
 // Resources.Unified["memory.oom.group"] = "1" has the kernel end the container
 // whole, its commands as well.

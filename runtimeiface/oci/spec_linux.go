@@ -49,6 +49,7 @@ type specInput struct {
 	volumes   map[int]string // what an image volume shows, by the number of the mount
 	seccomp   bool           // the OCI runtime has it
 	ownCaps   map[string]bool
+	hugePages bool // limits of them can be set
 }
 
 // makeSpec gives the OCI document of a container.
