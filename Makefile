@@ -90,7 +90,7 @@ test-e2e: tools-run tools-test ## the quickstart's node under use, abuse and kil
 SEEDS ?= 2000
 
 .PHONY: sim
-sim: ## random lives of a node on the fake runtime and of plans, SEEDS=2000 of them, and an hour of 1,000 pods; NODEKIT_SIM_SEED=n plays a life again, to the letter
+sim: ## random lives of a node on the fake runtime, with shortage and shutdown, and of plans, SEEDS=2000 of them, and an hour of 1,000 pods; NODEKIT_SIM_SEED=n plays a life again, to the letter
 	NODEKIT_SIM_SEEDS=$(SEEDS) NODEKIT_PODS=1000 $(GO) test -count=1 -run 'TestSimulation|TestPlanProperties|TestNothingGrows' -timeout 0 ./podlifecycle
 
 .PHONY: test-proxy

@@ -45,6 +45,7 @@ func (m *Manager) reconcile(ctx context.Context) {
 	for _, w := range m.list() {
 		m.match(w, desired[w.uid], names, set, draining, now)
 	}
+	m.revive()
 	if set != nil && !draining {
 		m.startNew(set.Pods)
 		m.showProblems(set, names)

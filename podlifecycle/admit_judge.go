@@ -1,6 +1,7 @@
 package podlifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -33,12 +34,14 @@ type judge struct {
 }
 
 // admit decides for each pod whether it may run: first those that have been
-// let in before, then the others in the order of the set.
+// let in before, then the others by priority, equal ones in the order of the set.
 func (m *Manager) admit() {
 	workers := m.list()
 	rank := map[types.UID]int{}
 	if set := m.set.Load(); set != nil {
-		for i, pod := range set.Pods {
+		pods := slices.Clone(set.Pods)
+		slices.SortStableFunc(pods, func(a, b *corev1.Pod) int { return cmp.Compare(priority(b), priority(a)) })
+		for i, pod := range pods {
 			rank[pod.UID] = i
 		}
 	}

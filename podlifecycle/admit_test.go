@@ -38,6 +38,20 @@ func disruption(pod *corev1.Pod) string {
 	return string(c.Status) + " " + c.Reason + ": " + c.Message
 }
 
+// Of pods that come together the one of the higher priority has the room, wherever
+// it stands in the set.
+func TestAdmittedByPriority(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		r.tune = twoCores
+		r.start()
+		r.set(newPod("low", cpu("1500m")), newPod("high", cpu("1500m"), prio(100)))
+		r.settle()
+		r.ready("high", true)
+		r.phase("low", corev1.PodFailed)
+	})
+}
+
 // A pod that does not fit is Failed for good, over restarts too, and holds nothing.
 func TestRejectedPods(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -111,7 +111,7 @@ func (e *evictor) run(ctx context.Context) {
 // to look again.
 func (e *evictor) round(ctx context.Context) time.Duration {
 	reading, ok := e.read(ctx)
-	if !ok {
+	if !ok || ctx.Err() != nil { // an agent that ends may have read half
 		return e.config.Interval
 	}
 	now := e.m.config.Clock.Now()
@@ -182,6 +182,9 @@ func (e *evictor) relieve(ctx context.Context, s eviction.Starved, reading evict
 	garbage := !reading.DedicatedImageFS || s.Signal == eviction.ImageFSAvailable || s.Signal == eviction.ImageFSInodes
 	if s.Signal.Disk() && garbage {
 		e.reclaim(ctx, s.Signal)
+		if ctx.Err() != nil {
+			return false
+		}
 		again, ok := e.read(ctx)
 		if ok && e.policy.Relieved(again) {
 			note("none", "removing unused images and other garbage was enough")

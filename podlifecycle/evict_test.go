@@ -361,6 +361,36 @@ func TestUnreadableNode(t *testing.T) {
 	})
 }
 
+// endingNode is a node that is being read while its agent ends: what could be read
+// until then is short of disk.
+type endingNode struct {
+	*fakeNode
+	reads chan struct{}
+}
+
+func (n *endingNode) Read(ctx context.Context) (eviction.Reading, error) {
+	n.reads <- struct{}{}
+	<-ctx.Done()
+	r, _ := n.fakeNode.Read(ctx)
+	return r, ctx.Err()
+}
+
+// An agent that ends evicts nobody and collects nothing for what it was reading.
+func TestEndingAgentEvictsNobody(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		node := &endingNode{newNode(), make(chan struct{}, 10)}
+		node.set(eviction.NodeFSAvailable, 50<<20)
+		r := evicting(newRig(t, lingers), node.fakeNode, func(e *podlifecycle.Eviction) { e.Node = node }).start()
+		r.set(newPod("web"))
+		<-node.reads
+		r.settle()
+		r.stop()
+		if len(node.reads) != 0 || len(node.asked) != 0 || len(r.fake.Calls(runtimetest.OpStopContainer)) != 0 {
+			t.Errorf("read %d times more, collected for %v, ended %v", len(node.reads), node.asked, r.fake.Calls(runtimetest.OpStopContainer))
+		}
+	})
+}
+
 func TestEvictionConfig(t *testing.T) {
 	_, err := podlifecycle.New(podlifecycle.Config{Root: "/x", Eviction: &podlifecycle.Eviction{Interval: -1, Policy: eviction.Config{MaxGrace: -1}},
 		AllowedUnsafeSysctls: []string{"vm.x"}})

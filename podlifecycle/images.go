@@ -77,6 +77,9 @@ func (m *Manager) Reclaim(ctx context.Context) (freed int64, err error) {
 // removeImages decides and removes, and looks again at what that has freed, until
 // there is room enough or nothing more may go.
 func (m *Manager) removeImages(ctx context.Context, all bool) (freed int64, err error) {
+	if err := ctx.Err(); err != nil { // select would draw lots
+		return 0, err
+	}
 	select {
 	case m.collector <- struct{}{}:
 		defer func() { <-m.collector }()

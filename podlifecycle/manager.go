@@ -47,6 +47,7 @@ type Manager struct {
 	phantoms map[string]*corev1.Pod // by namespace/name: manifests that are no pods
 	draining bool
 	closing  bool // the node is about to go down
+	resumed  bool // it is not, and reconcile has not seen to it yet
 	unwell   unwell
 	ring     ring // decisions about the node
 
@@ -250,6 +251,9 @@ func (m *Manager) loop(ctx context.Context) {
 			default:
 				more = false
 			}
+		}
+		if ctx.Err() != nil { // an agent that ends decides nothing
+			return
 		}
 		if changed {
 			m.reconcile(ctx)

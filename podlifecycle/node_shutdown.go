@@ -33,7 +33,7 @@ func (m *Manager) Shutdown(ctx context.Context, periods []shutdown.Period) error
 	if !m.started.Load() {
 		return fmt.Errorf("shut down: %w", ErrEnded)
 	}
-	m.close(true)
+	m.close()
 	m.note(Record{Rule: RuleShutdown, Action: "end all pods", Reason: "the node is about to go down"})
 	asked := map[types.UID]bool{}
 	// Again, for a pod that was being taken in meanwhile.
@@ -57,23 +57,42 @@ func (m *Manager) Shutdown(ctx context.Context, periods []shutdown.Period) error
 // Resume lets pods start again after a Shutdown that was called off. Those that it
 // ended and that may restart run again, see Shutdown.
 func (m *Manager) Resume() {
-	m.close(false)
+	m.mu.Lock()
+	m.closing, m.resumed = false, true
+	m.mu.Unlock()
 	m.note(Record{Rule: RuleShutdown, Action: "start pods again", Reason: "the shutdown of the node was called off"})
-	for _, w := range m.list() {
-		w.mu.Lock()
-		if w.ending != nil && w.ending.Reason == EndingShutdown && !w.ending.Forget && comesBack(w.pod) {
-			w.revived = true
-		}
-		w.mu.Unlock()
-		w.wake()
-	}
 	m.kick()
 }
 
-func (m *Manager) close(closing bool) {
+// revive has those begin anew that a shutdown has ended which was called off.
+func (m *Manager) revive() {
 	m.mu.Lock()
-	m.closing = closing
+	resumed := m.resumed
+	m.resumed = false
 	m.mu.Unlock()
+	if !resumed {
+		return
+	}
+	for _, w := range m.list() {
+		w.mu.Lock()
+		if w.ending != nil && w.ending.Reason == EndingShutdown && !w.ending.Forget && comesBack(w.pod) {
+			w.revived, w.due = true, true
+		}
+		w.mu.Unlock()
+	}
+}
+
+// close has no pod start. Those that still end for a shutdown that was called off do
+// not come back either, before this one is called off too.
+func (m *Manager) close() {
+	m.mu.Lock()
+	m.closing, m.resumed = true, false
+	m.mu.Unlock()
+	for _, w := range m.list() {
+		w.mu.Lock()
+		w.revived = false
+		w.mu.Unlock()
+	}
 	m.kick()
 }
 

@@ -232,6 +232,37 @@ func TestShutdownCalledOff(t *testing.T) {
 	})
 }
 
+// A shutdown that comes while pods of one called off still end keeps them ended, until
+// it is called off too.
+func TestShutdownAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := shutRig(t).start()
+		r.set(newPod("slow", from("file"), runs("stubborn:1")))
+		r.settle()
+		var results []error
+		shut := func() context.CancelFunc {
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { results = append(results, r.m.Shutdown(ctx, threePeriods)) }()
+			r.pass(4 * time.Second)
+			return cancel
+		}
+		shut()()
+		r.m.Resume()
+		r.settle()
+		shut()
+		r.pass(time.Minute)
+		if pod := r.phase("slow", corev1.PodFailed); pod.Status.Reason != "Terminated" {
+			t.Errorf("reason %q\n%s", pod.Status.Reason, r.why("slow"))
+		}
+		if len(results) != 2 || !errors.Is(results[0], context.Canceled) || results[1] != nil {
+			t.Errorf("the shutdowns gave %v", results)
+		}
+		r.m.Resume()
+		r.pass(time.Minute)
+		r.ready("slow", true)
+	})
+}
+
 // What a pod had before the shutdown is nobody's any more: a pod that waits for its
 // port since does not have it back, because something stopped of it is still there,
 // when the agent starts anew.

@@ -1,6 +1,7 @@
 package podlifecycle_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodekit/nodekit/podlifecycle"
+	"github.com/nodekit/nodekit/podlifecycle/shutdown"
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
@@ -41,6 +43,9 @@ type checks struct {
 // life is the newest that was reported of a pod.
 type life struct {
 	phase    corev1.PodPhase
+	reason   string
+	shut     bool      // for a shutdown of the node
+	backs    int       // how often the node had come back by then
 	start    int64     // in seconds, as the API has it
 	gone     time.Time // its deletion timestamp
 	begun    int       // and agent: of checks when it was reported
@@ -94,7 +99,7 @@ func (c *checks) incarnation() {
 // inspect looks at the runtime after each act: never two instances of a
 // container, never two pods of a name, no init container after a main one in a
 // sandbox, all or nothing.
-func (c *checks) inspect(fake *runtimetest.Fake) {
+func (c *checks) inspect(fake *runtimetest.Fake, begins func(types.UID) error) {
 	if !c.acted {
 		return
 	}
@@ -117,6 +122,9 @@ func (c *checks) inspect(fake *runtimetest.Fake) {
 				}
 			}
 			c.starts(one, types.UID(uid), list)
+			if err := begins(types.UID(uid)); err != nil {
+				c.violated("%v: %s", err, one.Name)
+			}
 		}
 		if one.State != runtimeiface.ContainerRunning {
 			continue
@@ -173,13 +181,21 @@ func (c *checks) starts(one *runtimeiface.Container, uid types.UID, list []runti
 	}
 }
 
-// reported takes a status: what has ended stays so, restarts are counted up,
-// and the end of a deleted pod only comes nearer.
-func (c *checks) reported(pod *corev1.Pod) {
-	if c.dead.Load() {
-		return
+// reported takes a status: what has ended stays so, for the reason that it gave,
+// unless it comes back after a shutdown of the node; nothing of it runs; restarts
+// are counted up, and the end of a deleted pod only comes nearer.
+func (s *sim) reported(pod *corev1.Pod) {
+	c := &s.checks
+	now := life{phase: pod.Status.Phase, reason: pod.Status.Reason, shut: shut(pod), backs: s.shuts.returns(), restarts: map[string]int32{}}
+	if ended(pod) && s.runs(pod.UID) {
+		s.violated("pod %s is %s and runs", pod.UID, pod.Status.Phase)
 	}
-	now := life{phase: pod.Status.Phase, restarts: map[string]int32{}}
+	if target := condition(pod, corev1.DisruptionTarget); target != nil && ended(pod) && now.reason != podlifecycle.EndingEvicted && now.reason != shutdown.Reason {
+		s.violated("pod %s is %s for %q and not for %q", pod.UID, pod.Status.Phase, now.reason, target.Message)
+	}
+	if now.reason == podlifecycle.EndingEvicted {
+		s.evicted(pod)
+	}
 	for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
 		for i := range list {
 			now.restarts[list[i].Name] = list[i].RestartCount
@@ -201,8 +217,11 @@ func (c *checks) reported(pod *corev1.Pod) {
 		return // the first of it, or it was made again
 	}
 	over := old.phase == corev1.PodSucceeded || old.phase == corev1.PodFailed
-	if over && now.phase != old.phase || old.phase == corev1.PodRunning && now.phase == corev1.PodPending {
-		c.violated("pod %s was %s and is %s", pod.UID, old.phase, now.phase)
+	if comesBack(pod) && s.shuts.going() == nil && (over && old.reason == shutdown.Reason || !over && (old.shut || old.backs != now.backs)) {
+		return // it begins anew
+	}
+	if over && (now.phase != old.phase || now.reason != old.reason) || old.phase == corev1.PodRunning && now.phase == corev1.PodPending {
+		c.violated("pod %s was %s %s and is %s %s", pod.UID, old.phase, old.reason, now.phase, now.reason)
 	}
 	// Without a clock that nobody can set, a new agent gives at most the whole
 	// grace again.
@@ -224,14 +243,15 @@ func (c *checks) arrives(call runtimetest.Call) {
 		return
 	}
 	c.mu.Lock()
-	going := !c.lives[types.UID(call.PodUID)].gone.IsZero()
+	gone := c.lives[types.UID(call.PodUID)].gone
+	going := !gone.IsZero()
 	old, again := c.stops[call.ContainerID]
 	at := time.Now().Add(call.Grace)
 	if going {
 		c.stops[call.ContainerID] = at
 	}
 	c.mu.Unlock()
-	if going && again && call.Grace > 2*time.Second && at.After(old.Add(time.Millisecond)) {
+	if going && again && call.Grace > 2*time.Second && at.After(old.Add(time.Millisecond)) && at.After(gone.Add(time.Millisecond)) {
 		c.violated("pod %s : grace of %s grows by %v", call.PodUID, call.Container, at.Sub(old))
 	}
 }
@@ -248,7 +268,7 @@ func (s *sim) atRest() error {
 		if pod.UID != want.UID || pod.DeletionTimestamp != nil {
 			return fmt.Errorf("%s is %s, want %s\n%s", name, pod.UID, want.UID, s.why(name))
 		}
-		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed || pod.Status.Reason == "NodePorts" {
+		if ended(pod) || pod.Status.Reason == "NodePorts" {
 			continue
 		}
 		crashes, over := false, false
@@ -275,7 +295,7 @@ func (s *sim) atRest() error {
 			return fmt.Errorf("sandbox of %s left", sandbox.Name)
 		}
 	}
-	return nil
+	return errors.Join(s.returned(), s.endedAndRuns(), s.relieved())
 }
 
 // sized tells which container does not have the limits that it shall have. One

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/nodekit/nodekit/podlifecycle"
+	"github.com/nodekit/nodekit/podlifecycle/source"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
 
@@ -24,6 +25,12 @@ func (s *sim) randomPod(name string) *corev1.Pod {
 			podlifecycle.AnnotationStartPolicy:   s.one("", "", podlifecycle.StartAllOrNothing),
 			podlifecycle.AnnotationFailurePolicy: s.one("", "", podlifecycle.FailureReplacePod),
 		}
+		s.ranked(p)
+		if chance(4) {
+			limit := resource.MustParse("10Mi")
+			p.Spec.Volumes = []corev1.Volume{{Name: "cache", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &limit}}}}
+		}
+		s.node.takes(p.UID, s.rng.Int64N(400<<20))
 		if chance(10) {
 			limit := int64(20 + s.rng.IntN(600))
 			p.Spec.ActiveDeadlineSeconds = &limit
@@ -78,6 +85,28 @@ func (s *sim) ported(name string) bool {
 	}
 	s.hostPorts[name] = has
 	return has
+}
+
+// rank is where a pod comes from and how much it counts, "" and 0 being nothing.
+type rank struct {
+	from     string
+	priority int32
+}
+
+// ranked gives a pod the rank of all pods of its name: those of one UID cannot come
+// to have another.
+func (s *sim) ranked(p *corev1.Pod) {
+	r := rank{s.one("", "", "api", "file"), []int32{0, 0, 0, 0, 0, 0, -5, 100, 150, 2_000_001_000}[s.rng.IntN(10)]}
+	if was, known := s.ranks[p.Name]; known {
+		r = was
+	}
+	s.ranks[p.Name] = r
+	if r.from != "" {
+		p.Annotations[source.AnnotationSource] = r.from
+	}
+	if r.priority != 0 {
+		p.Spec.Priority = &r.priority
+	}
 }
 
 // size is Burstable, whatever comes out.

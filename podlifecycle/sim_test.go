@@ -3,7 +3,6 @@ package podlifecycle_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -18,7 +17,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/nodekit/nodekit/podlifecycle"
-	"github.com/nodekit/nodekit/podlifecycle/source"
 	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/runtimetest"
 )
@@ -26,8 +24,9 @@ import (
 // Whole lives of a node: the Manager on the fake runtime in virtual time, with
 // pods that come, change and go, programs that crash, calls that fail, hang,
 // last, overtake each other or have their effect all the same, events that are
-// lost, late or told twice, dying shims, reboots, a clock that is set, and
-// restarts and crashes of the agent. After each step the invariants must hold;
+// lost, late or told twice, dying shims, reboots, a clock that is set, restarts
+// and crashes of the agent, a node that is short of memory, disk or processes, and
+// one that goes down or is about to. After each step the invariants must hold;
 // at the end, left in peace, everything wanted must run and nothing else must
 // be left. NODEKIT_SIM_SEEDS sets how many, NODEKIT_SIM_SEED plays one again,
 // to the letter.
@@ -96,8 +95,11 @@ type sim struct {
 	runtime   *turnRuntime
 	desired   map[string]*corev1.Pod
 	hostPorts map[string]bool // by name, whether pods have the host port
+	ranks     map[string]rank // by name
 	serial    int
 	moments   int
+	node      *simNode
+	shuts     shuts
 	calm      bool // nothing goes wrong any more
 	trace     []string
 	began     time.Time
@@ -126,23 +128,18 @@ func simulate(t *testing.T, seed uint64) (trace []string, err error) {
 		}
 	}
 	s.calmDown()
-	var unrest error
-	for range 60 {
-		if err := s.pass(20 * time.Second); err != nil {
-			return nil, err
-		}
-		if unrest = s.atRest(); unrest == nil {
-			break
-		}
-	}
-	if unrest != nil {
-		return nil, unrest
+	if err := s.settles(); err != nil {
+		return nil, err
 	}
 	if err := s.pass(time.Minute); err != nil {
 		return nil, err
 	}
+	if err := s.lastTrial(); err != nil {
+		return nil, err
+	}
 	s.desired = map[string]*corev1.Pod{}
 	s.apply()
+	var unrest error
 	for range 30 {
 		if err := s.pass(10 * time.Second); err != nil {
 			return nil, err
@@ -154,24 +151,55 @@ func simulate(t *testing.T, seed uint64) (trace []string, err error) {
 	return nil, unrest
 }
 
+// settles waits until all is as it shall be.
+func (s *sim) settles() (unrest error) {
+	for range 60 {
+		if err := s.pass(20 * time.Second); err != nil {
+			return err
+		}
+		if unrest = s.atRest(); unrest == nil {
+			return nil
+		}
+	}
+	return unrest
+}
+
+// lastTrial is what happens to the node in the end, or nothing.
+func (s *sim) lastTrial() error {
+	switch n := s.rng.IntN(6); {
+	case n < 2:
+		return s.fall()
+	case n < 3:
+		return s.starve()
+	}
+	return nil
+}
+
 func newSim(t *testing.T, seed uint64) *sim {
-	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), clock: &settable{}, desired: map[string]*corev1.Pod{}, hostPorts: map[string]bool{}, began: time.Now(), checks: newChecks()}
+	s := &sim{seed: seed, rng: rand.New(rand.NewPCG(seed, 2)), clock: &settable{}, desired: map[string]*corev1.Pod{}, hostPorts: map[string]bool{}, ranks: map[string]rank{}, began: time.Now(), checks: newChecks()}
 	s.turns = newTurns(s.choose)
-	fake, err := runtimetest.NewFake(runtimetest.FakeConfig{Clock: s.clock})
+	fake, err := runtimetest.NewFake(runtimetest.FakeConfig{Clock: s.clock, ImageCapacity: simImageDisk})
 	if err != nil {
 		t.Fatal(err)
 	}
 	root := scratch(t)
 	s.rig = &rig{t: t, fake: fake, root: root, volumes: &fakeVolumes{root: root}, cgroups: &fakeCgroups{paths: map[string]bool{}}, prober: &fakeProber{}}
-	s.runtime = &turnRuntime{fake, s.turns, s.arrives}
+	s.runtime = &turnRuntime{fake, s.turns, func(call runtimetest.Call) { s.arrives(call); s.stops(call) }}
 	s.runtime.gate()
+	s.node = newSimNode(s.turns, s.runtime, root)
 	s.tune = func(c *podlifecycle.Config) {
 		c.Runtime, c.Clock, c.Seed, c.MaxParallelPulls = s.runtime, s.clock, seed, 100
 		c.Volumes, c.Cgroups = &turnVolumes{s.volumes, s.turns}, &turnCgroups{s.cgroups, s.turns}
 		c.Prober = &turnProber{s.prober, s.turns}
+		c.Eviction = s.node.eviction()
+		// No multiple of which is that of another, nor of a call's time-out: two things
+		// that happen at one moment would come in any order.
+		c.Relist, c.Eviction.Interval, c.Eviction.DiskInterval = 10_003*time.Millisecond, 10_013*time.Millisecond, 20_029*time.Millisecond
 		c.OnStatus = func(pod *corev1.Pod) {
 			s.turns.wait("status ", pod.UID, " ", pod.Status.Phase, " ready=", isReady(pod))
-			s.reported(pod)
+			if !s.dead.Load() {
+				s.reported(pod)
+			}
 		}
 	}
 	return s
@@ -190,7 +218,7 @@ func scratch(t *testing.T) string {
 
 // choose has one of those who wait go on; in a calm all are quick.
 func (s *sim) choose(keys []string) (int, lead) {
-	s.inspect(s.fake)
+	s.inspect(s.fake, s.shuts.begins)
 	i := s.rng.IntN(len(keys))
 	key, l, word := keys[i], lead{}, ""
 	event := strings.HasPrefix(key, "event ")
@@ -217,6 +245,8 @@ func (s *sim) note(text string) {
 
 func (s *sim) start() {
 	s.note("the agent starts")
+	s.staysUp(false) // the one before may have been ending its pods
+	s.node.forget()
 	s.incarnation()
 	s.rig.start()
 	synctest.Wait() // or it would begin beside what comes now
@@ -278,7 +308,7 @@ func (s *sim) pass(d time.Duration) error {
 	s.fake.ForgetCalls()
 	s.turns.pass(d)
 	s.acted = true
-	s.inspect(s.fake)
+	s.inspect(s.fake, s.shuts.begins)
 	var running []string
 	for _, c := range s.fake.State().Containers {
 		if c.State == runtimeiface.ContainerRunning {
@@ -338,145 +368,4 @@ func (s *sim) image(pod, container, base string) string {
 		}
 	}
 	panic("no image " + base)
-}
-
-func (s *sim) one(list ...string) string { return list[s.rng.IntN(len(list))] }
-
-func (s *sim) some() string { return fmt.Sprintf("pod%d", s.rng.IntN(s.serial)) }
-
-// chaos does one thing that nobody asked for, or that somebody does ask for.
-func (s *sim) chaos() {
-	st := s.fake.State()
-	n := s.rng.IntN(100)
-	s.note(fmt.Sprint("chaos ", n))
-	switch {
-	case n < 20 || len(s.desired) == 0:
-		name := fmt.Sprintf("pod%d", s.serial)
-		s.serial++
-		s.desired[name] = s.randomPod(name)
-		s.apply()
-	case n < 30:
-		delete(s.desired, s.some())
-		s.apply()
-	case n < 36: // changed in place
-		if pod := s.desired[s.some()]; pod != nil {
-			pod = pod.DeepCopy()
-			for i := range pod.Spec.Containers {
-				if c := &pod.Spec.Containers[i]; c.Resources.Limits != nil {
-					c.Resources = s.size()
-				}
-			}
-			if s.rng.IntN(2) == 0 {
-				pod.Spec.Containers[0].Image = s.image(pod.Name, "main0", s.one("web:1", "web:2", "flaky:1"))
-			}
-			s.desired[pod.Name] = pod
-			s.apply()
-		}
-	case n < 41:
-		s.replace(s.some())
-	case n < 50 && len(st.Containers) > 0:
-		_ = s.fake.Exit(st.Containers[s.rng.IntN(len(st.Containers))].ID, int32(s.rng.IntN(4)))
-	case n < 54 && len(st.Sandboxes) > 0:
-		_ = s.fake.KillShim(st.Sandboxes[s.rng.IntN(len(st.Sandboxes))].ID)
-	case n < 56:
-		s.fake.Reboot(s.rng.IntN(2) == 0)
-	case n < 58:
-		s.fake.LoseEvents()
-	case n < 60:
-		s.fake.Silence(s.rng.IntN(2) == 0)
-	case n < 63:
-		s.setClock()
-	case n < 71:
-		s.restart()
-	case n < 75:
-		s.prober.breaks(s.one("ready", "live", "up"), s.rng.IntN(2) == 0)
-	case n < 80:
-		s.heal()
-	case n < 96:
-		ops := []runtimetest.Op{"", runtimetest.OpRunSandbox, runtimetest.OpStopSandbox, runtimetest.OpRemoveSandbox, runtimetest.OpCreateContainer,
-			runtimetest.OpRunContainers, runtimetest.OpStartContainer, runtimetest.OpStopContainer, runtimetest.OpRemoveContainer, runtimetest.OpListContainers,
-			runtimetest.OpListSandboxes, runtimetest.OpPullImage, runtimetest.OpImageStatus, runtimetest.OpExec, runtimetest.OpSubscribe,
-			runtimetest.OpContainerStatus, runtimetest.OpVersion, runtimetest.OpUpdateContainer}
-		hang := s.rng.IntN(6) == 0
-		s.fake.Inject(runtimetest.Fault{Op: ops[s.rng.IntN(len(ops))], Times: 1 + s.rng.IntN(4), Hang: hang, AfterEffect: s.rng.IntN(2) == 0,
-			Err: []error{nil, errors.New("by chance"), runtimeiface.ErrUnavailable}[s.rng.IntN(3)],
-			// A hook that hangs may, for ever.
-			Match: func(c runtimetest.Call) bool { return !hang || c.Op != runtimetest.OpExec }})
-	}
-}
-
-// heal ends all faults but the turns.
-func (s *sim) heal() {
-	s.fake.ClearFaults()
-	s.runtime.gate()
-}
-
-func (s *sim) setClock() {
-	seconds := int64(s.rng.IntN(6*3600)) - 3*3600
-	if seconds < 0 {
-		s.setBack()
-	}
-	s.clock.ahead.Add(seconds)
-	s.fake.ClockStepped(time.Duration(seconds) * time.Second)
-}
-
-// replace puts another pod in the place of one, of the same name and perhaps
-// of the same UID.
-func (s *sim) replace(name string) {
-	if s.desired[name] == nil {
-		return
-	}
-	if s.rng.IntN(2) == 0 {
-		delete(s.desired, name)
-		s.apply()
-		s.turns.pass(0)
-	}
-	pod := s.randomPod(name)
-	if s.rng.IntN(2) == 0 {
-		pod.UID += "x"
-	}
-	s.desired[name] = pod
-	if old, err := s.m.Pod("default", name); err == nil && old.UID == pod.UID && old.DeletionTimestamp == nil {
-		delete(s.desired, name) // a source would have given it another UID
-	}
-	s.apply()
-}
-
-// restart ends the agent, in order or not, and begins it anew.
-func (s *sim) restart() {
-	if s.rng.IntN(2) == 0 {
-		s.note("the agent stops")
-		s.halt()
-	} else {
-		delete(s.desired, s.some())
-		s.apply()
-		s.crash()
-	}
-	s.turns.pass(time.Duration(s.rng.IntN(20)) * time.Second)
-	if s.rng.IntN(8) == 0 {
-		s.setClock()
-	}
-	s.start()
-	if s.rng.IntN(2) == 0 { // a source has not spoken yet
-		var some []*corev1.Pod
-		for i := range s.serial {
-			if pod := s.desired[fmt.Sprintf("pod%d", i)]; pod != nil && s.rng.IntN(2) == 0 {
-				some = append(some, pod)
-			}
-		}
-		s.m.Set(source.Set{Pods: some, Waiting: []string{"late"}})
-		s.turns.pass(time.Duration(s.rng.IntN(5000)) * time.Millisecond)
-	}
-	s.apply()
-}
-
-func (s *sim) calmDown() {
-	s.note("calm")
-	s.calm = true
-	s.heal()
-	s.fake.Silence(false)
-	for _, probe := range []string{"ready", "live", "up"} {
-		s.prober.breaks(probe, false)
-	}
-	s.apply()
 }

@@ -221,12 +221,14 @@ func (r *turnRuntime) Subscribe(ctx context.Context) (<-chan runtimeiface.Event,
 	go func() {
 		defer close(out)
 		for e := range in {
-			l := r.turns.wait("event ", e.PodUID, " ", e.Type, " ", short(e.SandboxID), " ", short(e.ContainerID))
+			name := fmt.Sprint(e.PodUID, " ", e.Type, " ", short(e.SandboxID), " ", short(e.ContainerID))
+			l := r.turns.wait("event ", name)
 			if l.drop {
 				continue
 			}
 			send(e)
-			if l.twice {
+			if l.twice { // in a turn of its own: whether one look serves both is chance otherwise
+				r.turns.wait("again event ", name)
 				send(e)
 			}
 		}
