@@ -61,11 +61,15 @@ func credentialPlugins(n *node) {
 // exports is a volume plug-in: directories that stand for those of a server.
 type exports struct{ dir string }
 
-func (e exports) Mount(_ context.Context, r volume.PluginRequest) error {
-	if there, err := mountinfo.Mounted(r.Dir); err != nil || there {
+func (e exports) Mount(ctx context.Context, r volume.PluginRequest) error {
+	there, err := mountinfo.Mounted(r.Dir)
+	if err == nil && !there {
+		err = syscall.Mount(filepath.Join(e.dir, r.Volume.NFS.Path), r.Dir, "", syscall.MS_BIND, "")
+	}
+	if err != nil {
 		return err
 	}
-	return syscall.Mount(filepath.Join(e.dir, r.Volume.NFS.Path), r.Dir, "", syscall.MS_BIND, "")
+	return r.GiveToGroup(ctx, r.Volume.NFS.ReadOnly)
 }
 
 func (e exports) Unmount(_ context.Context, dir string) error {

@@ -93,7 +93,8 @@ type node struct {
 	rt       podlifecycle.Runtime
 	manager  *podlifecycle.Manager
 	shortage *shortNode
-	stop     func() // ends the agent, not its pods
+	besides  func() []source.Part // sources beside the directory; nil: there are none
+	stop     func()               // ends the agent, not its pods
 }
 
 func (n *node) begin(backend func(*node) *backend) {
@@ -168,19 +169,24 @@ func (n *node) start() {
 	n.rt = rt
 	n.manager, err = podlifecycle.New(podlifecycle.Config{
 		Runtime: rt, Root: filepath.Join(n.dir, "pods"), LogRoot: filepath.Join(n.dir, "logs"), NodeName: nodeName,
-		NodeIPs: []netip.Addr{nodeIP}, QoS: qos.Node{CgroupRoot: n.cgroup + "/pods", MemoryCapacity: 8 << 30}, Cgroups: cgroup.New(),
+		NodeIPs: []netip.Addr{nodeIP}, QoS: qos.Node{CgroupRoot: n.cgroup + "/pods", MemoryCapacity: 8 << 30, PodPidsLimit: podPIDs}, Cgroups: cgroup.New(),
 		ImageGC: imagegc.Policy{HighPercent: 100, MinAge: time.Nanosecond}, LogRotation: logfiles.Policy{MaxSize: 1 << 20}, LogLinks: filepath.Join(n.dir, "links"),
-		Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi")},
+		Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi"), hugePages: hugePagesHere()},
 		Eviction:    n.eviction(rt), Credentials: n.credentials(), Security: security.Config{SeccompRoot: filepath.Join(n.dir, "seccomp")},
 		VolumePlugins: map[string]volume.Plugin{"nfs": exports{filepath.Join(n.dir, "exports")}},
 	})
 	Expect(err).NotTo(HaveOccurred())
 	directory, err := source.New(source.Config{Path: n.manifests, VolumePlugins: []string{"nfs"}})
 	Expect(err).NotTo(HaveOccurred())
+	var from source.Source = directory
+	if n.besides != nil {
+		from, err = source.NewMerge(append([]source.Part{{Name: "manifests", Source: directory}}, n.besides()...)...)
+		Expect(err).NotTo(HaveOccurred())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- n.manager.Run(ctx) }()
-	go func() { ended <- directory.Run(ctx, n.manager.Set) }()
+	go func() { ended <- from.Run(ctx, n.manager.Set) }()
 	n.stop = func() {
 		GinkgoHelper()
 		cancel()
