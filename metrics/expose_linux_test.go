@@ -34,13 +34,19 @@ var _ = Describe("Exposition", func() {
 		expectGolden("resource.golden", resourceText(newTree().meter()))
 	})
 
-	It("is the kubelet's /metrics/resource on v1 too", func() {
+	// onV1 meters the recorded hybrid machine.
+	onV1 := func(labels metrics.Labels) *metrics.Meter {
+		GinkgoHelper()
 		to := &targets{}
 		to.set(podTarget, appTarget)
-		m, err := metrics.New(metrics.Config{Targets: to, Clock: testclock.NewFakeClock(epoch),
+		m, err := metrics.New(metrics.Config{Targets: to, Clock: testclock.NewFakeClock(epoch), Labels: labels,
 			CgroupRoot: "testdata/v1", ProcRoot: "testdata/v2/proc", SysRoot: "testdata/v2/sys"})
 		Expect(err).NotTo(HaveOccurred())
-		expectGolden("resource-v1.golden", resourceText(m))
+		return m
+	}
+
+	It("is the kubelet's /metrics/resource on v1 too", func() {
+		expectGolden("resource-v1.golden", resourceText(onV1(metrics.Compat)))
 	})
 
 	It("is OpenMetrics where that is asked for, with the same series", func() {
@@ -68,16 +74,19 @@ var _ = Describe("Exposition", func() {
 		expectOpenMetrics(open.String())
 	})
 
-	DescribeTable("passes promlint but for names that the kubelet chose", func(text func(*metrics.Meter) string) {
-		problems, err := promlint.New(strings.NewReader(text(newTree().meter()))).Lint()
+	DescribeTable("passes promlint but for names that the kubelet chose", func(text func() string) {
+		problems, err := promlint.New(strings.NewReader(text())).Lint()
 		Expect(err).NotTo(HaveOccurred())
 		for _, p := range problems {
 			Expect(lintReasons).To(HaveKey(p.Metric), p.Text)
 			Expect(lintReasons[p.Metric]).NotTo(BeEmpty())
 		}
 	},
-		Entry("cadvisor", cadvisorText),
-		Entry("resource", resourceText),
+		Entry("cadvisor", func() string { return cadvisorText(newTree().meter()) }),
+		Entry("cadvisor on v1", func() string { return cadvisorText(onV1(metrics.Compat)) }),
+		Entry("lean on v1", func() string { return cadvisorText(onV1(metrics.Lean)) }),
+		Entry("resource", func() string { return resourceText(newTree().meter()) }),
+		Entry("resource on v1", func() string { return resourceText(onV1(metrics.Compat)) }),
 	)
 
 	It("escapes what a label must not have", func() {
