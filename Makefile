@@ -57,7 +57,7 @@ bench-metrics: ## metrics beside cAdvisor's library and containerd/cgroups on 10
 
 .PHONY: bench-metrics-v2
 bench-metrics-v2: $(BIN)/runc $(BIN)/crun $(BIN)/cni/bridge $(BIN)/nodekit-shim $(BIN)/containerd $(BIN)/containerd-shim-runc-v2 ## the same on pure cgroup v2, in the emulated machine of test-v2: only its ratios count
-	@test/guest/run -b "metrics -n 10,110 -rounds 5 -seconds 10 $(ARGS)"
+	@test/guest/run -b "metrics -rounds 3 -seconds 5 $(ARGS)"
 
 .PHONY: clean
 clean: ## remove what make built
