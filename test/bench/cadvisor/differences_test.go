@@ -1,6 +1,10 @@
 package cadvisor_test
 
-import "regexp"
+import (
+	"os"
+	"regexp"
+	"slices"
+)
 
 // difference is one between cAdvisor's exposition and nodekit's, with its reason.
 type difference struct {
@@ -12,7 +16,7 @@ type difference struct {
 
 // reasonOf gives the reason for a difference of a family, or of a series.
 func reasonOf(kind, family, series string) string {
-	for _, d := range differences {
+	for _, d := range slices.Concat(differences, here()) {
 		if (d.kind == "" || d.kind == kind) && d.family.MatchString(family) && (series == "") == (d.series == nil) && (d.series == nil || d.series.MatchString(series)) {
 			return d.reason
 		}
@@ -59,4 +63,17 @@ var differences = []difference{
 	{"more", of("container_ulimits_soft"), ours, "cAdvisor reads the limits of the root's processes alone, if no runtime names the container"},
 	{"more", of("container_cpu_usage_seconds_total"), regexp.MustCompile(`id=PARENT/idle,`), "0 is a figure; cAdvisor leaves it out"},
 	{"other", of("container_cpu_.*|container_memory_(usage_bytes|working_set_bytes|kernel_usage|rss|cache)"), regexp.MustCompile(`id=PARENT(/busy)?,`), "a kernel counts late, and a sleeping process gives back what it does not need"},
+}
+
+// here are those of this kernel: others are held to have what it lacks.
+func here() (list []difference) {
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		list = append(list,
+			difference{"missing", of("container_memory_failcnt"), nil, "v2 has no such counter; cAdvisor says 0"},
+			difference{"missing", of("container_memory_(events_(high|max)|pgscan|pgsteal)_total"), root, "the root cgroup has none; cAdvisor makes it 0"})
+	}
+	if fd, err := os.Stat("/proc/self/fd"); err == nil && fd.Size() == 0 {
+		list = append(list, difference{"missing", of("container_file_descriptors"), nil, "before Linux 6.2 only a look at each process's files tells it"})
+	}
+	return list
 }
