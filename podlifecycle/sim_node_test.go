@@ -169,7 +169,7 @@ func (n *simNode) rootFS(_ context.Context, id string) (runtimeiface.Filesystem,
 }
 
 func (n *simNode) eviction() *podlifecycle.Eviction {
-	return &podlifecycle.Eviction{Node: n, Meter: n, Disk: n.measure, RootFS: n.rootFS,
+	return &podlifecycle.Eviction{Node: n, Meter: n, Disk: n.measure, RootFS: n.rootFS, DiskInterval: 20 * time.Second,
 		Policy: eviction.Config{Thresholds: simThresholds, MaxGrace: simMaxGrace, PressureTransition: simRelief}}
 }
 

@@ -192,9 +192,6 @@ func newSim(t *testing.T, seed uint64) *sim {
 		c.Volumes, c.Cgroups = &turnVolumes{s.volumes, s.turns}, &turnCgroups{s.cgroups, s.turns}
 		c.Prober = &turnProber{s.prober, s.turns}
 		c.Eviction = s.node.eviction()
-		// No multiple of which is that of another, nor of a call's time-out: two things
-		// that happen at one moment would come in any order.
-		c.Relist, c.Eviction.Interval, c.Eviction.DiskInterval = 10_003*time.Millisecond, 10_013*time.Millisecond, 20_029*time.Millisecond
 		c.OnStatus = func(pod *corev1.Pod) {
 			s.turns.wait("status ", pod.UID, " ", pod.Status.Phase, " ready=", isReady(pod))
 			if !s.dead.Load() {
