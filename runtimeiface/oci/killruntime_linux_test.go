@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/nodekit/nodekit/internal/kerneltest"
+	"github.com/nodekit/nodekit/runtimeiface"
 	"github.com/nodekit/nodekit/runtimeiface/oci"
 )
 
@@ -122,4 +124,10 @@ func (m *matrix) killRuntime(ctx context.Context, call string) error {
 		return err
 	}
 	return m.finish(ctx, l)
+}
+
+// cutShort tells whether the pod has ended with the OCI runtime.
+func (l *life) cutShort(ctx context.Context, rt *oci.Runtime) (bool, error) {
+	list, err := rt.ListContainers(ctx, runtimeiface.ContainerFilter{State: runtimeiface.ContainerExited})
+	return l.cut && slices.ContainsFunc(list, func(c runtimeiface.Container) bool { return c.ExitCode >= 128 }), err
 }

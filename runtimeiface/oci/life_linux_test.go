@@ -393,12 +393,6 @@ func (l *life) verifyContainer(bad *badNews, seen map[string]runtimeiface.Contai
 	}
 }
 
-// cutShort tells whether the pod has ended with the OCI runtime.
-func (l *life) cutShort(ctx context.Context, rt *oci.Runtime) (bool, error) {
-	list, err := rt.ListContainers(ctx, runtimeiface.ContainerFilter{State: runtimeiface.ContainerExited})
-	return l.cut && slices.ContainsFunc(list, func(c runtimeiface.Container) bool { return c.ExitCode >= 128 }), err
-}
-
 type badNews struct{ errs []error }
 
 func (b *badNews) add(bad bool, format string, args ...any) {
