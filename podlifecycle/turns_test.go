@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -85,10 +87,23 @@ func (t *turns) one() bool {
 	t.mu.Unlock()
 	i, how := t.choose(keys)
 	t.mu.Lock()
-	next := t.waiting[i]
-	t.waiting = slices.Delete(t.waiting, i, i+1)
+	next := t.waiting[i : i+1]
+	if strings.HasPrefix(keys[i], timerKey) { // alike, and of goroutines that share nothing
+		for i > 0 && keys[i-1] == keys[i] {
+			i--
+		}
+		last := i
+		for last < len(keys) && keys[last] == keys[i] {
+			last++
+		}
+		next = t.waiting[i:last]
+	}
+	next = slices.Clone(next)
+	t.waiting = slices.DeleteFunc(t.waiting, func(w *turn) bool { return slices.Contains(next, w) })
 	t.mu.Unlock()
-	next.on <- how
+	for _, w := range next {
+		w.on <- how
+	}
 	return true
 }
 
@@ -297,6 +312,98 @@ var _ clock.WithTickerAndDelayedExecution = (*settable)(nil)
 
 func (c *settable) Now() time.Time                  { return reading(time.Now(), c.ahead.Load()) }
 func (c *settable) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
+
+// turnClock is a settable clock whose timers and tickers have turns too: of two
+// that end at one moment, one is told after the other.
+type turnClock struct {
+	*settable
+	turns *turns
+}
+
+const timerKey = "timer "
+
+func (c *turnClock) NewTimer(d time.Duration) clock.Timer {
+	t := c.timer(d)
+	t.set(d)
+	return t
+}
+
+func (c *turnClock) NewTicker(d time.Duration) clock.Ticker {
+	t := c.timer(d)
+	t.period = d
+	t.set(d)
+	return turnTicker{t}
+}
+
+// timer is known by those who made it, and what for.
+func (c *turnClock) timer(d time.Duration) *turnTimer {
+	var pcs [3]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	key := fmt.Sprint(timerKey, d, " ")
+	for more := true; more; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		key += f.Function[strings.LastIndexByte(f.Function, '/')+1:] + " "
+	}
+	return &turnTimer{turns: c.turns, key: key, out: make(chan time.Time, 1)}
+}
+
+type turnTimer struct {
+	turns  *turns
+	key    string
+	period time.Duration // of a ticker
+	out    chan time.Time
+
+	mu   sync.Mutex
+	real *time.Timer
+	life int // what is not of the present one is not told
+}
+
+func (t *turnTimer) set(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	life := t.life
+	t.real = time.AfterFunc(d, func() { t.end(life) })
+}
+
+func (t *turnTimer) end(life int) {
+	t.turns.wait(t.key)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.life != life {
+		return
+	}
+	select {
+	case t.out <- time.Now():
+	default:
+	}
+	if t.period > 0 {
+		t.real = time.AfterFunc(t.period, func() { t.end(life) })
+	}
+}
+
+func (t *turnTimer) C() <-chan time.Time { return t.out }
+
+func (t *turnTimer) Stop() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.life++
+	waits := len(t.out) > 0
+	if waits {
+		<-t.out
+	}
+	return t.real.Stop() || waits
+}
+
+func (t *turnTimer) Reset(d time.Duration) bool {
+	active := t.Stop()
+	t.set(d)
+	return active
+}
+
+type turnTicker struct{ *turnTimer }
+
+func (t turnTicker) Stop() { t.turnTimer.Stop() }
 
 // reading gives what a clock that is ahead by seconds shows at a moment, with
 // the monotonic reading that times in a bubble lack. No function of package

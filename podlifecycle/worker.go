@@ -200,6 +200,7 @@ func (w *worker) run(ctx context.Context) (forgotten bool) {
 // rest sleeps until there is something to do, or ctx ends.
 func (w *worker) rest(ctx context.Context, timer clock.Timer, wait time.Duration) bool {
 	reset(timer, wait)
+	defer timer.Stop()
 	for lingering := false; ; {
 		select {
 		case <-w.hint:
