@@ -56,6 +56,9 @@ func (s *server) launch(c *container, command ...string) error {
 			_ = unix.Close(int(fd))
 		}
 	}
+	// A runtime that says that it failed has left nothing running; of one that was
+	// killed, or whose word is not followed by what it promised, nobody knows.
+	ran := command[0] == "run" && err == nil && (d.code() == 0 || d.code() > 128)
 	text := ""
 	if err == nil && d.code() != 0 {
 		text = runtimeText(said) // nothing of the program is among it, if it says anything
@@ -71,15 +74,16 @@ func (s *server) launch(c *container, command ...string) error {
 	if err != nil {
 		c.closeStreams()
 		s.oom.close(c.ID)
-		killed := command[0] == "run" && d.code() > 128
-		if killed {
-			text = "the OCI runtime was killed: whether the program ran is not known"
-		}
-		if killed || !isStartError(text) {
+		if ran || !isStartError(text) {
 			KillCgroup(c.TrackDir, killTime)
 			_, _ = s.run(c, nil, "delete", "--force", c.ID)
 		}
-		if !killed && !isStartError(text) {
+		switch {
+		case ran && d.code() != 0:
+			text = "the OCI runtime was killed: whether the program ran is not known"
+		case ran: // it shall not run twice
+			text = "the program was started, and killed: " + err.Error()
+		case !isStartError(text):
 			return err
 		}
 		c.mu.Lock()
