@@ -94,9 +94,9 @@ sim: ## random lives of a node on the fake runtime, with shortage and shutdown, 
 	NODEKIT_SIM_SEEDS=$(SEEDS) NODEKIT_PODS=1000 $(GO) test -count=1 -run 'TestSimulation|TestPlanProperties|TestNothingGrows' -timeout 0 ./podlifecycle
 
 .PHONY: test-proxy
-test-proxy: ## proxyrules: 10,000 changes at 5,000 Services under traffic, 8,000 packets of random nodes held against Trace, 100 kills
+test-proxy: ## proxyrules: 10,000 changes at 5,000 Services under traffic, 8,000 packets of random nodes held against Trace, 100 kills, 1,000 starts under traffic
 	NODEKIT_PROXY_CHANGES=10000 NODEKIT_REQUIRE=root,nft $(GO) test -v -count=1 -timeout 60m -run TestNftables ./proxyrules/nftables -ginkgo.v -ginkgo.focus='random changes'
-	NODEKIT_PROXY_ROUNDS=100 NODEKIT_REQUIRE=root,nft $(GO) test -count=1 -timeout 60m -run TestNftables ./proxyrules/nftables -ginkgo.focus='do what Trace says|kill -9'
+	NODEKIT_PROXY_ROUNDS=100 NODEKIT_REQUIRE=root,nft $(GO) test -count=1 -timeout 60m -run TestNftables ./proxyrules/nftables -ginkgo.focus='do what Trace says|kill -9|come and go'
 
 .PHONY: churn
 churn: ## 10,000 cgroups come and go while a meter runs: nothing is left behind

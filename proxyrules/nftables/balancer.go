@@ -99,9 +99,7 @@ func (f *family) balancerChain(b balancer, mark uint32) *chain {
 			c.rules = append(c.rules, f.try(b, b.slots/2)...)
 		}
 		// A packet that came here just before the Service lost endpoints may find
-		// that half gone. The first one is there as long as any is; twice, for the
-		// reason that the skeleton has.
-		c.rules = append(c.rules, f.try(b, 1)...)
+		// that half gone. The first one is there as long as any is.
 		c.rules = append(c.rules, f.try(b, 1)...)
 	}
 	return c

@@ -204,26 +204,32 @@ func (b *batch) apply(p *plan, sets *[setCount]*set) {
 	for id := range p.dels {
 		b.elements(p.family, sets[id], msgDelElements, &p.dels[id])
 	}
-	b.balancers(p)
+	b.chains(p)
 	for id := range p.adds {
 		b.elements(p.family, sets[id], msgNewElements, &p.adds[id])
 	}
 }
 
-// balancers writes the chains that a plan needs.
-func (b *batch) balancers(p *plan) {
-	made := make([]*chain, 0, len(p.made)+len(p.madeSources))
-	for _, balancer := range p.made {
-		made = append(made, p.family.balancerChain(balancer, p.mark))
-	}
-	for _, sources := range p.madeSources {
-		made = append(made, p.family.sourcesChain(sources))
-	}
-	for _, c := range made {
-		b.newChain(p.family, c)
+// chains writes the chains that a plan needs.
+func (b *batch) chains(p *plan) {
+	b.sources(p)
+	made := make([]*chain, len(p.made))
+	for i, balancer := range p.made {
+		made[i] = p.family.balancerChain(balancer, p.mark)
+		b.newChain(p.family, made[i])
 	}
 	for _, c := range made {
 		b.rules(p.family, c)
 	}
-	p.made, p.madeSources = nil, nil
+	p.made = nil
+}
+
+// sources writes the chains of source ranges that a plan needs.
+func (b *batch) sources(p *plan) {
+	for _, sources := range p.madeSources {
+		c := p.family.sourcesChain(sources)
+		b.newChain(p.family, c)
+		b.rules(p.family, c)
+	}
+	p.madeSources = nil
 }

@@ -193,6 +193,9 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 	elements := 0
 	for i, p := range plans {
 		p.finish()
+		if len(p.made) > 0 {
+			d.rules[0] = nil
+		}
 		b.apply(p, d.sets[i])
 		elements += p.elements
 	}
@@ -214,12 +217,13 @@ func (d *Dialect) overdue() bool {
 	return d.state[0].overdue(now) || d.state[1].overdue(now)
 }
 
-// prepare makes the chains that a change needs, in a transaction of its own: a
-// packet on its way while one becomes visible would find it empty.
+// prepare makes the chains of source ranges that a change needs, in a transaction
+// of its own: a packet on its way while one becomes visible would find it empty,
+// and go where it may not.
 func (d *Dialect) prepare(plans *[len(families)]*plan) error {
 	b := newBatch(d.config.Table, d.generation)
 	for _, p := range plans {
-		b.balancers(p)
+		b.sources(p)
 	}
 	if b.empty() {
 		return nil

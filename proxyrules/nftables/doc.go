@@ -26,6 +26,10 @@
 // kernel's rules tells, at the cost of one question, whether anybody else
 // changed rules since; only then are they read again.
 //
+// A packet on its way while a transaction ends may find neither what was nor what
+// is: chains like prerouting-again look at it once more, and cost nothing to those
+// that a Service took.
+//
 // Watch, for proxyrules.Config.Watch, hears of others' changes from the kernel
 // within milliseconds, and with it those of other tables cost nothing.
 //

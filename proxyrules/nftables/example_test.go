@@ -29,5 +29,4 @@ func ExampleRender() {
 	// 10.96.0.10 . tcp . 80 : goto lb-tcp-1,
 	// 10.96.0.10 . 80 . 0 : 10.244.0.5 . 8080,
 	// dnat ip to ip daddr . tcp dport . numgen random mod 1 map @ep-tcp
-	// dnat ip to ip daddr . tcp dport . numgen random mod 1 map @ep-tcp
 }

@@ -56,6 +56,7 @@ type plan struct {
 	// held is what the kernel holds that is not known to be wanted; nil when
 	// exact changes are known.
 	held        *[setCount]map[string]string
+	passed      map[string]string // hairpin elements of a table that goes
 	heldTokens  [len(protocols)]map[heldEnd]uint32
 	heldNext    [len(protocols)]map[uint32]uint32 // a number beyond those of a group's endpoints
 	made        []balancer                        // chains to make
@@ -338,6 +339,12 @@ func (p *plan) finish() {
 			delete(p.state.left, addr)
 		}
 	}
+	for key := range p.passed {
+		if addr, ok := hairpinOf(key); ok && p.state.hairpin[addr] == 0 {
+			p.add(setHairpin, []byte(key), value{})
+			p.state.left[addr] = now
+		}
+	}
 	for i, touched := range p.touched {
 		p.state.tokens[i].sweep(touched, func(token uint32) { p.del(setTokens+setID(i), host32(token)) })
 	}
@@ -346,10 +353,11 @@ func (p *plan) finish() {
 	}
 	for id := range p.held {
 		for _, key := range slices.Sorted(maps.Keys(p.held[id])) {
-			if half := len(key) / 2; setID(id) == setHairpin && key[:half] == key[half:] {
-				addr, _ := netip.AddrFromSlice([]byte(key[:half]))
-				p.state.left[addr] = now
-				continue
+			if setID(id) == setHairpin {
+				if addr, ok := hairpinOf(key); ok {
+					p.state.left[addr] = now
+					continue
+				}
 			}
 			p.del(setID(id), []byte(key))
 		}
@@ -357,6 +365,12 @@ func (p *plan) finish() {
 }
 
 func hairpinKey(addr netip.Addr) []byte { return appendAddr(appendAddr(nil, addr), addr) }
+
+func hairpinOf(key string) (addr netip.Addr, ok bool) {
+	half := len(key) / 2
+	addr, ok = netip.AddrFromSlice([]byte(key[:half]))
+	return addr, ok && key[:half] == key[half:]
+}
 
 // settle adds changes to have and tells which addresses came and went.
 func settle(have *counts, changes counts, tell func(addr netip.Addr, wanted bool)) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 
 	"github.com/nodekit/nodekit/proxyrules"
 	"golang.org/x/sys/unix"
@@ -75,6 +76,9 @@ func lacking(err error) error {
 }
 
 func (d *Dialect) repair(s *snapshot, table *proxyrules.Table) (elements int, err error) {
+	if err := d.prepareSources(s, table); err != nil {
+		return 0, err
+	}
 	b := newBatch(d.config.Table, s.generation)
 	asLeft := d.rules[0] != nil
 	for i, f := range families {
@@ -101,6 +105,36 @@ func (d *Dialect) repair(s *snapshot, table *proxyrules.Table) (elements int, er
 	d.advance(s.generation)
 	d.remember(table.Node)
 	return elements, nil
+}
+
+// prepareSources does what prepare does, for tables that are adopted.
+func (d *Dialect) prepareSources(s *snapshot, table *proxyrules.Table) error {
+	b := newBatch(d.config.Table, s.generation)
+	for _, front := range table.Fronts {
+		if len(front.Sources) == 0 {
+			continue
+		}
+		i := 1
+		if front.Addr.Is4() {
+			i = 0
+		}
+		name := sourcesName(front.Sources)
+		if there := &s.families[i]; !there.present || there.strange || there.chains[name] {
+			continue
+		}
+		s.families[i].chains[name] = true
+		b.sources(&plan{family: families[i], madeSources: [][]netip.Prefix{front.Sources}})
+	}
+	if b.empty() {
+		return nil
+	}
+	b.close()
+	if err := d.commit(b); err != nil {
+		return err
+	}
+	d.advance(s.generation)
+	s.generation = d.generation
+	return nil
 }
 
 func (s *familySnapshot) asLeft(rules map[string]string) bool {
@@ -181,6 +215,8 @@ func (d *Dialect) repairFamily(b *batch, f *family, s *familySnapshot, sets *[se
 			}
 		}
 		p.adopt(&held)
+	} else {
+		p.passed = s.elements[setHairpin]
 	}
 	for _, addr := range node.Addresses {
 		if f.has(addr) {

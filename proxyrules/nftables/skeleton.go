@@ -3,7 +3,6 @@ package nftables
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/nodekit/nodekit/proxyrules"
@@ -42,10 +41,6 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 		return daddr(r("%s daddr @nodeport-ips meta l4proto . th dport vmap @%s", f.name, set)).
 			lookup(0, "nodeport-ips").meta(0, metaL4Proto).dport(1).vmap(0, set)
 	}
-	// A packet that looks for a verdict while a transaction puts another in its
-	// place finds neither (Linux v6.12 net/netfilter/nft_set_hash.c: it has noted
-	// which generation it wants, and that one goes). Its second look finds the new.
-	twice := func(look func(set string) *rule, set string) []*rule { return []*rule{look(set), look(set)} }
 	fresh := func(to string) *rule {
 		return r("ct state new jump %s", to).ct(0, ctState).
 			bitwise(0, host32(stateNew), host32(0)).cmp(0, opNotEqual, host32(0)).verdict(verdictJump, to)
@@ -58,6 +53,15 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 	return []*chain{
 		{"prerouting", &hook{"nat", "prerouting", 0, -100}, []*rule{jump("dispatch")}},
 		{"output", &hook{"nat", "output", 3, -100}, []*rule{jump("dispatch")}},
+		// A packet on its way while a transaction ends keeps to the rules of the
+		// generation that it began with, and finds in sets and maps only what is of
+		// the next (Linux v6.12 net/netfilter/nf_tables_core.c nft_do_chain,
+		// include/net/netfilter/nf_tables.h nft_set_elem_active): a chain made just
+		// now is empty to it, a map that goes has nothing more, and it would pass a
+		// Service by. With the next hook it begins anew. One that was sent to an
+		// endpoint does not come here.
+		{"prerouting-again", &hook{"nat", "prerouting", 0, -99}, []*rule{jump("dispatch")}},
+		{"output-again", &hook{"nat", "output", 3, -99}, []*rule{jump("dispatch")}},
 		{"postrouting", &hook{"nat", "postrouting", 4, 100}, []*rule{
 			forgetToken(),
 			r("meta mark & 0x%08x == 0x%08x jump source-node", mark, mark).meta(0, metaMark).
@@ -71,16 +75,14 @@ func (f *family) skeleton(node proxyrules.Node, mark uint32) []*chain {
 		{"filter-input", &hook{"filter", "input", 1, -99}, []*rule{fresh("refusals")}},
 		{"filter-forward", &hook{"filter", "forward", 2, -99}, []*rule{fresh("refusals-elsewhere")}},
 		{"filter-output", &hook{"filter", "output", 3, -99}, []*rule{fresh("refusals-elsewhere")}},
-		{"dispatch", nil, slices.Concat(
-			[]*rule{front("source-ranges"), jump("mark-off-cluster")},
-			twice(front, "services"), twice(nodePort, "nodeports"))},
+		{"dispatch", nil, []*rule{front("source-ranges"), jump("mark-off-cluster"), front("services"), nodePort("nodeports")}},
 		{"mark-off-cluster", nil, f.offCluster(node, mark)},
 		// Policy Local is not for pods and the node itself.
-		{"external-local", nil, append(f.inside(node, "to-inside", "node-to-inside"), twice(front, "local")...)},
-		{"to-inside", nil, twice(front, "inside")},
+		{"external-local", nil, append(f.inside(node, "to-inside", "node-to-inside"), front("local"))},
+		{"to-inside", nil, []*rule{front("inside")}},
 		{"node-to-inside", nil, []*rule{setMark, goTo("to-inside")}},
-		{"np-external-local", nil, append(f.inside(node, "np-to-inside", "np-node-to-inside"), twice(port, "np-local")...)},
-		{"np-to-inside", nil, twice(port, "np-inside")},
+		{"np-external-local", nil, append(f.inside(node, "np-to-inside", "np-node-to-inside"), port("np-local"))},
+		{"np-to-inside", nil, []*rule{port("np-inside")}},
 		{"np-node-to-inside", nil, []*rule{setMark, goTo("np-to-inside")}},
 		{"refusals", nil, []*rule{sent, front("no-endpoints"), nodePort("np-no-endpoints")}},
 		{"refusals-elsewhere", nil, append([]*rule{sent, jump("refusals"),

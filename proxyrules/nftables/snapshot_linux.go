@@ -21,7 +21,7 @@ type familySnapshot struct {
 	// strange says that something is not as we make it, other than rules and
 	// elements: the table has to be made anew.
 	strange  bool
-	sets     [setCount]bool
+	sets     [setCount]bool // there, as we make them
 	chains   map[string]bool
 	rules    map[string]string // by chain, as the kernel tells them
 	elements [setCount]map[string]string
@@ -35,10 +35,11 @@ type familySnapshot struct {
 const readable = 20_000
 
 // rewritable says that nothing is lost with the elements that are there: they
-// say neither which token a client may hold, nor which UDP flows there may be.
+// say neither which token a client may hold, nor which UDP flows there may be, and
+// do not forbid anything.
 func (id setID) rewritable() bool {
 	if id < setEndpoints {
-		return true
+		return id != setSourceRanges
 	}
 	return id < setPicks && protocols[int(id-setEndpoints)%len(protocols)].lower != "udp"
 }
@@ -107,7 +108,7 @@ func (d *Dialect) readFamily(f *family, s *familySnapshot, sets *[setCount]*set)
 		return err
 	}
 	for id := range sets {
-		if !s.sets[id] || s.strange || setID(id).learned() {
+		if !s.sets[id] || s.strange && id != int(setHairpin) || setID(id).learned() {
 			continue
 		}
 		if !d.begun && setID(id).rewritable() && s.count[id] > d.readable {
@@ -240,11 +241,9 @@ func (d *Dialect) readSets(f *family, s *familySnapshot, sets *[setCount]*set) e
 			return nil
 		}
 		want := sets[id]
-		s.sets[id], s.count[id] = true, count
-		if flags != want.flags() || got.keyType != want.keyType || got.keyLen != want.keyLen ||
-			got.dataType != want.dataType || got.dataLen != want.dataLen {
-			s.strange = true
-		}
+		s.sets[id] = flags == want.flags() && got.keyType == want.keyType && got.keyLen == want.keyLen &&
+			got.dataType == want.dataType && got.dataLen == want.dataLen
+		s.count[id], s.strange = count, s.strange || !s.sets[id]
 		return nil
 	})
 }
