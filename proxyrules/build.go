@@ -106,14 +106,14 @@ func (b *builder) whole(services list[corev1.Service], endpointSlices list[disco
 		rules = append(rules, group)
 	}
 	slices.SortFunc(rules, func(a, b *serviceRules) int { return compareID(a.id, b.id) })
-	t.Fronts = make([]*Front, 0, len(rules))
+	fronts := make([]*Front, 0, len(rules))
 	for i, group := range rules {
 		rules[i] = b.rules(group.id, group.service, group.slices)
 		t.problems = append(t.problems, rules[i].problems...)
-		t.Fronts = append(t.Fronts, rules[i].fronts...)
+		fronts = append(fronts, rules[i].fronts...)
 	}
 	t.rules = newList(list[serviceRules]{}, rules)
-	t.problems = append(t.problems, t.resolve()...)
+	t.problems = append(t.problems, t.resolve(fronts)...)
 	t.collect()
 	return t
 }
@@ -128,12 +128,12 @@ func (t *Table) collect() {
 	}
 }
 
-// resolve sorts the fronts and leaves out those that clash or are too many.
-func (t *Table) resolve() []Problem {
+// resolve sorts fronts and takes those that do not clash and are not too many.
+func (t *Table) resolve(fronts []*Front) []Problem {
 	var problems []Problem
-	slices.SortStableFunc(t.Fronts, func(a, b *Front) int { return a.Compare(b.FrontKey) })
-	kept := t.Fronts[:0]
-	for _, f := range t.Fronts {
+	slices.SortStableFunc(fronts, func(a, b *Front) int { return a.Compare(b.FrontKey) })
+	kept := fronts[:0]
+	for _, f := range fronts {
 		switch {
 		case len(kept) > 0 && kept[len(kept)-1].FrontKey == f.FrontKey:
 			problems = append(problems, Problem{f.Service, "spec",
@@ -145,9 +145,8 @@ func (t *Table) resolve() []Problem {
 			kept = append(kept, f)
 		}
 	}
-	clear(t.Fronts[len(kept):])
-	t.plain = t.plain && len(kept) == len(t.Fronts)
-	t.Fronts = kept
+	t.plain = t.plain && len(kept) == len(fronts)
+	t.fronts = newList(list[Front]{}, kept)
 	return problems
 }
 

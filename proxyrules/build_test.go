@@ -133,7 +133,7 @@ func TestBuildKeepsSlots(t *testing.T) {
 		}
 		previous, _ = proxyrules.Build([]*corev1.Service{web},
 			[]*discoveryv1.EndpointSlice{endpoints("web", "http", "TCP", 80, append(have, "10.244.0.99 r")...)}, testNode, previous)
-		for _, e := range previous.Fronts[0].Endpoints {
+		for _, e := range previous.At(0).Endpoints {
 			a := e.Addr.Addr().As4()
 			got = append(got, fmt.Sprint(a[3]))
 		}
@@ -226,7 +226,7 @@ func TestDiffAppliedIsTheNewTable(t *testing.T) {
 // frontNames lists fronts with their endpoints in order of address.
 func frontNames(t *proxyrules.Table) []string {
 	var out []string
-	for _, f := range t.Fronts {
+	for f := range t.Fronts() {
 		sorted := slices.Clone(f.Endpoints)
 		slices.SortFunc(sorted, func(a, b proxyrules.Endpoint) int { return a.Addr.Compare(b.Addr) })
 		inside := slices.Clone(f.Inside)
@@ -243,7 +243,7 @@ func TestBuildSharesWhatStays(t *testing.T) {
 	first, _ := proxyrules.Build([]*corev1.Service{web, api}, []*discoveryv1.EndpointSlice{one, two}, testNode, nil)
 	more := endpoints("api", "http", "TCP", 80, "10.244.0.2", "10.244.0.3")
 	second, _ := proxyrules.Build([]*corev1.Service{web.DeepCopy(), api}, []*discoveryv1.EndpointSlice{one.DeepCopy(), more}, testNode, first)
-	if first.Fronts[0] != second.Fronts[0] || first.Fronts[1] == second.Fronts[1] {
+	if first.At(0) != second.At(0) || first.At(1) == second.At(1) {
 		t.Error("fronts that are equal are the same, others are not")
 	}
 	changes := proxyrules.Diff(first, second)

@@ -75,10 +75,10 @@ func Diff(old, new *Table) Changes {
 	}
 	var a, b []*Front
 	if old != nil {
-		a = old.Fronts
+		a = old.fronts.items()
 	}
 	if new != nil {
-		b = new.Fronts
+		b = new.fronts.items()
 	}
 	if len(a) == 0 || len(b) == 0 {
 		changes.Fronts = make([]FrontChange, 0, max(len(a), len(b)))

@@ -130,7 +130,7 @@ func TestEndpointsFeedBuild(t *testing.T) {
 	if diff := cmp.Diff(want, render(table)); diff != "" || problems != nil {
 		t.Error(diff, problems)
 	}
-	if got := table.Fronts[0].Endpoints[0].Target; got != "default/a" {
+	if got := table.At(0).Endpoints[0].Target; got != "default/a" {
 		t.Errorf("target %q", got)
 	}
 }

@@ -39,7 +39,7 @@ func FuzzBuild(f *testing.F) {
 			hint(&e.Endpoints[0], 'z')
 		}
 		table, _ := proxyrules.Build([]*corev1.Service{s}, []*discoveryv1.EndpointSlice{e}, testNode, nil)
-		for _, front := range table.Fronts {
+		for front := range table.Fronts() {
 			if front.Port == 0 || !front.Addr.IsValid() || front.Addr.Is4In6() || front.Addr.Zone() != "" {
 				t.Errorf("bad front %v", front)
 			}

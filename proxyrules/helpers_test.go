@@ -89,7 +89,7 @@ func hint(e *discoveryv1.Endpoint, flag rune) {
 // render tells a table's fronts in lines.
 func render(t *proxyrules.Table) string {
 	var b strings.Builder
-	for _, f := range t.Fronts {
+	for f := range t.Fronts() {
 		fmt.Fprintf(&b, "%s %s %s %s %s", f.FrontKey, f.Kind, f.Service, f.Action, f.Masquerade)
 		if f.Local {
 			b.WriteString(" local")

@@ -42,13 +42,31 @@ func (l list[T]) all() iter.Seq[*T] {
 	}
 }
 
+// items is all of them in a slice of its own.
+func (l list[T]) items() []*T { return slices.Concat(l.chunks...) }
+
 // same says whether both share all they have.
 func (l list[T]) same(o list[T]) bool {
 	return l.size == o.size && slices.EqualFunc(l.chunks, o.chunks, func(a, b []*T) bool { return &a[0] == &b[0] })
 }
 
-// replaced is the list with other items at some places.
-func (l list[T]) replaced(changes []change[*T]) list[T] {
+// change is one place of a sorted list at which something goes, comes before
+// what stands there, or is replaced.
+type change[T any] struct {
+	at   int
+	drop bool
+	new  T // the zero value: nothing comes
+}
+
+// spliced is the list with changes, which are sorted by place. Where all replace
+// something, it costs what differs.
+func (l list[T]) spliced(changes []change[*T]) list[T] {
+	if len(changes) == 0 {
+		return l
+	}
+	if slices.ContainsFunc(changes, func(c change[*T]) bool { return !c.drop || c.new == nil }) {
+		return newList(l, l.moved(changes))
+	}
 	l.chunks = slices.Clone(l.chunks)
 	fresh := -1
 	for _, c := range changes {
@@ -59,6 +77,24 @@ func (l list[T]) replaced(changes []change[*T]) list[T] {
 		l.chunks[i][c.at%chunkSize] = c.new
 	}
 	return l
+}
+
+// moved is all items after changes.
+func (l list[T]) moved(changes []change[*T]) []*T {
+	old := l.items()
+	out := make([]*T, 0, len(old)+len(changes))
+	from := 0
+	for _, c := range changes {
+		out = append(out, old[from:c.at]...)
+		from = c.at
+		if c.new != nil {
+			out = append(out, c.new)
+		}
+		if c.drop {
+			from++
+		}
+	}
+	return append(out, old[from:]...)
 }
 
 // difference tells which objects are only in old, and which only in new. It is

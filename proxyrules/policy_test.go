@@ -144,7 +144,7 @@ func TestListsAreShared(t *testing.T) {
 	table, _ := proxyrules.Build([]*corev1.Service{policies(external)},
 		[]*discoveryv1.EndpointSlice{endpoints("web", "http", "TCP", 8080, "10.244.0.1 l", "10.244.0.2")}, testNode, nil)
 	lists := map[*proxyrules.Endpoint]bool{}
-	for _, f := range table.Fronts {
+	for f := range table.Fronts() {
 		lists[&f.Endpoints[0]] = true
 		if f.Inside != nil {
 			lists[&f.Inside[0]] = true

@@ -294,7 +294,7 @@ func (p *Proxy) sync(ctx context.Context) error {
 	}
 	record.Ended, record.Stats, record.Err = end, stats, err
 	if table != nil {
-		record.Fronts = len(table.Fronts)
+		record.Fronts = table.Len()
 		if table != before {
 			record.Services, record.EndpointSlices, record.Triggers = changedObjects(before, table)
 		}
@@ -320,7 +320,7 @@ func (p *Proxy) sync(ctx context.Context) error {
 	p.loaded, p.table, p.built, p.applied = true, table, version, table
 	p.status.Syncs++
 	p.status.Synced = end
-	p.status.Fronts = len(table.Fronts)
+	p.status.Fronts = table.Len()
 	if p.synced != version {
 		p.status.Latency = end.Sub(setAt)
 	}
@@ -335,7 +335,7 @@ func (p *Proxy) sync(ctx context.Context) error {
 	if stats.Full && stats.Elements > 0 {
 		level = 0
 	}
-	p.log.V(level).Info("rules applied", "fronts", len(table.Fronts), "elements", stats.Elements,
+	p.log.V(level).Info("rules applied", "fronts", table.Len(), "elements", stats.Elements,
 		"flows", stats.Flows, "full", stats.Full, "duration", end.Sub(begin))
 	return nil
 }

@@ -129,7 +129,7 @@ var _ = Describe("Proxy", func() {
 		Eventually(dialect.last).Should(Equal(prefix + " 10.244.0.3:8080\n"))
 		Eventually(proxy.Status).Should(HaveField("Pending", false))
 		Expect(dialect.syncs()).To(BeNumerically("<=", 3))
-		Expect(proxy.Table().Fronts).To(HaveLen(1))
+		Expect(proxy.Table().Len()).To(Equal(1))
 		explained := proxy.Trace(proxyrules.Packet{From: netip.MustParseAddr("10.244.0.9"), To: netip.MustParseAddrPort("10.96.0.10:80"), Protocol: "TCP"})
 		Expect(explained.Backends).To(HaveLen(1))
 	})

@@ -2,6 +2,8 @@ package proxyrules
 
 import (
 	"cmp"
+	"encoding/json"
+	"iter"
 	"net/netip"
 	"slices"
 	"sort"
@@ -31,13 +33,14 @@ type HealthCheck struct {
 }
 
 // Table is all fronts of a node, sorted by key, without duplicates. It is
-// immutable once made, and safe for concurrent use.
+// immutable once made, and safe for concurrent use. A table shares what it has in
+// common with the one that it was built upon.
 type Table struct {
-	Node   Node     `json:"node"`
-	Fronts []*Front `json:"fronts"`
+	Node Node
 	// HealthChecks are sorted by Service.
-	HealthChecks []HealthCheck `json:"healthChecks,omitempty"`
+	HealthChecks []HealthCheck
 
+	fronts list[Front]
 	// What spares work in the next Build, and in a Diff with the table that
 	// this one was built upon.
 	services list[corev1.Service]            // as given
@@ -56,11 +59,39 @@ type lineage struct{ _ byte }
 // NewTable makes a Table of fronts as a dialect finds them in the kernel. It
 // sorts its copy of fronts; of equal keys the first one stays.
 func NewTable(node Node, fronts []*Front) *Table {
-	t := &Table{Node: node.clone(), Fronts: slices.Clone(fronts), self: new(lineage)}
-	slices.SortStableFunc(t.Fronts, func(a, b *Front) int { return a.Compare(b.FrontKey) })
-	t.Fronts = slices.CompactFunc(t.Fronts, func(a, b *Front) bool { return a.FrontKey == b.FrontKey })
-	return t
+	sorted := slices.Clone(fronts)
+	slices.SortStableFunc(sorted, func(a, b *Front) int { return a.Compare(b.FrontKey) })
+	sorted = slices.CompactFunc(sorted, func(a, b *Front) bool { return a.FrontKey == b.FrontKey })
+	return &Table{Node: node.clone(), fronts: newList(list[Front]{}, sorted), self: new(lineage)}
 }
+
+// MarshalJSON gives the members node, fronts and, if there are any, healthChecks.
+func (t *Table) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Node         Node          `json:"node"`
+		Fronts       []*Front      `json:"fronts"`
+		HealthChecks []HealthCheck `json:"healthChecks,omitempty"`
+	}{t.Node, append([]*Front{}, t.fronts.items()...), t.HealthChecks})
+}
+
+// Fronts goes through all of them, sorted by key. A nil Table has none.
+func (t *Table) Fronts() iter.Seq[*Front] {
+	if t == nil {
+		return func(func(*Front) bool) {}
+	}
+	return t.fronts.all()
+}
+
+// Len is how many fronts there are.
+func (t *Table) Len() int {
+	if t == nil {
+		return 0
+	}
+	return t.fronts.size
+}
+
+// At is the front at an index below Len.
+func (t *Table) At(i int) *Front { return t.fronts.at(i) }
 
 // Front returns the front with that key, or nil. A nil Table has none.
 func (t *Table) Front(key FrontKey) *Front {
@@ -68,20 +99,20 @@ func (t *Table) Front(key FrontKey) *Front {
 		return nil
 	}
 	if i, found := t.find(key); found {
-		return t.Fronts[i]
+		return t.At(i)
 	}
 	return nil
 }
 
 func (t *Table) find(key FrontKey) (int, bool) {
-	return slices.BinarySearchFunc(t.Fronts, key, func(f *Front, key FrontKey) int { return f.Compare(key) })
+	return sort.Find(t.Len(), func(i int) int { return key.Compare(t.At(i).FrontKey) })
 }
 
 // HasClusterIP says whether addr is the cluster IP of a Service.
 func (t *Table) HasClusterIP(addr netip.Addr) bool {
-	i := sort.Search(len(t.Fronts), func(i int) bool { return t.Fronts[i].Addr.Compare(addr) >= 0 })
-	for ; i < len(t.Fronts) && t.Fronts[i].Addr == addr; i++ {
-		if t.Fronts[i].Kind == ClusterIP {
+	i := sort.Search(t.Len(), func(i int) bool { return t.At(i).Addr.Compare(addr) >= 0 })
+	for ; i < t.Len() && t.At(i).Addr == addr; i++ {
+		if t.At(i).Kind == ClusterIP {
 			return true
 		}
 	}

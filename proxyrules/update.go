@@ -71,25 +71,19 @@ func (b *builder) update(services list[corev1.Service], endpointSlices list[disc
 			fronts = append(fronts, change[*Front]{at: at, new: f})
 		}
 	}
-	if slices.ContainsFunc(ours, func(c change[*serviceRules]) bool { return !c.drop || c.new == nil }) {
-		t.rules = newList(list[serviceRules]{}, splice(slices.Concat(old.rules.chunks...), ours))
-	} else {
-		t.rules = old.rules.replaced(ours)
-	}
-	if fronts, ok = mergeFronts(old.Fronts, fronts); !ok {
+	t.rules = old.rules.spliced(ours)
+	if fronts, ok = mergeFronts(old, fronts); !ok {
 		return nil
 	}
 	for _, c := range fronts {
 		if c.new != nil {
 			t.changed = append(t.changed, c.new.FrontKey)
 		} else {
-			t.changed = append(t.changed, old.Fronts[c.at].FrontKey)
+			t.changed = append(t.changed, old.At(c.at).FrontKey)
 		}
 	}
-	if len(fronts) > 0 {
-		t.Fronts = splice(old.Fronts, fronts)
-	}
-	if len(t.Fronts) > MaxFronts {
+	t.fronts = old.fronts.spliced(fronts)
+	if t.Len() > MaxFronts {
 		return nil
 	}
 	if problems {
@@ -141,49 +135,14 @@ func (b *builder) edits(services list[corev1.Service], endpointSlices list[disco
 	return slices.SortedFunc(maps.Values(found), func(a, b *edit) int { return compareID(a.id, b.id) }), true
 }
 
-// change is one place in a sorted list at which something goes, comes before
-// what stands there, or is replaced.
-type change[T any] struct {
-	at   int
-	drop bool
-	new  T // the zero value: nothing comes
-}
-
-// splice makes a new list of old and changes, which are sorted by place.
-func splice[T comparable](old []T, changes []change[T]) []T {
-	var none T
-	grown := 0
-	for _, c := range changes {
-		if c.new != none {
-			grown++
-		}
-		if c.drop {
-			grown--
-		}
-	}
-	out := make([]T, 0, len(old)+grown)
-	from := 0
-	for _, c := range changes {
-		out = append(out, old[from:c.at]...)
-		from = c.at
-		if c.new != none {
-			out = append(out, c.new)
-		}
-		if c.drop {
-			from++
-		}
-	}
-	return append(out, old[from:]...)
-}
-
 // mergeFronts sorts changes and joins what goes and comes at one key. It gives
 // false if two Services claim it.
-func mergeFronts(old []*Front, changes []change[*Front]) ([]change[*Front], bool) {
+func mergeFronts(old *Table, changes []change[*Front]) ([]change[*Front], bool) {
 	key := func(c change[*Front]) FrontKey {
 		if c.new != nil {
 			return c.new.FrontKey
 		}
-		return old[c.at].FrontKey
+		return old.At(c.at).FrontKey
 	}
 	slices.SortStableFunc(changes, func(a, b change[*Front]) int { return key(a).Compare(key(b)) })
 	out := changes[:0]
@@ -199,11 +158,11 @@ func mergeFronts(old []*Front, changes []change[*Front]) ([]change[*Front], bool
 				c.new = next.new
 			}
 		}
-		if c.new != nil && c.at < len(old) && old[c.at].FrontKey == k {
+		if c.new != nil && c.at < old.Len() && old.At(c.at).FrontKey == k {
 			if !c.drop {
 				return nil, false // another Service's
 			}
-			if old[c.at] == c.new {
+			if old.At(c.at) == c.new {
 				continue
 			}
 		}

@@ -117,7 +117,7 @@ func (d *Dialect) Sync(ctx context.Context, table *proxyrules.Table) (proxyrules
 
 // needs says whether a family has anything to do.
 func needs(table *proxyrules.Table, v4 bool) bool {
-	for _, f := range table.Fronts {
+	for f := range table.Fronts() {
 		if f.Addr.Is4() == v4 {
 			return true
 		}

@@ -57,7 +57,7 @@ func newRuleSet(config Config, table *proxyrules.Table, v4 bool) *ruleSet {
 	}
 	s.fixed()
 	var clusterIPs []netip.Addr
-	for _, f := range table.Fronts {
+	for f := range table.Fronts() {
 		if f.Addr.Is4() != v4 {
 			continue
 		}

@@ -33,8 +33,8 @@ func TestAdoptWithoutReading(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := d.loaded.families[0].count[setServices] > 0 // by kernels since 6.16
-	if told && (len(loaded.Fronts) != 0 || !d.loaded.families[0].unread[setServices]) {
-		t.Errorf("%d fronts were read", len(loaded.Fronts))
+	if told && (loaded.Len() != 0 || !d.loaded.families[0].unread[setServices]) {
+		t.Errorf("%d fronts were read", loaded.Len())
 	}
 	if _, err := d.Sync(ctx, next); err != nil {
 		t.Fatal(err)

@@ -87,7 +87,7 @@ func BenchmarkKernelLimit(b *testing.B) {
 				b.Fatal(err)
 			}
 			d.advance(d.generation)
-			front := table.Fronts[n/2]
+			front := table.At(n / 2)
 			id, key := slotKey(nil, front, false, 3)
 			for i := 0; b.Loop(); i++ {
 				value := endpointValue(nil, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 99, byte(i >> 8), byte(i)}), 8080))

@@ -56,8 +56,7 @@ func TestNoRoomForRefusals(t *testing.T) {
 	}
 	// What we think is there is not: every change is refused.
 	d.applied = second
-	third := fronts(5000, "10.244.0.3:80")
-	third.Fronts = third.Fronts[:4000]
+	third := fronts(4000, "10.244.0.3:80")
 	stats, err := d.Sync(ctx, third)
 	if err != nil {
 		t.Fatal(err)

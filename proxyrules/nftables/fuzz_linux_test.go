@@ -61,7 +61,7 @@ func FuzzAnswers(f *testing.F) {
 				}
 			}
 		}
-		for _, front := range s.table().Fronts {
+		for front := range s.table().Fronts() {
 			if len(front.Endpoints) > proxyrules.MaxEndpoints {
 				t.Errorf("%d endpoints", len(front.Endpoints))
 			}

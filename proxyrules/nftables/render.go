@@ -219,7 +219,7 @@ func wanted(f *family, table *proxyrules.Table) bool {
 	if len(f.of(table.Node.PodCIDRs))+len(f.of(table.Node.ServiceCIDRs)) > 0 {
 		return true
 	}
-	for _, front := range table.Fronts {
+	for front := range table.Fronts() {
 		if f.has(front.Addr) {
 			return true
 		}

@@ -34,12 +34,12 @@ func (d *Dialect) full(ctx context.Context, table *proxyrules.Table, stats *prox
 			d.applied, d.begun = table, true
 			// Flows of fronts that went while nobody looked, too.
 			var changes proxyrules.Changes
-			for _, f := range table.Fronts {
+			for f := range table.Fronts() {
 				if f.Protocol == corev1.ProtocolUDP {
 					changes.Fronts = append(changes.Fronts, proxyrules.FrontChange{New: f})
 				}
 			}
-			for _, f := range snapshot.table().Fronts {
+			for f := range snapshot.table().Fronts() {
 				if f.Protocol == corev1.ProtocolUDP && table.Front(f.FrontKey) == nil {
 					changes.Fronts = append(changes.Fronts, proxyrules.FrontChange{Old: f})
 				}
@@ -110,7 +110,7 @@ func (d *Dialect) repair(s *snapshot, table *proxyrules.Table) (elements int, er
 // prepareSources does what prepare does, for tables that are adopted.
 func (d *Dialect) prepareSources(s *snapshot, table *proxyrules.Table) error {
 	b := newBatch(d.config.Table, s.generation)
-	for _, front := range table.Fronts {
+	for front := range table.Fronts() {
 		if len(front.Sources) == 0 {
 			continue
 		}
@@ -223,7 +223,7 @@ func (d *Dialect) repairFamily(b *batch, f *family, s *familySnapshot, sets *[se
 			p.add(setNodePortIPs, appendAddr(nil, addr), value{})
 		}
 	}
-	for _, front := range table.Fronts {
+	for front := range table.Fronts() {
 		if f.has(front.Addr) {
 			p.load(front)
 		}

@@ -136,10 +136,10 @@ func randomServices(r *rand.Rand, n *network) ([]*corev1.Service, []*discoveryv1
 }
 
 func randomTarget(r *rand.Rand, table *proxyrules.Table, n *network) netip.AddrPort {
-	if len(table.Fronts) == 0 {
+	if table.Len() == 0 {
 		return netip.AddrPortFrom(n.pods[0].v4, 8080)
 	}
-	front := table.Fronts[r.IntN(len(table.Fronts))]
+	front := table.At(r.IntN(table.Len()))
 	to := netip.AddrPortFrom(front.Addr, front.Port)
 	if front.Addr.IsUnspecified() {
 		to = netip.AddrPortFrom(n.node.addr(front.Addr), front.Port)

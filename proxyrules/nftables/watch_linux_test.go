@@ -202,7 +202,7 @@ var _ = Describe("a watch", func() {
 		good := listing(ns, table)
 		for i, edit := range []string{"flush ruleset", "flush chain ip " + table + " refusals", "delete element ip " + table + " ep-tcp { 10.96.0.10 . 80 . 1 }"} {
 			if i == 2 {
-				front := proxy.Table().Fronts[0]
+				front := proxy.Table().At(0)
 				edit = fmt.Sprintf("delete element ip %s ep-tcp { %s . %d . 0 }", table, front.Addr, front.Port)
 			}
 			began := time.Now()

@@ -121,7 +121,7 @@ func (w *world) host(name string) *host {
 
 // at lists where the front of one kind of a Service stands, in both families.
 func (w *world) at(s *corev1.Service, kind proxyrules.Kind) (out []netip.AddrPort) {
-	for _, f := range w.table.Fronts {
+	for f := range w.table.Fronts() {
 		if f.Service == s.Namespace+"/"+s.Name && f.Kind == kind && f.Protocol == "TCP" {
 			to := netip.AddrPortFrom(f.Addr, f.Port)
 			if f.Addr.IsUnspecified() {

@@ -86,14 +86,14 @@ func respond(w http.ResponseWriter, code int, answer any) {
 // families are those that have a front.
 func families(table *proxyrules.Table) []corev1.IPFamily {
 	var out []corev1.IPFamily
-	if table == nil || len(table.Fronts) == 0 {
+	if table == nil || table.Len() == 0 {
 		return out
 	}
 	// They are sorted, IPv4 first.
-	if table.Fronts[0].Addr.Is4() {
+	if table.At(0).Addr.Is4() {
 		out = append(out, corev1.IPv4Protocol)
 	}
-	if table.Fronts[len(table.Fronts)-1].Addr.Is6() {
+	if table.At(table.Len() - 1).Addr.Is6() {
 		out = append(out, corev1.IPv6Protocol)
 	}
 	return out

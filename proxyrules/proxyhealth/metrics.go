@@ -131,7 +131,7 @@ func (e *exposition) noLocalEndpoints(name string, families []corev1.IPFamily, t
 			break // removed
 		}
 		ports := map[bool]map[port]bool{true: {}, false: {}} // internal
-		for _, front := range table.Fronts {
+		for front := range table.Fronts() {
 			if front.Addr.Is4() == (family == corev1.IPv4Protocol) && front.Action == proxyrules.Drop {
 				ports[front.Kind == proxyrules.ClusterIP][port{front.Service, front.PortName, front.Protocol}] = true
 			}
