@@ -171,9 +171,12 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 		}
 		return err
 	}
-	var plans [len(families)]*plan
-	for i, f := range families {
-		plans[i] = newPlan(f, d.config.MasqueradeMark, d.state[i])
+	var plans [len(families)]*plan // nil: nothing to do
+	planOf := func(i int) *plan {
+		if plans[i] == nil {
+			plans[i] = newPlan(families[i], d.config.MasqueradeMark, d.state[i])
+		}
+		return plans[i]
 	}
 	for i := range changes.Fronts {
 		change := &changes.Fronts[i]
@@ -181,9 +184,16 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 		if !d.state[n].present {
 			return errChanged
 		}
-		plans[n].change(change)
-		if plans[n].err != nil {
+		p := planOf(n)
+		p.change(change)
+		if p.err != nil {
 			return errChanged // without what was there before, there may be room
+		}
+	}
+	now := time.Now()
+	for i, state := range d.state {
+		if state.overdue(now) {
+			planOf(i)
 		}
 	}
 	if err := d.prepare(&plans); err != nil {
@@ -192,6 +202,9 @@ func (d *Dialect) change(changes *proxyrules.Changes, table *proxyrules.Table, s
 	b := newBatch(d.config.Table, d.generation)
 	elements := 0
 	for i, p := range plans {
+		if p == nil {
+			continue
+		}
 		p.finish()
 		if len(p.made) > 0 {
 			d.rules[0] = nil
@@ -223,7 +236,9 @@ func (d *Dialect) overdue() bool {
 func (d *Dialect) prepare(plans *[len(families)]*plan) error {
 	b := newBatch(d.config.Table, d.generation)
 	for _, p := range plans {
-		b.sources(p)
+		if p != nil {
+			b.sources(p)
+		}
 	}
 	if b.empty() {
 		return nil

@@ -24,6 +24,7 @@ type socket struct {
 	seq    uint32
 	sndbuf int
 	in     []byte
+	broken bool // answers of an exchange may still come
 }
 
 // openSocket makes the socket in the namespace of descriptor netNS, or in the
@@ -112,9 +113,11 @@ func (s *socket) receive(flags int) ([]byte, error) {
 	}
 }
 
-// drain throws away what an earlier, broken exchange left.
-func (s *socket) drain() {
-	for {
+// begin throws away what an earlier, broken exchange left.
+func (s *socket) begin() {
+	broken := s.broken
+	s.broken = true // until it has ended
+	for broken {
 		if _, err := s.receive(unix.MSG_DONTWAIT); err != nil {
 			if errors.Is(err, unix.ENOBUFS) {
 				continue
@@ -164,15 +167,17 @@ func (m message) errno() unix.Errno {
 // a *TransactionError, before the call that sends returns; so its answers are
 // there at once. errChanged means that the generation was not the batch's.
 func (s *socket) commit(b *batch) error {
-	s.drain()
+	s.begin()
 	s.room(len(b.b) + 1024)
 	if err := s.send(b.b); err != nil {
 		return err
 	}
+	// That of the last message comes last: the kernel tells of all in their order,
+	// but before them why the end failed.
 	acked := b.seq - 2
 	seen := false
 	refused := &TransactionError{}
-	for {
+	for !seen {
 		in, err := s.receive(unix.MSG_DONTWAIT)
 		if errors.Is(err, unix.EAGAIN) {
 			break
@@ -201,6 +206,7 @@ func (s *socket) commit(b *batch) error {
 			return err
 		}
 	}
+	s.broken = false
 	switch {
 	case refused.Errno == unix.ERESTART:
 		return errChanged
@@ -221,7 +227,7 @@ func (b *batch) describe(seq uint32) string {
 
 // request asks one question and calls f for each answer.
 func (s *socket) request(kind, flags uint16, family uint8, fill func(w *buffer), f func(m message) error) error {
-	s.drain()
+	s.begin()
 	s.seq++
 	w := &buffer{b: appendHeader(nil, kind, flags|flagRequest, s.seq, family, 0)}
 	if fill != nil {
@@ -271,6 +277,7 @@ func (s *socket) request(kind, flags uint16, family uint8, fill func(w *buffer),
 			return err
 		}
 	}
+	s.broken = false
 	return nil
 }
 
