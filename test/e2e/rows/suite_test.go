@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/nodekit/nodekit/internal/kerneltest"
 	"github.com/nodekit/nodekit/podlifecycle"
 	"github.com/nodekit/nodekit/podlifecycle/cgroup"
+	"github.com/nodekit/nodekit/podlifecycle/hostfiles"
 	"github.com/nodekit/nodekit/podlifecycle/imagegc"
 	logfiles "github.com/nodekit/nodekit/podlifecycle/logs"
 	"github.com/nodekit/nodekit/podlifecycle/qos"
@@ -95,6 +97,7 @@ type node struct {
 	shortage *shortNode
 	besides  func() []source.Part // sources beside the directory; nil: there are none
 	stop     func()               // ends the agent, not its pods
+	reported sync.Map             // name: the last that the agent told of a pod, a *corev1.Pod
 }
 
 func (n *node) begin(backend func(*node) *backend) {
@@ -104,6 +107,7 @@ func (n *node) begin(backend func(*node) *backend) {
 	Expect(os.Chmod(dir, 0o711)).To(Succeed())
 	n.dir, n.manifests, n.cgroup = dir, filepath.Join(dir, "manifests"), fmt.Sprintf("/nodekit-rows-%d", os.Getpid())
 	Expect(os.Mkdir(n.manifests, 0o700)).To(Succeed())
+	Expect(os.WriteFile(filepath.Join(dir, "resolv.conf"), []byte(nodeResolvConf), 0o600)).To(Succeed())
 	n.images = testimage.Serve(GinkgoTB())
 	program, err := exec.LookPath("demo")
 	Expect(err).NotTo(HaveOccurred(), "make test-e2e builds it")
@@ -167,13 +171,19 @@ func (n *node) start() {
 	rt, done, err := n.open()
 	Expect(err).NotTo(HaveOccurred())
 	n.rt = rt
+	resolvConf, err := os.Open(filepath.Join(n.dir, "resolv.conf"))
+	Expect(err).NotTo(HaveOccurred())
+	dns, err := hostfiles.ParseResolvConf(resolvConf)
+	Expect(errors.Join(err, resolvConf.Close())).NotTo(HaveOccurred())
 	n.manager, err = podlifecycle.New(podlifecycle.Config{
 		Runtime: rt, Root: filepath.Join(n.dir, "pods"), LogRoot: filepath.Join(n.dir, "logs"), NodeName: nodeName,
-		NodeIPs: []netip.Addr{nodeIP}, QoS: qos.Node{CgroupRoot: n.cgroup + "/pods", MemoryCapacity: 8 << 30, PodPidsLimit: podPIDs}, Cgroups: cgroup.New(),
+		NodeIPs: []netip.Addr{nodeIP}, Hosts: hostfiles.Node{ResolvConf: dns, ClusterDNS: []string{clusterDNS}, ClusterDomain: "cluster.test"},
+		QoS: qos.Node{CgroupRoot: n.cgroup + "/pods", MemoryCapacity: 8 << 30, PodPidsLimit: podPIDs}, Cgroups: cgroup.New(),
 		ImageGC: imagegc.Policy{HighPercent: 100, MinAge: time.Nanosecond}, LogRotation: logfiles.Policy{MaxSize: 1 << 20}, LogLinks: filepath.Join(n.dir, "links"),
 		Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi"), hugePages: hugePagesHere()},
 		Eviction:    n.eviction(rt), Credentials: n.credentials(), Security: security.Config{SeccompRoot: filepath.Join(n.dir, "seccomp")},
 		VolumePlugins: map[string]volume.Plugin{"nfs": exports{filepath.Join(n.dir, "exports")}},
+		OnStatus:      func(pod *corev1.Pod) { n.reported.Store(pod.Name, pod) },
 	})
 	Expect(err).NotTo(HaveOccurred())
 	directory, err := source.New(source.Config{Path: n.manifests, VolumePlugins: []string{"nfs"}})
