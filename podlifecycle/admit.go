@@ -59,14 +59,9 @@ func (m *Manager) reconcile(ctx context.Context) {
 	m.first, m.running = true, nil
 	m.whole = m.whole || set != nil && len(set.Waiting) == 0
 	m.admit()
-	for _, w := range m.list() { // once, and not before all is decided
-		if w.due {
-			w.due = false
-			w.wake()
-		}
-	}
 	m.launch(ctx)
 	if m.whole && !m.swept {
+		m.wakeDue()
 		m.sweep(ctx)
 	}
 	if draining && len(m.list()) == 0 {
@@ -86,14 +81,14 @@ func (m *Manager) match(w *worker, want *corev1.Pod, names map[string]types.UID,
 	switch {
 	case draining:
 		if !leaving {
-			w.end(Ending{Reason: EndingStopped, Message: "the agent stops all pods", Since: now, Grace: GracePeriod(have), Forget: true})
+			w.decideEnd(Ending{Reason: EndingStopped, Message: "the agent stops all pods", Since: now, Grace: GracePeriod(have), Forget: true})
 		}
 	case want != nil && want.DeletionTimestamp != nil:
 		grace := GracePeriod(want)
 		if s := want.DeletionGracePeriodSeconds; s != nil {
 			grace = time.Duration(*s) * time.Second
 		}
-		w.end(Ending{Reason: EndingDeleted, Message: "the pod was deleted", Since: now, Grace: grace, Forget: true})
+		w.decideEnd(Ending{Reason: EndingDeleted, Message: "the pod was deleted", Since: now, Grace: grace, Forget: true})
 	case leaving:
 	case want != nil:
 		w.change(want, set)
@@ -108,7 +103,7 @@ func (m *Manager) match(w *worker, want *corev1.Pod, names map[string]types.UID,
 		} else if !m.whole {
 			e.Reason, e.Message = EndingOrphaned, "it ran when the agent started and no source wants it"
 		}
-		w.end(e)
+		w.decideEnd(e)
 	}
 }
 

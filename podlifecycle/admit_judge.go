@@ -156,7 +156,7 @@ func (j *judge) preempt(w *worker, pod *corev1.Pod, result admission.Result) {
 		w.record(Record{Time: j.now, Rule: RulePreemption, Input: strings.Join(words, "; "), Action: "wait",
 			Reason: fmt.Sprintf("pod %s ends to make room", v.key)})
 		v.log.Info("pod is preempted", "for", w.key)
-		v.end(Ending{Reason: EndingPreempted, Message: admission.MessagePreempting, Disruption: admission.MessageDisruption,
+		v.decideEnd(Ending{Reason: EndingPreempted, Message: admission.MessagePreempting, Disruption: admission.MessageDisruption,
 			Since: j.now, Grace: GracePeriod(victim), Failed: true})
 	}
 }

@@ -3,8 +3,10 @@ package podlifecycle
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -222,21 +224,8 @@ func (m *Manager) loop(ctx context.Context) {
 	defer ticker.Stop()
 	sweeper := m.config.Clock.NewTicker(sweepEvery)
 	defer sweeper.Stop()
+	changed, due, dusty := false, false, false
 	for ctx.Err() == nil {
-		changed, due, dusty := false, false, false
-		select {
-		case <-ctx.Done():
-			return
-		case <-m.kicked:
-			changed = true
-		case w := <-m.ended:
-			m.remove(w)
-			changed = true
-		case <-ticker.C():
-			due = true
-		case <-sweeper.C():
-			dusty = true
-		}
 		for more := true; more; { // what came meanwhile, so that one look serves it all
 			select {
 			case <-m.kicked:
@@ -252,6 +241,22 @@ func (m *Manager) loop(ctx context.Context) {
 				more = false
 			}
 		}
+		if !changed && !due && !dusty {
+			m.wakeDue()
+			select {
+			case <-ctx.Done():
+			case <-m.kicked:
+				changed = true
+			case w := <-m.ended:
+				m.remove(w)
+				changed = true
+			case <-ticker.C():
+				due = true
+			case <-sweeper.C():
+				dusty = true
+			}
+			continue // with what came beside it
+		}
 		if ctx.Err() != nil { // an agent that ends decides nothing
 			return
 		}
@@ -259,10 +264,24 @@ func (m *Manager) loop(ctx context.Context) {
 			m.reconcile(ctx)
 		}
 		if due {
+			m.wakeDue() // they do not wait for a runtime that is slow
 			m.relist(ctx)
 		}
 		if dusty {
+			m.wakeDue()
 			m.sweep(ctx)
+		}
+		changed, due, dusty = false, false, false
+	}
+}
+
+// wakeDue wakes the workers that there is news for, once all is decided: two
+// wakes for one would have it look twice, or once, by chance.
+func (m *Manager) wakeDue() {
+	for _, w := range m.list() {
+		if w.due {
+			w.due = false
+			w.wake()
 		}
 	}
 }
@@ -335,7 +354,7 @@ func (m *Manager) launch(ctx context.Context) {
 		if w.launched {
 			continue
 		}
-		w.launched = true
+		w.launched, w.due = true, false // its first look sees all that was decided
 		m.group.Go(func() {
 			if w.run(ctx) {
 				select {
@@ -363,7 +382,7 @@ func (m *Manager) remove(w *worker) {
 	}
 }
 
-// relist looks at everything and wakes the workers that missed something.
+// relist looks at everything and has the workers woken that missed something.
 func (m *Manager) relist(ctx context.Context) {
 	if !m.first {
 		return
@@ -387,13 +406,13 @@ func (m *Manager) relist(ctx context.Context) {
 		missed := look(w.seen.sandboxes, w.seen.containers) != look(bySandbox[w.uid], byPod[w.uid])
 		w.mu.Unlock()
 		if missed {
-			w.wake()
+			w.due = true
 		}
 		delete(bySandbox, w.uid)
 	}
-	for _, list := range bySandbox {
+	for _, uid := range slices.Sorted(maps.Keys(bySandbox)) {
 		// It turned up late, and nobody wants it: reconcile ends it.
-		m.adopt(list[0], containers)
+		m.adopt(bySandbox[uid][0], containers)
 		m.kick()
 	}
 }

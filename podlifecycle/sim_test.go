@@ -59,30 +59,44 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// A seed gives the same life each time, to the letter.
+// A seed gives the same life each time, to the letter. NODEKIT_SIM_REPLAYS adds
+// so many seeds of chance.
 func TestSimulationReplays(t *testing.T) {
-	for _, seed := range []uint64{0, 1, 2, 3, 4, 5, 262, 793, 625577} {
-		var first []string
-		for range 2 {
-			bubble(t, func(t *testing.T) {
-				trace, err := simulate(t, seed)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if first == nil {
-					first = trace
-				}
-				for i := range max(len(first), len(trace)) {
-					if i >= len(first) || i >= len(trace) || first[i] != trace[i] {
-						t.Fatalf("seed %d: step %d of %d and %d differs:\n%s\nwas\n%s", seed, i, len(trace), len(first),
-							strings.Join(trace[max(0, i-20):min(len(trace), i+1)], "\n"), first[min(i, len(first)-1)])
-					}
-				}
-			})
+	seeds := []uint64{0, 1, 2, 3, 4, 5, 262, 793, 625577, 696683}
+	if n, err := strconv.Atoi(os.Getenv("NODEKIT_SIM_REPLAYS")); err == nil {
+		for range n {
+			seeds = append(seeds, rand.Uint64N(1<<32))
 		}
-		if len(first) < 200 {
-			t.Errorf("seed %d: a trace of %d lines", seed, len(first))
-		}
+	}
+	for _, seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			replay(t, seed)
+		})
+	}
+}
+
+func replay(t *testing.T, seed uint64) {
+	var first []string
+	for range 2 {
+		bubble(t, func(t *testing.T) {
+			trace, err := simulate(t, seed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first == nil {
+				first = trace
+			}
+			for i := range max(len(first), len(trace)) {
+				if i >= len(first) || i >= len(trace) || first[i] != trace[i] {
+					t.Fatalf("step %d of %d and %d differs:\n%s\nwas\n%s", i, len(trace), len(first),
+						strings.Join(trace[max(0, i-20):min(len(trace), i+1)], "\n"), first[min(i, len(first)-1)])
+				}
+			}
+		})
+	}
+	if len(first) < 200 {
+		t.Errorf("a trace of %d lines", len(first))
 	}
 }
 

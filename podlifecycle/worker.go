@@ -69,7 +69,7 @@ type worker struct {
 
 	// Of the manager's goroutine alone.
 	launched bool
-	due      bool   // reconcile has news for it
+	due      bool   // there is news for it, see wakeDue
 	admitted bool   // it was let in once and is not judged again
 	objects  string // of the ConfigMaps and Secrets it refers to, when last told
 
@@ -163,13 +163,23 @@ func (w *worker) heard() {
 
 // end asks for the pod's end; repeated, it can only become faster.
 func (w *worker) end(e Ending) {
+	w.merge(e)
+	w.wake()
+}
+
+// decideEnd is end by the manager's goroutine, which wakes the worker once.
+func (w *worker) decideEnd(e Ending) {
+	w.merge(e)
+	w.due = true
+}
+
+func (w *worker) merge(e Ending) {
 	w.mu.Lock()
 	if e.Forget && (w.ending == nil || !w.ending.Forget) {
 		w.announce = true // it has a deletion timestamp now
 	}
 	w.ending = w.ending.Merge(e)
 	w.mu.Unlock()
-	w.wake()
 }
 
 // run goes on until the pod is gone for good, which it tells, or ctx ends.
