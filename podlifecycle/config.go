@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -208,6 +209,7 @@ func (c Config) complete() (Config, error) {
 	if c.NodeName == "" {
 		c.NodeName = "nodekit"
 	}
+	c.QoS.HugePageSizes = slices.Clone(c.QoS.HugePageSizes)
 	if _, err := c.admission(); err != nil {
 		errs = append(errs, err)
 	}

@@ -51,6 +51,13 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	hardware, err := machine.New(machine.Config{})
+	if err != nil {
+		return err
+	}
+	if node.qos.HugePageSizes, err = hugePageSizes(ctx, hardware); err != nil {
+		return err
+	}
 	claimed, err := claim(o)
 	if err != nil {
 		return err
@@ -125,10 +132,6 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	ranking, err := burden.New(burden.Config{Meter: meter, MaxAge: 2 * o.interval, Requests: requests(manager)})
-	if err != nil {
-		return err
-	}
-	hardware, err := machine.New(machine.Config{})
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/nodekit/nodekit/metrics/machine"
 	"github.com/nodekit/nodekit/podlifecycle/hostfiles"
 	"github.com/nodekit/nodekit/podlifecycle/qos"
 	"github.com/nodekit/nodekit/proxyrules"
@@ -52,6 +53,18 @@ func look(o options) (n node, err error) {
 	}
 	n.qos.CgroupRoot = path.Join(o.cgroup, "kubepods")
 	return n, nil
+}
+
+// hugePageSizes are those that the machine has, in bytes.
+func hugePageSizes(ctx context.Context, hardware *machine.Machine) (sizes []int64, err error) {
+	info, err := hardware.MachineInfo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, pages := range info.HugePages {
+		sizes = append(sizes, int64(pages.PageSize)<<10) // they are told in KiB
+	}
+	return sizes, nil
 }
 
 // claim makes sure that no other quickstart has this bridge or table, which it

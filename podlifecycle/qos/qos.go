@@ -30,6 +30,11 @@ type Node struct {
 	LimitSwap bool
 	// PodPidsLimit bounds the processes of each pod; 0 means no bound.
 	PodPidsLimit int64
+	// HugePageSizes are the sizes of huge pages that the node has, in bytes, as in
+	// /sys/kernel/mm/hugepages: a container has none of those that it does not ask
+	// for, if its runtime can limit them (cri-dockerd cannot, and refuses). With nil
+	// only what is asked for is limited.
+	HugePageSizes []int64
 	// CgroupRoot is the parent of all pods' cgroups; "" means "/kubepods".
 	CgroupRoot string
 }

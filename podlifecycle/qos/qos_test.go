@@ -159,6 +159,30 @@ func TestContainerResources(t *testing.T) {
 	g.Expect(fmt.Sprint(got.HugepageLimits)).To(gomega.Equal("[{1GB 2147483648} {2MB 67108864}]"))
 }
 
+func TestHugePagesThatNobodyAsksForAreNone(t *testing.T) {
+	asks, other := container(nil, list("1", "1Gi")), container(nil, list("1", "1Gi"))
+	asks.Resources.Limits["hugepages-2Mi"] = resource.MustParse("64Mi")
+	all := []int64{1 << 30, 2 << 20, 64 << 10}
+	for name, c := range map[string]struct {
+		sizes     []int64
+		container corev1.Container
+		want      string
+	}{
+		"asks for one size":   {all, asks, "[{1GB 0} {2MB 67108864} {64KB 0}]"},
+		"asks for none":       {all, other, "[{1GB 0} {2MB 0} {64KB 0}]"},
+		"of an unknown node":  {nil, asks, "[{2MB 67108864}]"},
+		"none and unknown":    {nil, other, "[]"},
+		"a size not known of": {[]int64{1 << 30}, asks, "[{1GB 0} {2MB 67108864}]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gomega.NewWithT(t)
+			node := qos.Node{HugePageSizes: c.sizes}
+			g.Expect(fmt.Sprint(node.ContainerResources(pod(c.container), &c.container).HugepageLimits)).To(gomega.Equal(c.want))
+			g.Expect(node.PodResources(pod(asks, other)).HugepageLimits).To(gomega.BeEmpty(), "one of them has its own")
+		})
+	}
+}
+
 func TestPodResources(t *testing.T) {
 	g := gomega.NewWithT(t)
 	node := qos.Node{PodPidsLimit: 100}

@@ -2,6 +2,7 @@ package qos
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -89,8 +90,10 @@ func isSidecar(c *corev1.Container) bool {
 
 // ContainerResources gives the limits of one container's cgroup; never nil. A
 // container without a limit of CPU or memory has that of the pod's
-// spec.resources, if there is one. Source: Kubernetes v1.37.0
-// pkg/kubelet/kuberuntime/kuberuntime_container_linux.go getCPULimit.
+// spec.resources, if there is one, and one without a limit of a size of huge pages
+// that the node has is limited to none. Source: Kubernetes v1.37.0
+// pkg/kubelet/kuberuntime/kuberuntime_container_linux.go getCPULimit and
+// GetHugepageLimitsFromResources.
 func (n Node) ContainerResources(pod *corev1.Pod, container *corev1.Container) *specs.LinuxResources {
 	request := container.Resources.Requests.Cpu().MilliValue()
 	limit := limitOf(pod, container, corev1.ResourceCPU).MilliValue()
@@ -104,7 +107,7 @@ func (n Node) ContainerResources(pod *corev1.Pod, container *corev1.Container) *
 			result.Unified = map[string]string{"memory.oom.group": "1"}
 		}
 	}
-	result.HugepageLimits = hugepages(container.Resources.Limits)
+	result.HugepageLimits = hugepages(container.Resources.Limits, n.HugePageSizes)
 	return result
 }
 
@@ -134,7 +137,7 @@ func (n Node) PodResources(pod *corev1.Pod) *specs.LinuxResources {
 		// writes for both would differ between growing and shrinking.
 		result.Memory = &specs.LinuxMemory{Limit: &memory}
 	}
-	result.HugepageLimits = hugepages(limits)
+	result.HugepageLimits = hugepages(limits, nil) // the containers have none of what they do not ask for
 	return result
 }
 
@@ -157,9 +160,13 @@ func cpu(requestMilli, limitMilli int64) *specs.LinuxCPU {
 	return result
 }
 
-// hugepages turns hugepages-2Mi into the page size 2MB that OCI runtimes know.
-func hugepages(limits corev1.ResourceList) []specs.LinuxHugepageLimit {
-	var result []specs.LinuxHugepageLimit
+// hugepages turns hugepages-2Mi into the page size 2MB that OCI runtimes know, and
+// limits to 0 the sizes that limits does not name.
+func hugepages(limits corev1.ResourceList, sizes []int64) []specs.LinuxHugepageLimit {
+	byPage := map[string]uint64{}
+	for _, size := range sizes {
+		byPage[pageSize(size)] = 0
+	}
 	for name, amount := range limits {
 		text, ok := strings.CutPrefix(string(name), corev1.ResourceHugePagesPrefix)
 		if !ok {
@@ -169,13 +176,12 @@ func hugepages(limits corev1.ResourceList) []specs.LinuxHugepageLimit {
 		if err != nil {
 			continue // Validate refuses it
 		}
-		result = append(result, specs.LinuxHugepageLimit{
-			Pagesize: pageSize(size.Value()), Limit: uint64(max(0, amount.Value())),
-		})
+		byPage[pageSize(size.Value())] = uint64(max(0, amount.Value()))
 	}
-	slices.SortFunc(result, func(a, b specs.LinuxHugepageLimit) int {
-		return strings.Compare(a.Pagesize, b.Pagesize)
-	})
+	var result []specs.LinuxHugepageLimit
+	for _, page := range slices.Sorted(maps.Keys(byPage)) {
+		result = append(result, specs.LinuxHugepageLimit{Pagesize: page, Limit: byPage[page]})
+	}
 	return result
 }
 

@@ -1,6 +1,7 @@
 package oci_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,12 +38,14 @@ var _ = Describe("limits of huge pages", func() {
 			e.open()
 			e.image = e.pull(e.images.Prog)
 			sandbox := e.sandbox(func(s *runtimeiface.SandboxSpec) { s.RuntimeHandler = handler })
-			c := e.status(e.start(sandbox, "app", "forever", func(c *runtimeiface.ContainerSpec) {
-				c.Resources = &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}}
-			}))
-			Expect(c.State).To(Equal(runtimeiface.ContainerRunning))
-			if root, file := hugePagesCounted(); root != "" {
-				Expect(os.ReadFile(filepath.Join(root, c.Cgroup, file))).To(BeEquivalentTo("4194304\n"))
+			for name, limit := range map[string]uint64{"some": 4 << 20, "none": 0} {
+				c := e.status(e.start(sandbox, name, "forever", func(c *runtimeiface.ContainerSpec) {
+					c.Resources = &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: limit}}}
+				}))
+				Expect(c.State).To(Equal(runtimeiface.ContainerRunning))
+				if root, file := hugePagesCounted(); root != "" {
+					Expect(os.ReadFile(filepath.Join(root, c.Cgroup, file))).To(BeEquivalentTo(fmt.Sprintln(limit)))
+				}
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package rows_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,18 @@ func hugePagesHere() resource.Quantity {
 	data, _ := os.ReadFile("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 	count, _ := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64) // 0 where there are none
 	return *resource.NewQuantity(count*pageSize, resource.BinarySI)
+}
+
+// hugePageSizes are those of the kernel, in bytes.
+func hugePageSizes() (sizes []int64) {
+	dirs, _ := filepath.Glob("/sys/kernel/mm/hugepages/hugepages-*kB")
+	for _, dir := range dirs {
+		var kib int64
+		if _, err := fmt.Sscanf(filepath.Base(dir), "hugepages-%dkB", &kib); err == nil {
+			sizes = append(sizes, kib<<10)
+		}
+	}
+	return sizes
 }
 
 // limit reads a file of a pod's cgroup, by its controller and names in v1 and v2.
@@ -60,6 +73,23 @@ func ceilings(n *node) {
 		got := n.prints("memory", "run append /v/f "+text+" ; run append /v/f "+text, "\n  volumes: [{name: v, emptyDir: {medium: Memory, sizeLimit: 128Ki}}]",
 			"volumeMounts: [{name: v, mountPath: /v}]")
 		Expect(got).To(MatchRegexp(`(?s)exit 0\n.*exit 1\n`))
+	})
+
+	It("has no huge pages that it does not ask for, where the kernel counts them", func() {
+		n.apply("modest", "containers: ["+n.does("app", "forever")+"]")
+		pod := n.untilReady("modest")
+		var found []string
+		for _, pattern := range []string{"/sys/fs/cgroup/hugetlb%s/*/pod%s/*/hugetlb.2MB.limit_in_bytes", "/sys/fs/cgroup%s/*/pod%s/*/hugetlb.2MB.max"} {
+			files, _ := filepath.Glob(fmt.Sprintf(pattern, n.cgroup+"/pods", pod.UID))
+			for _, file := range files {
+				data, err := os.ReadFile(file)
+				Expect(err).NotTo(HaveOccurred())
+				found = append(found, strings.TrimSpace(string(data)))
+			}
+		}
+		if len(found) > 0 { // its own is among those of its sandbox
+			Expect(found).To(ContainElement("0"))
+		}
 	})
 
 	It("that wants more huge pages than the node has is told so, and fails", func() {

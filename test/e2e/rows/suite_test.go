@@ -178,7 +178,7 @@ func (n *node) start() {
 	n.manager, err = podlifecycle.New(podlifecycle.Config{
 		Runtime: rt, Root: filepath.Join(n.dir, "pods"), LogRoot: filepath.Join(n.dir, "logs"), NodeName: nodeName,
 		NodeIPs: []netip.Addr{nodeIP}, Hosts: hostfiles.Node{ResolvConf: dns, ClusterDNS: []string{clusterDNS}, ClusterDomain: "cluster.test"},
-		QoS: qos.Node{CgroupRoot: n.cgroup + "/pods", MemoryCapacity: 8 << 30, PodPidsLimit: podPIDs}, Cgroups: cgroup.New(),
+		QoS: qos.Node{CgroupRoot: n.cgroup + "/pods", MemoryCapacity: 8 << 30, PodPidsLimit: podPIDs, HugePageSizes: hugePageSizes()}, Cgroups: cgroup.New(),
 		ImageGC: imagegc.Policy{HighPercent: 100, MinAge: time.Nanosecond}, LogRotation: logfiles.Policy{MaxSize: 1 << 20}, LogLinks: filepath.Join(n.dir, "links"),
 		Allocatable: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi"), hugePages: hugePagesHere()},
 		Eviction:    n.eviction(rt), Credentials: n.credentials(), Security: security.Config{SeccompRoot: filepath.Join(n.dir, "seccomp")},
