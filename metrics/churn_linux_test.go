@@ -15,15 +15,8 @@ import (
 
 var _ = Describe("Churn", func() {
 	It("leaves nothing of a thousand containers that came and went", func() {
-		t := newTree()
-		cfg := t.config()
-		cfg.Descriptors = 64 // for all files of a few, or the hot ones of some
-		m, err := metrics.New(cfg)
-		Expect(err).NotTo(HaveOccurred())
-		ctx, cancel := context.WithCancel(context.Background())
-		done := run(ctx, m)
-		DeferCleanup(func() { cancel(); Eventually(done).Should(Receive(BeNil())) })
-		Eventually(m.Stats).Should(HaveField("Rounds", BeNumerically(">=", 1)))
+		t, ctx := newTree(), context.Background()
+		m := t.running(64) // for all files of a few, or the hot ones of some
 		before := openFiles()
 		const waves, width = 20, 50
 		for wave := range waves {
@@ -49,7 +42,7 @@ var _ = Describe("Churn", func() {
 		}
 		t.to.set(podTarget, appTarget)
 		t.clock.Step(time.Millisecond)
-		_, err = m.Samples(ctx, 0)
+		_, err := m.Samples(ctx, 0)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(m.Stats().Targets).To(Equal(2))
 		Expect(openFiles()).To(BeNumerically("<=", before+2))
@@ -60,17 +53,10 @@ var _ = Describe("Churn", func() {
 	})
 
 	It("keeps nothing open where none may be kept, also of what lacks files or goes", func() {
-		t := newTree()
-		cfg := t.config()
-		cfg.Descriptors = -1
-		m, err := metrics.New(cfg)
-		Expect(err).NotTo(HaveOccurred())
-		ctx, cancel := context.WithCancel(context.Background())
-		done := run(ctx, m)
-		DeferCleanup(func() { cancel(); Eventually(done).Should(Receive(BeNil())) })
-		Eventually(m.Stats).Should(HaveField("Rounds", BeNumerically(">=", 1)))
+		t, ctx := newTree(), context.Background()
+		m := t.running(-1)
 		t.clock.Step(time.Millisecond)
-		_, err = m.Samples(ctx, 0) // Run keeps the roots, and what it asks for interfaces
+		_, err := m.Samples(ctx, 0) // Run keeps the roots, and what it asks for interfaces
 		Expect(err).NotTo(HaveOccurred())
 		before := openFiles()
 		for _, remove := range []string{"", "cgroup/kubepods/pod1/c1/io.stat", "cgroup/kubepods/pod1/c1/memory.stat", "cgroup/kubepods/pod1/c1"} {

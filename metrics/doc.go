@@ -46,9 +46,13 @@
 // read; Stats.Spared counts them. On v1 these are: user and system time while
 // CPUUsage has not grown, whose parts they are; what a quota throttles, of a
 // cgroup that had none when the limits were read; and the bytes of disks while
-// neither an operation was counted nor CPUUsage has grown. Nothing else is left
-// out because a cgroup sleeps: memory is reclaimed, written back and freed by
-// others, waiting goes on, and others' threads do its I/O.
+// neither an operation was counted nor CPUUsage has grown. On v2 they are:
+// memory.events of cgroups side by side, while that of the cgroup above, which
+// counts theirs too, says the same (not before Linux 5.3, nor of a mount with
+// memory_localevents); io.stat likewise, of files that are not kept open and of a
+// cgroup that has none below; and memory.swap.current of a machine without swap.
+// Nothing else is left out because a cgroup sleeps: memory is reclaimed, written
+// back and freed by others, waiting goes on, and others' threads do its I/O.
 //
 // # Memory, and the working set
 //

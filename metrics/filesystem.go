@@ -7,9 +7,11 @@ import (
 	"strings"
 )
 
-// filesystems asks each file system on a block device how full it is.
+// filesystems asks each file system on a block device how full it is, and learns
+// how cgroups are mounted.
 func (r *reader) filesystems(s *Sample) error {
 	text, err := r.read(r.join(r.proc, "self/mountinfo"), nil, true)
+	r.sumsEvents = err == nil && !bytes.Contains(text, []byte("memory_localevents"))
 	if err != nil {
 		return err
 	}

@@ -85,6 +85,25 @@ func (t *machineTree) meter() *metrics.Meter {
 	return m
 }
 
+// running gives a Meter in its Run, that has made its first round; it makes
+// another only if asked.
+func (t *machineTree) running(descriptors int) *metrics.Meter {
+	GinkgoHelper()
+	cfg := t.config()
+	cfg.Interval, cfg.LimitsInterval, cfg.Descriptors = time.Hour, 24*time.Hour, descriptors
+	return started(cfg)
+}
+
+// started gives a Meter in its Run, that has made its first round.
+func started(cfg metrics.Config) *metrics.Meter {
+	GinkgoHelper()
+	m, err := metrics.New(cfg)
+	Expect(err).NotTo(HaveOccurred())
+	running(m)
+	Eventually(m.Stats).Should(HaveField("Rounds", BeNumerically(">=", 1)))
+	return m
+}
+
 func (t *machineTree) write(path, text string) {
 	GinkgoHelper()
 	Expect(os.WriteFile(filepath.Join(t.dir, path), []byte(text), 0o644)).To(Succeed())

@@ -142,6 +142,7 @@ type Meter struct {
 	running bool
 	// networks says that a target has a network of its own.
 	networks bool
+	above    map[string]*above    // cgroups with several targets right below, by path
 	oom      map[string]*oomCount // by pod UID
 	cold     time.Time            // last read of the cold groups
 	limits   time.Time
@@ -416,6 +417,9 @@ func (m *Meter) stop() {
 	m.reader.release(&m.node.handle)
 	for _, st := range m.states {
 		m.reader.release(&st.handle)
+	}
+	for _, a := range m.above {
+		m.reader.leaveAbove(a)
 	}
 	m.mu.Lock()
 	m.stats.Descriptors = m.reader.kept

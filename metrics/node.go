@@ -84,6 +84,7 @@ func newNodeFiles() nodeFiles {
 // the rest from /proc, for the root cgroup of v2 lacks most of it.
 func (r *reader) sampleNode(h *handle, s *Sample, want groupSet) {
 	r.begin(s, want)
+	r.noSwap = false
 	if want.has(groupIO) {
 		s.Devices = s.Devices[:0]
 	}
@@ -119,10 +120,10 @@ func (r *reader) sampleNode(h *handle, s *Sample, want groupSet) {
 		if i < r.keepable() {
 			fd = &h.fds[i]
 		}
-		if r.spare(src, s, fd != nil && *fd >= 0) {
+		if r.spare(src, h, s, fd != nil && *fd >= 0) {
 			continue
 		}
-		if err := r.source(src, "", fd, s); err != nil {
+		if err := r.source(src, "", h, fd, s); err != nil {
 			tell(src.name, groupCPU, err, src.required)
 		}
 	}
@@ -153,6 +154,7 @@ func (r *reader) nodeMemory(text []byte, into *Sample) error {
 	v := &into.value
 	v[MemoryUsage] = v[LimitMemory] - min(v[LimitMemory], v[MemoryUsage])
 	v[MemorySwap] = v[LimitSwap] - min(v[LimitSwap], v[MemorySwap])
+	r.noSwap = v[LimitSwap] == 0
 	return nil
 }
 

@@ -123,22 +123,17 @@ func (k *keyed) parse(b []byte, into *figures) error {
 	var seen uint64
 	var values [64]uint64
 	for i := 0; len(b) > 0; i++ {
-		line, rest, ok := cutLine(b)
+		at, n, rest, ok := k.known(i, b)
 		if !ok {
-			return ErrGarbled
+			if at, n, rest, ok = k.line(i, b); !ok {
+				return ErrGarbled
+			}
 		}
 		b = rest
-		sep := bytes.IndexByte(line, ' ')
-		if sep <= 0 {
-			return ErrGarbled
-		}
-		at := k.lookup(i, line[:sep])
 		if at < 0 {
 			continue
 		}
-		word, unit := cutWord(line[sep+1:])
-		n, ok := parseUint(word)
-		if !ok || seen&(1<<at) != 0 || (unit != nil && string(unit) != "kB") {
+		if seen&(1<<at) != 0 {
 			return ErrGarbled
 		}
 		scale := k.keys[at].scale
@@ -157,6 +152,47 @@ func (k *keyed) parse(b []byte, into *figures) error {
 		}
 	}
 	return nil
+}
+
+// known reads a line that has the key that it had before, a blank and a number
+// that fits; of others it says nothing. Most of the reader's own time goes here.
+func (k *keyed) known(i int, b []byte) (at int8, n uint64, rest []byte, ok bool) {
+	if i >= len(k.lines) {
+		return 0, 0, nil, false
+	}
+	was := &k.lines[i]
+	end := len(was.name)
+	if len(b) <= end || b[end] != ' ' || string(b[:end]) != was.name {
+		return 0, 0, nil, false
+	}
+	const fit = 19 // digits of any number
+	b = b[end+1:]
+	for j, c := range b {
+		d := c - '0'
+		if d > 9 {
+			return was.key, n, b[j+1:], c == '\n' && j > 0 && j <= fit
+		}
+		n = n*10 + uint64(d)
+	}
+	return 0, 0, nil, false
+}
+
+// line reads any line; at is negative for one that is not wanted.
+func (k *keyed) line(i int, b []byte) (at int8, n uint64, rest []byte, ok bool) {
+	line, rest, ok := cutLine(b)
+	if !ok {
+		return 0, 0, nil, false
+	}
+	sep := bytes.IndexByte(line, ' ')
+	if sep <= 0 {
+		return 0, 0, nil, false
+	}
+	if at = k.lookup(i, line[:sep]); at < 0 {
+		return at, 0, rest, true
+	}
+	word, unit := cutWord(line[sep+1:])
+	n, ok = parseUint(word)
+	return at, n, rest, ok && (unit == nil || string(unit) == "kB")
 }
 
 func (k *keyed) lookup(line int, name []byte) int8 {

@@ -76,6 +76,30 @@ func TestKeyedLearnsAndChecksAgain(t *testing.T) {
 	}
 }
 
+// TestKeyedReadsLearntLinesAlike has each line read by who knows it and by who
+// does not.
+func TestKeyedReadsLearntLinesAlike(t *testing.T) {
+	for _, text := range []string{
+		"a 0\n", "a 18446744073709551615\n", "a 9999999999999999999\n", "a 10000000000000000000\n", "a 00000000000000000001\n",
+		"a 18446744073709551616\n", "a 99999999999999999999\n", "a 000000000000000000001\n", "a  5\n", "a 5 kB\n", "a 5 MB\n", "a 5 \n", "a -1\n",
+		"a \n", "a\n", "a 1", "a 1x\n", "a 1\n\n", "a 1\na 1\n", "ab 1\n", "a\x00 1\n", "", "\n", "x y\na 1\n", "x 1\na 2\nx 3\n",
+	} {
+		fresh, learnt := newKeyed(key{"a", CPUUsage, 1, true}), newKeyed(key{"a", CPUUsage, 1, true})
+		for _, before := range []string{"a 1\n", "x 1\na 2\n"} {
+			var f figures
+			if err := learnt.parse([]byte(before), &f); err != nil {
+				t.Fatal(err)
+			}
+			var got, want figures
+			gotErr, wantErr := learnt.parse([]byte(text), &got), fresh.parse([]byte(text), &want)
+			if gotErr != wantErr || got != want {
+				t.Errorf("parse(%q) after %q: %d, %v; want %d, %v", text, before, got.value[CPUUsage], gotErr, want.value[CPUUsage], wantErr)
+			}
+			fresh = newKeyed(key{"a", CPUUsage, 1, true})
+		}
+	}
+}
+
 func TestParsePressure(t *testing.T) {
 	var f figures
 	text := "some avg10=0.68 avg60=10.56 avg300=100.00 total=11367146\nfull avg10=0.01 avg60=0.02 avg300=0.03 total=4\n"

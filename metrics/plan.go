@@ -20,7 +20,11 @@ type source struct {
 	// be read; nil for a file that may always have changed. kept tells that its
 	// descriptor is open, so that it is of the same cgroup as then.
 	same func(r *reader, s *Sample, kept bool) bool
-	// tells are the figures of a file that has same; the first is always told.
+	// sum says that the cgroup above has the sum of this file and of those beside
+	// it: it need not be read while that one tells what it told last.
+	sum sum
+	// tells are the figures of a file that has same or sum; the first is always
+	// told.
 	tells []Field
 }
 
@@ -31,6 +35,7 @@ type plan struct {
 	missing  [numGroups]string // the controller that no hierarchy has
 	hot      int               // sources[:hot] are hot
 	keepable int               // sources[:keepable] may be kept open
+	summing  int               // the tree of those with a sum, -1 for none
 }
 
 // maxKept is the most descriptors that one cgroup keeps.
@@ -72,7 +77,7 @@ func lines(k *keyed) func([]byte, *Sample) error {
 
 // makePlan lists the sources for l on a machine with huge pages of these sizes.
 func makePlan(l layout, pages []uint64) *plan {
-	p := &plan{}
+	p := &plan{summing: -1}
 	for _, part := range []struct {
 		controller controller
 		group      group
@@ -112,6 +117,9 @@ func makePlan(l layout, pages []uint64) *plan {
 		if s.tree = slices.Index(trees, s.root); s.tree < 0 {
 			s.tree = len(trees)
 			trees = append(trees, s.root)
+		}
+		if s.sum != noSum {
+			p.summing = s.tree
 		}
 	}
 	slices.SortStableFunc(p.sources, func(a, b source) int { return a.rank() - b.rank() })
@@ -213,13 +221,17 @@ func memoryV2() []source {
 			key{"pgsteal", PagesStolen, 1, false},
 			key{"workingset_refault_file", RefaultFile, 1, false},
 			key{"workingset_refault_anon", RefaultAnon, 1, false}))},
-		{name: "memory.events", parse: lines(newKeyed(
+		{name: "memory.events", sum: eventsSum, tells: []Field{OOMKills, MemoryEventsHigh, MemoryEventsMax}, parse: lines(newKeyed(
 			key{"high", MemoryEventsHigh, 1, true},
 			key{"max", MemoryEventsMax, 1, true},
 			key{"oom_kill", OOMKills, 1, true}))},
-		{name: "memory.swap.current", parse: single(MemorySwap)},
+		{name: "memory.swap.current", same: nothingSwaps, tells: []Field{MemorySwap}, parse: single(MemorySwap)},
 	}
 }
+
+// nothingSwaps: of a machine without swap, as the node's memory told in this
+// round, nothing is there.
+func nothingSwaps(r *reader, s *Sample, _ bool) bool { return r.noSwap && s.value[MemorySwap] == 0 }
 
 func pidsBoth() []source {
 	return []source{{name: "pids.current", required: true, parse: single(Threads)}}
@@ -262,7 +274,7 @@ func ioV1() []source {
 }
 
 func ioV2() []source {
-	return []source{{name: "io.stat", required: true, parse: func(text []byte, into *Sample) (err error) {
+	return []source{{name: "io.stat", required: true, sum: ioSum, tells: []Field{IOReadBytes, IOWriteBytes, IOReads, IOWrites}, parse: func(text []byte, into *Sample) (err error) {
 		into.Devices, err = parseIOStat(text, into.Devices[:0])
 		if err == nil {
 			sumIO(into.Devices, false, &into.figures)

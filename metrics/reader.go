@@ -32,6 +32,9 @@ type reader struct {
 
 	was      fieldSet // what the sample knew before it was read again
 	wasUsage uint64   // its CPUUsage
+	turn     uint64   // number of the round or glance
+	versions uint64   // of the files above
+	noSwap   bool     // the machine has none, as this round's reading of the node says
 	reads    uint64   // files of cgroups that were read
 	spared   uint64   // and were not, for they would have told the same
 
@@ -39,6 +42,7 @@ type reader struct {
 	countsFiles bool     // the size of /proc/PID/fd is the number of files
 
 	countsSockets bool
+	sumsEvents    bool // memory.events counts those below too, as mounted
 }
 
 // groupSet is a set of groups, one bit each.
@@ -55,8 +59,12 @@ const (
 
 // handle is what the reader keeps of one cgroup.
 type handle struct {
-	fds    [maxKept]int32 // kept descriptors by source, -1 for none
-	absent uint64         // sources known to be absent, until the limits are read again
+	fds    [maxKept]int32  // kept descriptors by source, -1 for none
+	absent uint64          // sources known to be absent, until the limits are read again
+	above  *above          // nil for none
+	sums   [numSums]uint64 // versions of its files, of when ours were read
+	oom    uint64          // OOMKills as the kernel told it last
+	dir    uint64          // inode of the directory that has sums, when it was opened last
 	netPID int
 	netIno uint64
 	link   uint32    // the node's end of the pod's only interface, 0 for not known
@@ -114,12 +122,15 @@ func (r *reader) sample(rel string, h *handle, s *Sample, want groupSet) error {
 			if i < r.keepable() {
 				fd = &h.fds[i]
 			}
-			if r.spare(src, s, fd != nil && *fd >= 0) {
+			if r.spare(src, h, s, fd != nil && *fd >= 0) {
 				continue
 			}
-			err = r.source(src, rel, fd, s)
+			err = r.source(src, rel, h, fd, s)
 		}
 		if err == nil {
+			if src.sum == eventsSum {
+				h.oom = s.value[OOMKills]
+			}
 			continue
 		}
 		// Only the hot ones decide: a runtime may leave a cgroup out of a
@@ -148,8 +159,13 @@ func (r *reader) sample(rel string, h *handle, s *Sample, want groupSet) error {
 }
 
 // spare leaves the figures of a file as they are, if they cannot have changed.
-func (r *reader) spare(src *source, s *Sample, kept bool) bool {
-	if src.same == nil || !r.was.has(src.tells[0]) || !src.same(r, s, kept) {
+func (r *reader) spare(src *source, h *handle, s *Sample, kept bool) bool {
+	switch {
+	case src.sum != noSum:
+		if !r.sumIsSame(src, h, s) || !r.was.has(src.tells[0]) {
+			return false
+		}
+	case src.same == nil || !r.was.has(src.tells[0]) || !src.same(r, s, kept):
 		return false
 	}
 	for _, f := range src.tells {
@@ -157,17 +173,20 @@ func (r *reader) spare(src *source, s *Sample, kept bool) bool {
 			s.known.add(f)
 		}
 	}
+	if src.sum == eventsSum {
+		s.value[OOMKills] = h.oom // the sample's is over restarts
+	}
 	r.spared++
 	return true
 }
 
-func (r *reader) source(src *source, rel string, fd *int32, s *Sample) error {
+func (r *reader) source(src *source, rel string, h *handle, fd *int32, s *Sample) error {
 	r.reads++
 	var dir int32
 	var path []byte
 	if fd == nil || *fd < 0 {
 		var err error
-		if dir, path, err = r.find(src, rel); err != nil {
+		if dir, path, err = r.find(src, rel, h); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@ import "strconv"
 type nearby struct {
 	files int   // that are to be opened there
 	dir   int32 // -1 for not open
+	same  bool  // it is the one that was read before
+	leaf  bool  // it has none below
 }
 
 // worthDir is how many files make it cheaper to open their directory first than
@@ -124,7 +126,7 @@ func (r *reader) keepable() int {
 // release closes what a cgroup keeps.
 func (r *reader) release(h *handle) {
 	r.releaseFrom(h, 0)
-	h.absent = 0
+	h.absent, h.dir, h.sums = 0, 0, [numSums]uint64{}
 }
 
 func (r *reader) releaseFrom(h *handle, first int) {
@@ -144,7 +146,13 @@ func (r *reader) arrive(h *handle, want groupSet) {
 	}
 	for i := range r.plan.sources {
 		src := &r.plan.sources[i]
-		if want.has(src.group) && h.absent&(1<<i) == 0 && (i >= len(h.fds) || h.fds[i] < 0) {
+		switch {
+		case i < len(h.fds) && h.fds[i] >= 0:
+			// Reading a hot one, which comes first, tells if its cgroup is gone.
+			if src.hot {
+				r.near[src.tree].same = true
+			}
+		case want.has(src.group) && h.absent&(1<<i) == 0:
 			r.near[src.tree].files++
 		}
 	}
@@ -160,7 +168,7 @@ func (r *reader) leave() {
 }
 
 // find gives where a file of a cgroup is opened from, and its path from there.
-func (r *reader) find(src *source, rel string) (dir int32, path []byte, err error) {
+func (r *reader) find(src *source, rel string, h *handle) (dir int32, path []byte, err error) {
 	root := src.root
 	if src.dir != atCwd {
 		root = ""
@@ -173,6 +181,22 @@ func (r *reader) find(src *source, rel string) (dir int32, path []byte, err erro
 		if near.dir, err = sysOpenDir(src.dir, r.join(root, rel)); err != nil {
 			return 0, nil, err
 		}
+		if src.tree == r.plan.summing {
+			r.recognize(near, h)
+		}
 	}
 	return near.dir, r.join(src.name), nil
+}
+
+// recognize tells whether an open directory is the one of before: the number of
+// a cgroup's inode is not given to another for as long as it can count. Each
+// directory below is a link to it (kernfs_refresh_inode of fs/kernfs/inode.c).
+func (r *reader) recognize(near *nearby, h *handle) {
+	inode, links, err := sysDir(near.dir, r.room)
+	if err != nil {
+		return
+	}
+	near.same = near.same || inode == h.dir
+	near.leaf = links == 2
+	h.dir = inode
 }

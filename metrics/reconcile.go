@@ -69,6 +69,7 @@ func (m *Meter) reconcile(ctx context.Context) {
 	}
 	if changed {
 		m.sort()
+		m.group()
 	}
 }
 
@@ -159,4 +160,36 @@ func (m *Meter) sort() {
 	m.mu.Lock()
 	m.order = order
 	m.mu.Unlock()
+}
+
+// group finds the cgroups with several targets right below. One alone would
+// save nothing; the root of v2 has no sums.
+func (m *Meter) group() {
+	if m.reader.plan.summing < 0 {
+		return
+	}
+	below := map[string]int{}
+	for _, st := range m.order {
+		below[path.Dir(st.rel)]++
+	}
+	delete(below, ".")
+	old := m.above
+	m.above = map[string]*above{}
+	for _, st := range m.order {
+		dir := path.Dir(st.rel)
+		if below[dir] < 2 {
+			st.handle.above = nil
+			continue
+		}
+		if m.above[dir] == nil {
+			if m.above[dir] = old[dir]; m.above[dir] == nil {
+				m.above[dir] = newAbove(dir)
+			}
+			delete(old, dir)
+		}
+		st.handle.above = m.above[dir]
+	}
+	for _, a := range old {
+		m.reader.leaveAbove(a)
+	}
 }

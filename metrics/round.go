@@ -83,6 +83,7 @@ func (m *Meter) round(ctx context.Context, scheduled bool) error {
 		m.limits = begun
 	}
 	m.share()
+	m.reader.turn++
 	m.reader.linksAt = time.Time{}
 	if want.has(groupNetwork) {
 		m.reader.linked = 0
@@ -129,7 +130,9 @@ func (m *Meter) glance(ctx context.Context) error {
 	asked := m.asked
 	m.asked = nil
 	m.mu.Unlock()
-	m.reader.linksAt = time.Time{} // the dump of a round before tells nothing of now
+	// What a round before found tells nothing of now.
+	m.reader.turn++
+	m.reader.linksAt, m.reader.noSwap = time.Time{}, false
 	// Those named are read before what is no longer listed is forgotten.
 	begun := m.cfg.Clock.Now()
 	var errs uint64
@@ -167,11 +170,14 @@ func (m *Meter) glance(ctx context.Context) error {
 // the hot ones only, so that a newcomer finds room for its hot ones.
 func (m *Meter) share() {
 	r := m.reader
-	rich := (len(m.order)+1)*r.plan.keepable <= r.budget
+	rich := (len(m.order)+1)*r.plan.keepable+len(m.above)*int(numSums-1) <= r.budget
 	if r.rich && !rich {
 		r.releaseFrom(&m.node.handle, r.plan.hot)
 		for _, st := range m.order {
 			r.releaseFrom(&st.handle, r.plan.hot)
+		}
+		for _, a := range m.above {
+			r.leaveAbove(a)
 		}
 	}
 	r.rich = rich

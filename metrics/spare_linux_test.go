@@ -31,15 +31,10 @@ var _ = Describe("a file that cannot have changed", func() {
 		to := &targets{}
 		to.set(appTarget)
 		clock = testclock.NewFakeClock(epoch)
-		m, err := metrics.New(metrics.Config{
+		m = started(metrics.Config{
 			Targets: to, Clock: clock, Interval: time.Hour, LimitsInterval: 24 * time.Hour, Descriptors: descriptors,
 			CgroupRoot: dir + "/v1", ProcRoot: dir + "/v2/proc", SysRoot: dir + "/v2/sys",
 		})
-		Expect(err).NotTo(HaveOccurred())
-		running, cancel := context.WithCancel(ctx)
-		done := run(running, m)
-		DeferCleanup(func() { cancel(); Eventually(done).Should(Receive(BeNil())) })
-		Eventually(m.Stats).Should(HaveField("Rounds", BeNumerically(">=", 1)))
 		return m, func(file, text string) {
 			GinkgoHelper()
 			controller, name := filepath.Split(file)
@@ -132,12 +127,7 @@ var _ = Describe("a file of the kernel that was not read", Label("kernel"), func
 		w := startWorker(cg, false)
 		to := &targets{}
 		to.set(metrics.Target{Cgroup: cg.path})
-		m, err := metrics.New(metrics.Config{Targets: to, Interval: time.Hour, LimitsInterval: time.Hour})
-		Expect(err).NotTo(HaveOccurred())
-		running, cancel := context.WithCancel(ctx)
-		done := run(running, m)
-		DeferCleanup(func() { cancel(); Eventually(done).Should(Receive(BeNil())) })
-		Eventually(m.Stats).Should(HaveField("Rounds", BeNumerically(">=", 1)))
+		m := started(metrics.Config{Targets: to, Interval: time.Hour, LimitsInterval: time.Hour})
 
 		// times reads usage, user and system time in ns, past the meter.
 		times := func() [3]uint64 {

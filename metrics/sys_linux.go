@@ -72,11 +72,14 @@ func sysRead(fd int32, into []byte, offset int64) (int, error) {
 func sysClose(fd int32) { _ = unix.Close(int(fd)) }
 
 // status is room for the answers of statx; keep one on the heap.
-type status struct{ statx unix.Statx_t }
+type status struct {
+	statx unix.Statx_t
+	empty [1]byte // a path
+}
 
 // sysInode returns the inode number of what path leads to, links followed.
 func sysInode(path []byte, room *status) (uint64, error) {
-	if err := sysStat(path, unix.STATX_INO, room); err != nil {
+	if err := sysStat(atCwd, path, 0, unix.STATX_INO, room); err != nil {
 		return 0, err
 	}
 	return room.statx.Ino, nil
@@ -84,16 +87,23 @@ func sysInode(path []byte, room *status) (uint64, error) {
 
 // sysSize returns the size of what path leads to.
 func sysSize(path []byte, room *status) (uint64, error) {
-	if err := sysStat(path, unix.STATX_SIZE, room); err != nil {
+	if err := sysStat(atCwd, path, 0, unix.STATX_SIZE, room); err != nil {
 		return 0, err
 	}
 	return room.statx.Size, nil
 }
 
-func sysStat(path []byte, mask uintptr, room *status) error {
-	cwd := unix.AT_FDCWD
-	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(cwd),
-		uintptr(unsafe.Pointer(&path[0])), 0, mask, uintptr(unsafe.Pointer(&room.statx)), 0)
+// sysDir returns the inode number and the number of links of an open directory.
+func sysDir(dir int32, room *status) (inode uint64, links uint32, err error) {
+	if err := sysStat(dir, room.empty[:], unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_NLINK, room); err != nil {
+		return 0, 0, err
+	}
+	return room.statx.Ino, room.statx.Nlink, nil
+}
+
+func sysStat(dir int32, path []byte, flags, mask uintptr, room *status) error {
+	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(dir),
+		uintptr(unsafe.Pointer(&path[0])), flags, mask, uintptr(unsafe.Pointer(&room.statx)), 0)
 	if errno != 0 {
 		return translate(errno)
 	}

@@ -18,6 +18,8 @@ func sysClose(int32) {}
 
 func sysInode([]byte, *status) (uint64, error) { return 0, ErrNotSupported }
 
+func sysDir(int32, *status) (uint64, uint32, error) { return 0, 0, ErrNotSupported }
+
 func sysSize([]byte, *status) (uint64, error) { return 0, ErrNotSupported }
 
 func sysStatfs(*Filesystem) error { return ErrNotSupported }

@@ -26,6 +26,7 @@ import (
 // meter is one way to meter the cgroups below a parent.
 type meter struct {
 	round func() error                           // reads all cgroups
+	copy  func() error                           // takes what round gives to who asks, and reads nothing; nil if that is nothing
 	reads func() uint64                          // files of cgroups read so far; nil if it does not tell
 	write func(context.Context, io.Writer) error // scrapes what was read; nil if there is none
 	knows func(cgroup string) bool               // whether it is metered; nil if it finds none by itself
@@ -55,7 +56,7 @@ func measure(name, parent string, rounds, seconds int) (got metered, err error) 
 			err = closeErr
 		}
 	}()
-	for range 3 { // learn, and find room
+	for range max(3, rounds/5) { // learn, and find room
 		if err := m.round(); err != nil {
 			return got, err
 		}
@@ -74,8 +75,17 @@ func measure(name, parent string, rounds, seconds int) (got metered, err error) 
 	each := float64(rounds * len(cgroups))
 	got.Files = float64(reads()-files) / each
 	got.CPU = float64(used.Microseconds()) / each
-	got.Allocs = float64(after.Mallocs-before.Mallocs) / each
-	got.Garbage = float64(after.TotalAlloc-before.TotalAlloc) / each
+	// Who asks for a round gets a copy of one sample, which is no part of sampling.
+	if m.copy != nil {
+		for range rounds {
+			if err := m.copy(); err != nil {
+				return got, err
+			}
+		}
+	}
+	copied := memory()
+	got.Allocs = max(0, float64(after.Mallocs-before.Mallocs)-float64(copied.Mallocs-after.Mallocs)) / each
+	got.Garbage = max(0, float64(after.TotalAlloc-before.TotalAlloc)-float64(copied.TotalAlloc-after.TotalAlloc)) / each
 	if m.write != nil {
 		if err := got.scrape(m, rounds); err != nil {
 			return got, err
@@ -156,6 +166,7 @@ func ours(parent string, cfg metrics.Config) (meter, error) {
 	}
 	return meter{
 		round: func() error { _, err := m.Sample(ctx, "/", 0); return err },
+		copy:  func() error { _, err := m.Sample(ctx, "/", 24*time.Hour); return err },
 		reads: func() uint64 { return m.Stats().Reads },
 		write: m.WriteCAdvisor,
 		knows: func(cgroup string) bool {

@@ -48,7 +48,7 @@ type metered struct {
 func metricsMain(args []string) int {
 	flags := flag.NewFlagSet("nodebench metrics", flag.ContinueOnError)
 	sizes := flags.String("n", "10,110,500,1000", "numbers of cgroups")
-	rounds := flags.Int("rounds", 20, "rounds of each meter at each size")
+	rounds := flags.Int("rounds", 20, "rounds of each meter at each size, and more of few cgroups: 1,000 samples at least")
 	seconds := flags.Int("seconds", 20, "how long it meters at 1 s, with the most cgroups")
 	subject := flags.String("subject", "", "measure this one, of the cgroups below --parent, and print JSON; not for people")
 	parent := flags.String("parent", "", "see --subject")
@@ -111,10 +111,10 @@ func compareMeters(ctx context.Context, sizes string, rounds, seconds int) (err 
 			sleepers = append(sleepers, one)
 		}
 		for _, name := range meters {
-			if !v1 && slices.Contains([]string{allButPressure, openAtButPressure, everyFile}, name) {
-				continue // of v2, a Meter leaves out none
+			if !v1 && slices.Contains([]string{allButPressure, openAtButPressure}, name) {
+				continue // of v2, cAdvisor tells pressure too
 			}
-			got, err := measureApart(ctx, name, parent, rounds, seconds)
+			got, err := measureApart(ctx, name, parent, max(rounds, 1000/max(n, 1)), seconds)
 			if err != nil {
 				return fmt.Errorf("%s, %d cgroups: %w", name, n, err)
 			}

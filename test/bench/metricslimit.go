@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unsafe"
 
+	"github.com/containerd/cgroups/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/nodekit/nodekit/metrics"
@@ -19,10 +21,13 @@ import (
 // alone is the limit of every meter: the descriptors that a Meter keeps, each
 // read once a round in the same order, and nothing done with the text. With
 // needed it leaves out what a Meter leaves out of cgroups that sleep.
-func alone(parent string, cgroups int, needed bool) (meter, error) {
-	m, files, err := whatIsRead(parent, metrics.Config{Descriptors: 20 * (cgroups + 100)}, func(f file) bool {
-		return needed && !f.v2 && slices.Contains([]string{"cpuacct.stat", "cpu.stat", "blkio.throttle.io_service_bytes_recursive"}, f.name)
-	}, needed)
+func alone(parent string, number int, needed bool) (meter, error) {
+	spared, err := sparedFiles()
+	if err != nil {
+		return meter{}, err
+	}
+	spared["blkio.throttle.io_service_bytes_recursive"] = true
+	m, files, err := whatIsRead(parent, metrics.Config{Descriptors: 20 * (number + 100)}, func(f file) bool { return needed && spared[f.name] }, needed)
 	if err != nil {
 		return meter{}, err
 	}
@@ -35,12 +40,15 @@ func alone(parent string, cgroups int, needed bool) (meter, error) {
 
 // aloneOpenAt is alone without kept descriptors: each file is opened below its
 // hierarchy, read and closed.
-func aloneOpenAt(parent string, cgroups int) (meter, error) {
+func aloneOpenAt(parent string, number int) (meter, error) {
 	// A Meter that keeps none does not show what it reads, so one that does is
 	// asked, and ends: an open file makes the next opening of it cheaper.
-	m, files, err := whatIsRead(parent, metrics.Config{Descriptors: 20 * (cgroups + 100)}, func(f file) bool {
-		return !f.v2 && slices.Contains([]string{"cpuacct.stat", "cpu.stat"}, f.name)
-	}, false)
+	spared, err := sparedFiles()
+	if err != nil {
+		return meter{}, err
+	}
+	spared["io.stat"] = true
+	m, files, err := whatIsRead(parent, metrics.Config{Descriptors: 20 * (number + 100)}, func(f file) bool { return spared[f.name] }, false)
 	if err != nil {
 		return meter{}, err
 	}
@@ -75,6 +83,17 @@ func aloneOpenAt(parent string, cgroups int) (meter, error) {
 		_, err := unix.Pread(int(fd), text, 0)
 		return errors.Join(err, unix.Close(int(fd)))
 	}, stop), nil
+}
+
+// sparedFiles are those that a Meter does not read of cgroups that sleep, with
+// kept descriptors or with openat.
+func sparedFiles() (map[string]bool, error) {
+	if cgroups.Mode() != cgroups.Unified {
+		return map[string]bool{"cpuacct.stat": true, "cpu.stat": true}, nil
+	}
+	memory, err := os.ReadFile("/proc/meminfo")
+	none := regexp.MustCompile(`(?m)^SwapTotal: +0 kB$`).Match(memory)
+	return map[string]bool{"memory.events": true, "memory.swap.current": none}, err
 }
 
 func eachFile(files []file, do func(*file) error, stop func() error) meter {
@@ -160,7 +179,6 @@ func withoutPressure(parent string, descriptors int) (meter, error) {
 type file struct {
 	fd    int
 	root  string
-	v2    bool
 	below []byte
 	name  string
 }
@@ -191,7 +209,7 @@ func keptFiles(parent string) ([]file, error) {
 			return nil, err
 		}
 		h := all[at]
-		files = append(files, file{fd, h.path, h.v2, append([]byte(path[len(h.path)+1:]), 0), filepath.Base(path)})
+		files = append(files, file{fd, h.path, append([]byte(path[len(h.path)+1:]), 0), filepath.Base(path)})
 	}
 	slices.SortFunc(files, func(a, b file) int { return a.fd - b.fd })
 	return files, nil
