@@ -197,6 +197,6 @@ func (r *reader) recognize(near *nearby, h *handle) {
 		return
 	}
 	near.same = near.same || inode == h.dir
-	near.leaf = links == 2
+	near.leaf = links <= 2
 	h.dir = inode
 }
