@@ -22,7 +22,7 @@ import (
 )
 
 // Pod starts and removes pods with one container, one at a time: namespaces, a
-// veth pair on the bridge, an overlay, the OCI runtime's create and start. It
+// veth pair on the bridge, an overlay, the OCI runtime's run --detach. It
 // records nothing, keeps nothing and promises nothing.
 type Pod struct {
 	// Dir takes what a pod has on disk.
@@ -144,13 +144,13 @@ func (p *Pod) start(id, namespaces string) (_ *container, err error) {
 	if err := p.bundle(dir, rootfs, id, namespaces); err != nil {
 		return nil, err
 	}
-	if err := p.oci("create", "--bundle", dir, "--pid-file", filepath.Join(dir, "pid"), id); err != nil {
+	if err := p.oci("run", "--detach", "--bundle", dir, "--pid-file", filepath.Join(dir, "pid"), id); err != nil {
 		return nil, err
 	}
 	return &container{
 		kill:   func() error { return p.kill(filepath.Join(dir, "pid")) },
 		remove: func() error { return errors.Join(p.oci("delete", id), wipe()) },
-	}, p.oci("start", id)
+	}, nil
 }
 
 // kill ends the process whose number file holds, and waits until it has ended:
