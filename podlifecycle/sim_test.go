@@ -62,7 +62,7 @@ func TestSimulation(t *testing.T) {
 // A seed gives the same life each time, to the letter. NODEKIT_SIM_REPLAYS adds
 // so many seeds of chance.
 func TestSimulationReplays(t *testing.T) {
-	seeds := []uint64{0, 1, 2, 3, 4, 5, 262, 793, 625577, 696683}
+	seeds := []uint64{0, 1, 2, 3, 4, 5, 262, 793, 625577, 696683, 3271584606}
 	if n, err := strconv.Atoi(os.Getenv("NODEKIT_SIM_REPLAYS")); err == nil {
 		for range n {
 			seeds = append(seeds, rand.Uint64N(1<<32))
