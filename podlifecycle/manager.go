@@ -224,7 +224,7 @@ func (m *Manager) loop(ctx context.Context) {
 	defer ticker.Stop()
 	sweeper := m.config.Clock.NewTicker(sweepEvery)
 	defer sweeper.Stop()
-	changed, due, dusty := false, false, false
+	changed, due, dusty, looks := false, false, false, 0
 	for ctx.Err() == nil {
 		for more := true; more; { // what came meanwhile, so that one look serves it all
 			select {
@@ -272,8 +272,14 @@ func (m *Manager) loop(ctx context.Context) {
 			m.sweep(ctx)
 		}
 		changed, due, dusty = false, false, false
+		if looks++; looks%maxLooks == 0 {
+			m.wakeDue()
+		}
 	}
 }
+
+// maxLooks is after how many changes, without a rest between them, workers are woken.
+const maxLooks = 100
 
 // wakeDue wakes the workers that there is news for, once all is decided: two
 // wakes for one would have it look twice, or once, by chance.
