@@ -303,6 +303,8 @@ func answerError(m shim.Message) error {
 	switch m.Field(0) {
 	case shim.Exited:
 		return fmt.Errorf("%w: %s", runtimeiface.ErrNotRunning, shim.Exited)
+	case shim.Unknown:
+		return fmt.Errorf("%w: %s", runtimeiface.ErrNotFound, shim.Unknown)
 	case shim.Crowded:
 		return fmt.Errorf("%w: %s", runtimeiface.ErrUnavailable, shim.Crowded)
 	}
