@@ -105,6 +105,18 @@ func shortage(n *node) {
 		return pod
 	}
 
+	atEase := func() {
+		GinkgoHelper()
+		Eventually(n.manager.NodeConditions, patience).Should(HaveEach(HaveField("Status", corev1.ConditionFalse)))
+	}
+	runShort := func() {
+		n.shortage.short.Store(true)
+		DeferCleanup(func() {
+			n.shortage.short.Store(false)
+			atEase() // or the next pod is refused
+		})
+	}
+
 	It("that stays within its limits is left alone", func() {
 		n.apply("small", "containers: ["+n.does("app", "write /v/f "+text+" ; forever", "volumeMounts: [{name: v, mountPath: /v}]",
 			"resources: {limits: {ephemeral-storage: 64Mi}}")+"]\n  volumes: [{name: v, emptyDir: {sizeLimit: 1Mi}}]")
@@ -121,11 +133,10 @@ func shortage(n *node) {
 	}
 
 	It("that uses most above its request goes when memory is short, and others stay", func() {
-		n.shortage.short.Store(true)
-		DeferCleanup(func() { n.shortage.short.Store(false) })
+		runShort()
 		n.apply("modest", "containers: ["+n.does("app", "forever", "resources: {requests: {memory: 64Mi}}")+"]")
 		n.untilReady("modest")
-		Expect(n.manager.NodeConditions()).To(HaveEach(HaveField("Status", corev1.ConditionFalse)))
+		atEase()
 		n.apply("greedy", "containers: ["+n.does("app", "hold 83886080 ; forever", "resources: {requests: {memory: 1Mi}}")+"]")
 		pod := n.untilPhase("greedy", corev1.PodFailed)
 		Expect(pod.Status.Reason).To(Equal("Evicted"))
@@ -134,12 +145,12 @@ func shortage(n *node) {
 		Expect(slices.ContainsFunc(n.manager.Records(), func(r podlifecycle.Record) bool {
 			return r.Rule == podlifecycle.RuleEviction && strings.HasPrefix(r.Reason, "pod default/greedy")
 		})).To(BeTrue())
-		Eventually(n.manager.NodeConditions, patience).Should(HaveEach(HaveField("Status", corev1.ConditionFalse)))
+		atEase()
 		n.untilReady("modest")
 	})
+
 	It("that uses more than its part of half the memory goes after a while, with grace", func() {
-		n.shortage.short.Store(true)
-		DeferCleanup(func() { n.shortage.short.Store(false) })
+		runShort()
 		n.apply("large", "containers: ["+n.does("app", "trap 0 ; hold 62914560 ; forever", "resources: {requests: {memory: 1Mi}}")+"]")
 		n.untilReady("large")
 		Eventually(n.manager.NodeConditions, patience).Should(ContainElement(HaveField("Status", corev1.ConditionTrue)))

@@ -46,7 +46,7 @@ func atOnce(n *node) {
 		DeferCleanup(os.RemoveAll, told)
 		n.apply("hasty", "terminationGracePeriodSeconds: 0\n  containers: ["+n.does("app", "trap 0 ; print up ; forever", "volumeMounts: [{name: told, mountPath: /told}]",
 			"lifecycle: {preStop: {exec: {command: [/prog, write, /told/hook, x]}}}")+"]\n  volumes: [{name: told, hostPath: {path: "+told+"}}]")
-		Eventually(n.output, patience).WithArguments("hasty", "app").Should(Equal("up\n"))
+		Eventually(n.output, patience).WithArguments("hasty", "app").Should(Equal("up\n"), func() string { return n.tell("hasty") })
 		n.delete("hasty")
 		last := n.gone(ctx, "hasty")
 		Expect(first(Default, last).State.Terminated.ExitCode).To(BeEquivalentTo(137), "SIGTERM would have led to 0")
