@@ -32,7 +32,7 @@ const agentGap = 2 * time.Millisecond
 // case, or a small heap is looked through with each change.
 const (
 	agentGarbage = 15
-	leastGarbage = 8 << 20
+	leastGarbage = 6 << 20
 )
 
 // proxyAgentMain is a proxy of nodekit's parts that follows an API server: what
