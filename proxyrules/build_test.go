@@ -1,6 +1,7 @@
 package proxyrules_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -250,5 +251,34 @@ func TestBuildSharesWhatStays(t *testing.T) {
 	want := []proxyrules.SlotChange{{Index: 1, New: netip.MustParseAddrPort("10.244.0.3:80")}}
 	if diff := cmp.Diff(want, changes.Fronts[0].Slots, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" || len(changes.Fronts) != 1 {
 		t.Error(diff, changes)
+	}
+}
+
+func TestTableAsJSON(t *testing.T) {
+	services, endpoints := many(300)
+	services = append(services, service("local", "10.97.0.1", "http:80/TCP:30080"))
+	services[300].Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	table, _ := proxyrules.Build(services, endpoints, testNode, nil)
+	text, err := json.Marshal(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back proxyrules.Table
+	if err := json.Unmarshal(text, &back); err != nil {
+		t.Fatal(err)
+	}
+	if changes := proxyrules.Diff(table, &back); back.Len() == 0 || !changes.Empty() {
+		t.Errorf("%d fronts came back of %d: %+v", back.Len(), table.Len(), changes)
+	}
+	again, err := json.Marshal(&back)
+	if err != nil || string(again) != string(text) {
+		t.Errorf("written again it differs: %v", err)
+	}
+	none, err := json.Marshal(proxyrules.NewTable(proxyrules.Node{}, nil))
+	if err != nil || string(none) != `{"node":{},"fronts":[]}` {
+		t.Errorf("%s %v", none, err)
+	}
+	if err := json.Unmarshal([]byte(`{"fronts":[null]}`), &back); err == nil || !strings.Contains(err.Error(), "fronts[0]") {
+		t.Errorf("null: %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package proxyrules
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"iter"
 	"net/netip"
 	"slices"
@@ -65,13 +66,31 @@ func NewTable(node Node, fronts []*Front) *Table {
 	return &Table{Node: node.clone(), fronts: newList(list[Front]{}, sorted), self: new(lineage)}
 }
 
+// written is a Table as JSON.
+type written struct {
+	Node         Node          `json:"node"`
+	Fronts       []*Front      `json:"fronts"`
+	HealthChecks []HealthCheck `json:"healthChecks,omitempty"`
+}
+
 // MarshalJSON gives the members node, fronts and, if there are any, healthChecks.
 func (t *Table) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		Node         Node          `json:"node"`
-		Fronts       []*Front      `json:"fronts"`
-		HealthChecks []HealthCheck `json:"healthChecks,omitempty"`
-	}{t.Node, append([]*Front{}, t.fronts.items()...), t.HealthChecks})
+	return json.Marshal(written{t.Node, slices.AppendSeq(make([]*Front, 0, t.Len()), t.Fronts()), t.HealthChecks})
+}
+
+// UnmarshalJSON reads what MarshalJSON gave: Trace says of it what it said then.
+// A front that is null is an error.
+func (t *Table) UnmarshalJSON(text []byte) error {
+	var w written
+	if err := json.Unmarshal(text, &w); err != nil {
+		return err
+	}
+	if i := slices.Index(w.Fronts, nil); i >= 0 {
+		return fmt.Errorf("fronts[%d]: null", i)
+	}
+	*t = *NewTable(w.Node, w.Fronts)
+	t.HealthChecks = w.HealthChecks
+	return nil
 }
 
 // Fronts goes through all of them, sorted by key. A nil Table has none.

@@ -86,7 +86,7 @@ func respond(w http.ResponseWriter, code int, answer any) {
 // families are those that have a front.
 func families(table *proxyrules.Table) []corev1.IPFamily {
 	var out []corev1.IPFamily
-	if table == nil || table.Len() == 0 {
+	if table.Len() == 0 {
 		return out
 	}
 	// They are sorted, IPv4 first.
